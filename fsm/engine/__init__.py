@@ -1,0 +1,40 @@
+"""One step of one FSM: (behaviour, life, event) -> decision.
+
+Reading order: `outcomes` (what a handler may answer), `transition` (what a handler sees), `life` (the FSM between claim
+and commit), `behaviour` (a machine ready to run), `step`, `chain`.
+
+Who calls this: workers and the test kit. PURE: imports neither redis nor rq.
+"""
+
+from fsm.engine.behaviour import Behaviour
+from fsm.engine.chain import LONGEST_CHAIN, follow_up, run_chain
+from fsm.engine.life import Decision, Event, Life
+from fsm.engine.outcomes import Goto, HandlerTimeout, Outcome, Reject, Retry, Stay
+from fsm.engine.step import abandon, give_up, step
+from fsm.engine.transition import Effect, Mail, NewFSM, Transition, checked_event, checked_name, derived_id
+
+__all__ = [
+    "LONGEST_CHAIN",
+    "Behaviour",
+    "Decision",
+    "Effect",
+    "Event",
+    "Goto",
+    "HandlerTimeout",
+    "Life",
+    "Mail",
+    "NewFSM",
+    "Outcome",
+    "Reject",
+    "Retry",
+    "Stay",
+    "Transition",
+    "abandon",
+    "checked_event",
+    "checked_name",
+    "derived_id",
+    "follow_up",
+    "give_up",
+    "run_chain",
+    "step",
+]

@@ -1,0 +1,53 @@
+"""A machine made ready to run: its methods looked up once per worker process, not once per event.
+
+Who calls this: the app builds one `Behaviour` per machine, the step reads it. PURE.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsm.machine import Codec, Definition, Machine
+
+__all__ = ["Behaviour"]
+
+
+class Behaviour:
+    """One frozen instance of a machine with its handlers, guards and hooks bound.
+
+    Args:
+        machine: The instance; services came in by its constructor. It is frozen here.
+    """
+
+    __slots__ = ("definition", "enter", "graph", "guards", "handlers", "hooks", "is_async", "leave", "machine", "name")
+
+    def __init__(self, machine: Machine[Any]) -> None:
+        definition: Definition = type(machine).definition
+        machine.freeze()
+        self.machine = machine
+        self.definition = definition
+        self.name = definition.name
+        self.graph = definition.graph
+        self.is_async = definition.has_async
+        self.hooks: dict[str, Callable[..., Any]] = {name: getattr(machine, name) for name in definition.hooks}
+        self.guards: dict[str, Callable[..., Any]] = {
+            name: getattr(machine, method) for name, method in definition.guards.items()
+        }
+        catch_all = self.hooks.get("on_transition")
+        self.handlers: dict[tuple[str, str], tuple[Callable[..., Any], Codec | None]] = {}
+        if catch_all:
+            self.handlers = {(edge.source, edge.event): (catch_all, None) for edge in self.graph.edges}
+        for key, handler in definition.handlers.items():
+            self.handlers[key] = (getattr(machine, handler.method), handler.data)
+        self.enter = {state: self._bound(definition.enter, state, "on_enter") for state in self.graph.states}
+        self.leave = {state: self._bound(definition.leave, state, "on_leave") for state in self.graph.states}
+
+    def _bound(self, decorated: Any, state: str, every: str) -> tuple[Callable[..., Any], ...]:
+        """Give the hooks of one state: those decorated for it, then the one for every state."""
+        methods = [getattr(self.machine, method) for method in decorated.get(state, ())]
+        if every in self.hooks:
+            methods.append(self.hooks[every])
+        return tuple(methods)

@@ -1,0 +1,47 @@
+"""An event and what follows from it by itself: the hard events of the states that it leads to.
+
+Who calls this: the activation in a worker and the test kit. PURE.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fsm.engine.life import Event
+from fsm.engine.step import give_up, step
+from fsm.engine.transition import derived_id
+
+if TYPE_CHECKING:
+    from fsm.engine.behaviour import Behaviour
+    from fsm.engine.life import Decision, Life
+
+__all__ = ["LONGEST_CHAIN", "follow_up", "run_chain"]
+
+# The checks refuse a cycle of hard events whose targets are certain; `Goto` among several targets can still build one.
+LONGEST_CHAIN = 100
+
+
+def follow_up(behaviour: Behaviour, life: Life, decision: Decision) -> Event | None:
+    """Give the hard event that a decision owes, or `None`: a job of its own, with an id derived from its cause."""
+    if not decision.entered or decision.ending:
+        return None
+    name = behaviour.graph.hard_event(life.state)
+    return Event(derived_id(decision.event.job_id, "h1"), name) if name else None
+
+
+async def run_chain(behaviour: Behaviour, life: Life, event: Event) -> list[Decision]:
+    """Apply an event, then the hard events that follow, each with a decision and a job of its own.
+
+    Returns:
+        At least one decision. The hard event beyond the hundredth is not run: it fails.
+    """
+    decisions = [await step(behaviour, life, event)]
+    follower = follow_up(behaviour, life, decisions[-1])
+    while follower:
+        if len(decisions) > LONGEST_CHAIN:
+            why = f"more than {LONGEST_CHAIN} hard events in a row: the handlers lead in a circle"
+            decisions.append(await give_up(behaviour, life, follower, why))
+            break
+        decisions.append(await step(behaviour, life, follower))
+        follower = follow_up(behaviour, life, decisions[-1])
+    return decisions

@@ -1,0 +1,134 @@
+"""One FSM in a worker's hands: what it is, and what each event makes of it.
+
+Who calls this: the step and the activation. PURE. Payloads are kept as JSON and decoded only when user code looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from fsm.engine.transition import Effect, Mail, NewFSM
+    from fsm.machine import Codec
+
+    Outgoing: TypeAlias = Mail | NewFSM | Effect
+
+__all__ = ["Decision", "Event", "Life"]
+
+_UNREAD: Any = object()
+
+
+@dataclass(slots=True)
+class Event:
+    """One event as it stands in its job.
+
+    Args:
+        job_id: RQ's id of the job.
+        name: The event.
+        raw: Its data as JSON.
+        meta: What the sender gave with it.
+        attempt: 1 for the first run.
+    """
+
+    job_id: str
+    name: str
+    raw: bytes = b"null"
+    meta: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 1
+
+
+class Life:
+    """The FSM between its claim and its commit: changed by each decision, never by a failure.
+
+    `payload` is decoded at the first look; `settle` encodes it if it was looked at, `forget` throws changes away.
+    """
+
+    __slots__ = ("_codec", "_payload", "history", "name", "now_ms", "raw", "state", "status", "touched", "version")
+
+    def __init__(  # noqa: PLR0913 - the fields of a snapshot
+        self,
+        name: str,
+        state: str,
+        raw: bytes,
+        version: int,
+        status: str,
+        codec: Codec,
+        now_ms: int = 0,
+        history: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.state = state
+        self.raw = raw
+        self.version = version
+        self.status = status
+        self.history = history
+        self.now_ms = now_ms
+        self.touched = False
+        self._codec = codec
+        self._payload: Any = _UNREAD
+
+    @property
+    def payload(self) -> Any:
+        """The payload, decoded; from now on it may have been changed."""
+        self.touched = True
+        if self._payload is _UNREAD:
+            self._payload = self._codec.decode(self.raw)
+        return self._payload
+
+    @payload.setter
+    def payload(self, value: Any) -> None:
+        self.touched = True
+        self._payload = value
+
+    def encoded(self) -> bytes:
+        """Give the payload as JSON, as it is now.
+
+        Raises:
+            PayloadError: It is not of the machine's type any more.
+        """
+        return self._codec.encode(self._payload) if self.touched and self._payload is not _UNREAD else self.raw
+
+    def settle(self, raw: bytes) -> None:
+        """Keep what `encoded` gave."""
+        self.raw = raw
+        self.touched = False
+
+    def forget(self) -> None:
+        """Throw changes away: the next look decodes what was kept last."""
+        if self.touched:
+            self._payload = _UNREAD
+            self.touched = False
+
+
+@dataclass(slots=True)
+class Decision:
+    """How one event ended, and what is to be written for it.
+
+    Args:
+        kind: "done", "refused" or "failed".
+        event: The event.
+        source: State before it.
+        state: State after it.
+        version: Version after it.
+        result: What a waiter is told, JSON-ready.
+        outbox: What leaves with the commit.
+        text: The traceback of a failure, or its reason.
+        ending: "" while the FSM goes on, "finished" or "failed".
+        soft: A failure or refusal that the machine says is no error.
+        entered: A state was entered, the same or another: its hard event is owed.
+    """
+
+    kind: str
+    event: Event
+    source: str
+    state: str
+    version: int
+    result: dict[str, Any]
+    outbox: list[Outgoing] = field(default_factory=list)
+    text: str = ""
+    ending: str = ""
+    soft: bool = False
+    entered: bool = False

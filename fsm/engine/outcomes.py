@@ -1,0 +1,95 @@
+"""What a handler may answer, and how a transition may end.
+
+Who calls this: handlers (`Goto`, `Stay`, `Reject`, `Retry`), the step, the store's codec and the client. PURE: no
+redis, no rq.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fsm.machine.durations import duration_ms
+
+if TYPE_CHECKING:
+    from fsm.machine.durations import Duration
+
+__all__ = ["Goto", "HandlerTimeout", "Outcome", "Reject", "Retry", "Stay"]
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """Move to this state, which must be one of the targets of the event that is being handled.
+
+    Args:
+        state: Name of the state.
+    """
+
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Keep the state and the payload's changes; run no hooks."""
+
+
+class Reject(Exception):  # noqa: N818 - it is an answer, returned or raised, and no error of the program
+    """Refuse the event: the FSM stays as it was. To be returned or raised.
+
+    Args:
+        reason: One sentence for the sender.
+        details: JSON values for the sender's program.
+    """
+
+    def __init__(self, reason: str, **details: Any) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.details = details
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Run this event again later; the FSM's other mail waits behind it.
+
+    Args:
+        after: Seconds, `timedelta`, or text such as "30s"; `None` takes the delay of the machine's `RetryPolicy`.
+    """
+
+    after: Duration | None = None
+
+    def __post_init__(self) -> None:
+        """Check the duration when the answer is made, where the traceback shows the handler."""
+        if self.after is not None:
+            duration_ms(self.after, "Retry(after=…)")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an event ended that did not raise an error.
+
+    Args:
+        name: The FSM.
+        event: The event.
+        state: The FSM's state after it.
+        version: The FSM's version after it.
+        job_id: The RQ job of the event.
+        ok: False where it was refused or failed and the machine says that this is no error.
+        reply: What the handler gave to `t.reply`.
+        reason: Why it was not done, where `ok` is False.
+    """
+
+    name: str
+    event: str
+    state: str
+    version: int
+    job_id: str
+    ok: bool = True
+    reply: Any = None
+    reason: str = field(default="")
+
+
+class HandlerTimeout(BaseException):
+    """Raised inside a handler by its executor when its time is over.
+
+    Not an `Exception`, so that a handler's own `except Exception` does not swallow it.
+    """

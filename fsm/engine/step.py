@@ -1,0 +1,375 @@
+"""One step of one FSM: (behaviour, life, event) -> decision.
+
+Who calls this: the activation in a worker and the test kit. PURE: it runs user code and touches nothing else. It is one
+`async def` for all machines: where no handler is a coroutine it never suspends, and the executor drives it without an
+event loop.
+
+The order of a transition: is the event allowed here -> guards -> handler -> decision, among this event's targets ->
+leave hooks -> state -> enter hooks. Until the commit nothing has happened: a failure leaves state and payload as they
+were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from fsm.engine.life import Decision
+from fsm.engine.outcomes import Goto, HandlerTimeout, Reject, Retry, Stay
+from fsm.engine.transition import Transition
+from fsm.errors import (
+    AbandonedError,
+    FailedError,
+    HandlerError,
+    HandlerTimeoutError,
+    InvalidDataError,
+    NotAllowedError,
+    PayloadError,
+    RejectedError,
+)
+from fsm.machine.values import JSON
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsm.engine.behaviour import Behaviour
+    from fsm.engine.life import Event, Life
+    from fsm.machine import Edge
+
+__all__ = ["abandon", "give_up", "step"]
+
+END = "[*]"
+# The end of a traceback tells more than its beginning; this much of it is kept in a record.
+_LONGEST_TRACEBACK = 16_384
+_REFUSED = {
+    "not_allowed": NotAllowedError,
+    "guard": NotAllowedError,
+    "rejected": RejectedError,
+    "invalid_data": InvalidDataError,
+}
+
+
+class _WrongAnswerError(Exception):
+    """A handler decided what the diagram does not allow."""
+
+
+async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:
+    """Apply one event to one FSM.
+
+    Args:
+        behaviour: The machine, ready to run.
+        life: The FSM; it is moved on where the event is done, and left as it was where not.
+        event: The event; its job may have been tried before.
+
+    Returns:
+        What is to be committed.
+    """
+    t: Transition[Any] = Transition(life, event, life.state)
+    try:
+        if life.status == "starting":
+            target = await _begin(behaviour, t)
+        else:
+            target = await _decide(behaviour, life, event, t)
+            if target is not None:
+                await _move(behaviour, t, target)
+        ending = await _finish(behaviour, t, target)
+        raw = _encoded(behaviour, life)
+    except Reject as rejection:
+        if life.status != "starting":
+            return await _refused(behaviour, life, t, "rejected", rejection.reason, dict(rejection.details))
+        return await _failed(
+            behaviour, life, event, HandlerError, _WrongAnswerError("an entry event cannot be refused")
+        )
+    except _RefusedHere as refusal:
+        return await _refused(behaviour, life, t, refusal.kind, refusal.reason, refusal.details)
+    except HandlerTimeout:
+        return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - user code may raise anything: its failure, not ours
+        return await _failed(behaviour, life, event, HandlerError, error)
+    life.settle(raw)
+    source = life.state
+    _advance(behaviour, life, source if target in (None, END) else target, ending)
+    result = {"state": life.state, "version": life.version}
+    if t.replied is not None:
+        result["reply"] = t.replied
+    entered = target not in (None, END)
+    return Decision("done", event, source, life.state, life.version, result, t.outbox, ending=ending, entered=entered)
+
+
+async def abandon(behaviour: Behaviour, life: Life, event: Event, deaths: int) -> Decision:
+    """Give up an event on which workers died too often: it fails without being run."""
+    why = f"workers died {deaths} times on this event"
+    return await _failed(behaviour, life, event, AbandonedError, _WrongAnswerError(why))
+
+
+async def give_up(behaviour: Behaviour, life: Life, event: Event, why: str) -> Decision:
+    """Fail an event without running it."""
+    return await _failed(behaviour, life, event, HandlerError, _WrongAnswerError(why))
+
+
+class _RefusedHere(Exception):  # noqa: N818 - a way out of the step, never seen outside this module
+    def __init__(self, kind: str, reason: str, details: dict[str, Any]) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+        self.details = details
+
+
+async def _run(behaviour: Behaviour, func: Callable[..., Any], *args: Any) -> Any:
+    """Call user code, plain or async."""
+    answer = func(*args)
+    if inspect.isawaitable(answer):
+        try:
+            async with asyncio.timeout(behaviour.definition.settings.timeout_ms / 1000):
+                return await answer
+        except TimeoutError as error:
+            if isinstance(error.__cause__, asyncio.CancelledError):
+                raise HandlerTimeout from None
+            raise
+    return answer
+
+
+async def _begin(behaviour: Behaviour, t: Transition[Any]) -> str:
+    """Apply the entry event: `on_start`, its handler if it has a name of its own, then the hooks of the first state."""
+    start = behaviour.graph.start
+    t.target = start
+    if on_start := behaviour.hooks.get("on_start"):
+        await _run(behaviour, on_start, t)
+    if handler := behaviour.handlers.get(("", t.event)):
+        answer = await _call(behaviour, handler, t)
+        if answer is not None and answer != Goto(start):
+            problem = f"the handler of an entry event answers nothing, not {answer!r}"
+            raise _WrongAnswerError(problem)
+    for hook in behaviour.enter[start]:
+        await _run(behaviour, hook, t)
+    return start
+
+
+async def _call(behaviour: Behaviour, handler: tuple[Callable[..., Any], Any], t: Transition[Any]) -> Any:
+    method, codec = handler
+    if codec is None:
+        return await _run(behaviour, method, t)
+    return await _run(behaviour, method, t, t.data)
+
+
+async def _decide(behaviour: Behaviour, life: Life, event: Event, t: Transition[Any]) -> str | None:
+    """Find the state to move to; `None` stays and runs no hooks."""
+    edges = behaviour.graph.edges_for(life.state, event.name)
+    if not edges:
+        raise _RefusedHere("not_allowed", "not allowed here", {})
+    handler = behaviour.handlers.get((life.state, event.name))
+    if handler and (codec := handler[1]) is not None:
+        try:
+            t.data = codec.decode(event.raw)
+        except PayloadError as error:
+            raise _RefusedHere("invalid_data", str(error), {"path": error.path}) from error
+    if len(edges) > 1 or edges[0].guard:
+        edges = await _holding(behaviour, edges, t)
+        if not edges:
+            raise _RefusedHere("guard", "no guard holds", {})
+    if len(edges) == 1:
+        t.target = life.state if edges[0].target == END else edges[0].target
+    return _target(await _call(behaviour, handler, t) if handler else None, edges, event.name)
+
+
+def _target(answer: Any, edges: tuple[Edge, ...], event: str) -> str | None:
+    """Read a handler's answer: the target to move to, among those of this event, or `None` to stay."""
+    if answer is None and len(edges) == 1:
+        return edges[0].target
+    if isinstance(answer, Stay):
+        return None
+    if isinstance(answer, Reject):
+        raise answer
+    leads = ", ".join(repr(edge.target) for edge in edges)
+    if isinstance(answer, Goto):
+        if any(edge.target == answer.state for edge in edges):
+            return answer.state
+        problem = f"Goto({answer.state!r}): {event!r} does not lead there from {edges[0].source!r}, only to {leads}"
+    elif answer is None:
+        problem = f"{event!r} has several targets here ({leads}): its handler must answer with Goto(…)"
+    elif isinstance(answer, Retry):
+        problem = "Retry(…) was answered, and this machine has no attempts left for the event"
+    else:
+        problem = f"a handler answers None, Goto, Stay, Reject or Retry, not {answer!r}"
+    raise _WrongAnswerError(problem)
+
+
+async def _holding(behaviour: Behaviour, edges: tuple[Edge, ...], t: Transition[Any]) -> tuple[Edge, ...]:
+    """Give the edges that may be taken: the first whose guard holds, else those without a guard.
+
+    Edges are tried in the order of the diagram's text; `[else]` holds when no guard before it did.
+    """
+    free = []
+    for edge in edges:
+        if edge.guard is None:
+            free.append(edge)
+        elif edge.guard.name == "else":
+            return (edge,) if not free else tuple(free)
+        elif bool(await _run(behaviour, behaviour.guards[edge.guard.name], t)) != edge.guard.negated:
+            return (edge,)
+    return tuple(free)
+
+
+async def _move(behaviour: Behaviour, t: Transition[Any], target: str) -> None:
+    """Run the leave hooks of the source and the enter hooks of the target; the end is no state, and has none."""
+    if target == END:
+        t.target = t.source
+        return
+    t.target = target
+    for hook in behaviour.leave[t.source]:
+        await _run(behaviour, hook, t)
+    for hook in behaviour.enter[target]:
+        await _run(behaviour, hook, t)
+
+
+async def _finish(behaviour: Behaviour, t: Transition[Any], target: str | None) -> str:
+    """Say whether the FSM ends with this move, and tell it so."""
+    if target is None or (target != END and target not in behaviour.graph.ends):
+        return ""
+    if on_terminate := behaviour.hooks.get("on_terminate"):
+        await _run(behaviour, on_terminate, t)
+    return "finished"
+
+
+def _encoded(behaviour: Behaviour, life: Life) -> bytes:
+    raw = life.encoded()
+    limit = behaviour.definition.settings.payload_limit
+    if len(raw) > limit:
+        problem = f"the payload has {len(raw)} bytes, and Settings(payload_limit=…) allows {limit}"
+        raise PayloadError(problem)
+    return raw
+
+
+def _advance(behaviour: Behaviour, life: Life, state: str, ending: str) -> None:
+    """Move the life on: every attempt that will be committed counts one version."""
+    life.version += 1
+    if state != life.state:
+        keep = behaviour.definition.settings.history
+        if keep:
+            life.history = (*(life.history or (life.state,)), state)[-keep:]
+        life.state = state
+    if ending:
+        life.status = ending
+    elif life.status == "starting":
+        life.status = "running"
+
+
+def _timed_out(behaviour: Behaviour) -> Exception:
+    seconds = behaviour.definition.settings.timeout_ms / 1000
+    return _WrongAnswerError(f"took longer than the time-out of {seconds:g} s: raise Settings(timeout=…)")
+
+
+async def _refused(  # noqa: PLR0913 - the parts of one refusal
+    behaviour: Behaviour, life: Life, t: Transition[Any], kind: str, reason: str, details: dict[str, Any]
+) -> Decision:
+    """Refuse the event: nothing changes but the record, and what `on_refused` sends."""
+    event = t._event  # noqa: SLF001 - the step made this transition
+    life.forget()
+    t.outbox = []
+    allowed = behaviour.graph.allowed(life.state)
+    if on_refused := behaviour.hooks.get("on_refused"):
+        error = _REFUSED[kind](
+            life.name, event.name, life.state, life.version, event.job_id, reason, {**details, "allowed": allowed}
+        )
+        try:
+            JSON.encode(details)
+            await _run(behaviour, on_refused, t, error)
+        except HandlerTimeout:
+            return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour))
+        except (Exception, SystemExit) as fault:  # noqa: BLE001 - as in `step`: whatever a hook raises is its failure
+            return await _failed(behaviour, life, event, HandlerError, fault)
+        life.forget()
+    try:
+        JSON.encode(details)
+    except PayloadError as fault:
+        return await _failed(behaviour, life, event, HandlerError, fault)
+    soft = behaviour.graph.is_soft(life.state, event.name)
+    soft = soft or behaviour.definition.settings.refused.get(event.name) == "ignore"
+    # A hard event that is refused cannot be sent again by anybody: the FSM cannot go on by itself.
+    ending = "failed" if behaviour.graph.hard_event(life.state) == event.name and not soft else ""
+    _advance(behaviour, life, life.state, ending)
+    result = {
+        "refused": kind,
+        "reason": reason,
+        "state": life.state,
+        "version": life.version,
+        "allowed": list(allowed),
+        **({"details": details} if details else {}),
+        **({"soft": True} if soft else {}),
+    }
+    return Decision("refused", event, life.state, life.state, life.version, result, t.outbox, reason, ending, soft=soft)
+
+
+async def _failed(
+    behaviour: Behaviour, life: Life, event: Event, kind: type[FailedError], fault: BaseException
+) -> Decision:
+    """Record a failure: state and payload stay, or the `fails` edge is taken."""
+    life.forget()
+    source = life.state
+    ours = isinstance(fault, _WrongAnswerError)
+    name = kind.__name__ if ours else type(fault).__name__
+    text = "" if ours else "".join(traceback.format_exception(fault))[-_LONGEST_TRACEBACK:]
+    message = _said(fault)
+    details = {"type": name, "message": message, "traceback": text}
+    error = kind(life.name, event.name, source, life.version, event.job_id, message, details)
+    t: Transition[Any] = Transition(life, event, source)
+    t.data = {"type": name, "message": message}
+    target, ending = source, ""
+    edge = None if life.status == "starting" else behaviour.graph.fails_edge(source, event.name)
+    try:
+        if on_failure := behaviour.hooks.get("on_failure"):
+            await _run(behaviour, on_failure, t, error)
+            life.forget()
+        if edge:
+            await _move(behaviour, t, edge.target)
+            ending = await _finish(behaviour, t, edge.target)
+            life.settle(_encoded(behaviour, life))
+            target = source if edge.target == END else edge.target
+    except (Exception, SystemExit, HandlerTimeout) as second:  # noqa: BLE001 - as in `step`; the first is the reason
+        life.forget()
+        t.outbox, edge, ending = [], None, ""
+        text += "".join(traceback.format_exception(second))[-_LONGEST_TRACEBACK:]
+        message += f"; and then its failure hook raised {type(second).__name__}: {_said(second)}"
+    soft = behaviour.graph.is_soft(source, event.name)
+    if not edge and (life.status == "starting" or behaviour.graph.hard_event(source) == event.name):
+        ending = "failed"
+    _advance(behaviour, life, target, ending)
+    result = {
+        "failed": _FAILED[kind],
+        "type": name,
+        "message": message,
+        "state": life.state,
+        "version": life.version,
+        **({"soft": True} if soft else {}),
+    }
+    return Decision(
+        "failed",
+        event,
+        source,
+        life.state,
+        life.version,
+        result,
+        t.outbox,
+        text or message,
+        ending,
+        soft,
+        edge is not None,
+    )
+
+
+def _said(fault: BaseException) -> str:
+    """Give the text of an exception; one whose `__str__` raises must not take the worker down."""
+    try:
+        text = str(fault)
+    except Exception as error:  # noqa: BLE001 - user code again
+        text = f"(its text cannot be made: {type(error).__name__})"
+    return text.encode("utf-8", "backslashreplace").decode()[:2000]
+
+
+_FAILED: dict[type[FailedError], str] = {
+    HandlerError: "handler",
+    HandlerTimeoutError: "timeout",
+    AbandonedError: "abandoned",
+}

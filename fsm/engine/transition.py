@@ -1,0 +1,292 @@
+"""One event on its way through one FSM, as handlers, guards and hooks see it.
+
+Who calls this: the step makes it, user code reads it and puts into it what is to leave with the commit. PURE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from fsm.errors import PayloadError
+from fsm.machine.values import JSON
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsm.engine.life import Event, Life
+    from fsm.machine import Definition, Machine
+
+__all__ = ["Effect", "Mail", "NewFSM", "Transition", "derived_id"]
+
+P = TypeVar("P")
+_log = logging.getLogger("fsm.transition")
+# Ids grow by a few characters with each generation of mail; beyond this they are folded to a hash of themselves.
+_LONGEST_ROOT = 64
+_LONGEST_NAME = 512
+
+
+def derived_id(parent: str, mark: str) -> str:
+    """Give the id of what an event makes: the same after a crash, and never one that a caller may choose.
+
+    >>> derived_id("abc", "h1"), derived_id("abc--h1", "s2")
+    ('abc--h1', 'abc--h1s2')
+    """
+    child = parent + mark if "--" in parent else f"{parent}--{mark}"
+    if len(child) <= _LONGEST_ROOT:
+        return child
+    return f"{hashlib.sha256(child.encode()).hexdigest()[:24]}--{mark}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """An event for another FSM, part of the commit."""
+
+    job_id: str
+    name: str
+    event: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewFSM:
+    """An FSM to be started by the commit."""
+
+    job_id: str
+    name: str
+    definition: Definition
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """An ordinary RQ job to be enqueued by the commit.
+
+    Args:
+        call: RQ's job data: dotted path, instance, arguments and keyword arguments as JSON.
+    """
+
+    job_id: str
+    queue: str
+    path: str
+    call: bytes
+
+
+class Transition(Generic[P]):
+    """What is being done: the event, the FSM, and what is to leave with the commit.
+
+    All that is put in here (`send`, `start_fsm`, `enqueue`, `reply`) happens with the commit or not at all.
+    """
+
+    __slots__ = ("_data", "_event", "_life", "_made", "attempt", "outbox", "replied", "source", "target")
+
+    source: str
+    target: str
+    attempt: int
+
+    def __init__(self, life: Life, event: Event, source: str) -> None:
+        self._life = life
+        self._event = event
+        self._data: Any = _UNREAD
+        self._made = 0
+        self.source = source
+        self.target = source
+        self.attempt = event.attempt
+        self.outbox: list[Mail | NewFSM | Effect] = []
+        self.replied: Any = None
+
+    @property
+    def name(self) -> str:
+        """Name of the FSM."""
+        return self._life.name
+
+    @property
+    def event(self) -> str:
+        """Name of the event, without marks."""
+        return self._event.name
+
+    @property
+    def job_id(self) -> str:
+        """Id of the RQ job of this event: the same in each attempt, so it serves as idempotency key."""
+        return self._event.job_id
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the sender gave as `meta=`."""
+        return self._event.meta
+
+    @property
+    def version(self) -> int:
+        """Version of the FSM before this event."""
+        return self._life.version
+
+    @property
+    def now(self) -> datetime:
+        """The time of this event, aware, UTC: that of Redis at the claim."""
+        return datetime.fromtimestamp(self._life.now_ms / 1000, UTC)
+
+    @property
+    def payload(self) -> P:
+        """The FSM's payload, to be changed in place or replaced; kept only if the transition is done."""
+        return cast("P", self._life.payload)
+
+    @payload.setter
+    def payload(self, value: P) -> None:
+        self._life.payload = value
+
+    @property
+    def data(self) -> Any:
+        """The event's data: typed where the handler declares it, else plain JSON."""
+        if self._data is _UNREAD:
+            self._data = JSON.decode(self._event.raw)
+        return self._data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self._data = value
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that knows FSM, event, job, attempt and version."""
+        return logging.LoggerAdapter(
+            _log,
+            {
+                "fsm": self.name,
+                "event": self.event,
+                "job_id": self.job_id,
+                "attempt": self.attempt,
+                "version": self.version,
+            },
+        )
+
+    def _next(self, mark: str) -> str:
+        self._made += 1
+        return derived_id(self.job_id, f"{mark}{self._made}")
+
+    def send(self, name: str, event: str, data: Any = None) -> str:
+        """Send an event to an FSM, also to this one; it goes with the commit.
+
+        An unknown or finished target does not stop the commit: the job is then recorded as failed, with the reason.
+
+        Returns:
+            The id of the job.
+
+        Raises:
+            PayloadError: The data are not JSON, or the name is empty, too long or not text.
+        """
+        mail = Mail(self._next("s"), checked_name(name), checked_event(event), _plain(data))
+        self.outbox.append(mail)
+        return mail.job_id
+
+    def start_fsm(self, machine: type[Machine[Any]], name: str, payload: Any = None) -> str:
+        """Start an FSM; it begins with the commit.
+
+        A name that exists already does not stop the commit: the job is then recorded as failed, with the reason.
+
+        Returns:
+            The id of the job of its entry event.
+
+        Raises:
+            PayloadError: The payload is not of the machine's type.
+        """
+        definition = machine.definition
+        raw = definition.payload.encode(definition.payload.default() if payload is None else payload)
+        new = NewFSM(self._next("f"), checked_name(name), definition, raw)
+        self.outbox.append(new)
+        return new.job_id
+
+    def enqueue(self, func: str | Callable[..., Any], *args: Any, queue: str = "fsm-effects", **kwargs: Any) -> str:
+        """Enqueue an ordinary RQ job; it goes with the commit, at least once.
+
+        Args:
+            func: An importable function or its dotted path.
+            args: JSON values.
+            queue: RQ queue, by default the one that effects workers serve.
+            kwargs: JSON values.
+
+        Returns:
+            The id of the job.
+
+        Raises:
+            PayloadError: An argument is not JSON, or the function cannot be imported by another process.
+        """
+        path = _importable(func)
+        call = b"[%s,null,%s,%s]" % (JSON.encode(path), JSON.encode(list(args)), JSON.encode(kwargs))
+        effect = Effect(self._next("e"), queue, path, call)
+        self.outbox.append(effect)
+        return effect.job_id
+
+    def reply(self, value: Any) -> None:
+        """Give a JSON value to whoever waits for this event.
+
+        Raises:
+            PayloadError: The value is not JSON.
+        """
+        JSON.encode(value)
+        self.replied = value
+
+
+_UNREAD: Any = object()
+
+
+def _plain(data: Any) -> bytes:
+    return b"null" if data is None else JSON.encode(data)
+
+
+def checked_name(name: Any) -> str:
+    """Check the name of an FSM: any non-empty UTF-8 text up to 512 bytes.
+
+    Raises:
+        PayloadError: It is not; the text says why.
+    """
+    if not isinstance(name, str):
+        problem = f"the name of an FSM is text, not {type(name).__name__} {name!r}"
+        raise PayloadError(problem, "name")
+    if not name:
+        problem = "the name of an FSM must not be empty"
+        raise PayloadError(problem, "name")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        problem = f"the name of an FSM must be valid UTF-8 text, and {name!r} holds a lone surrogate"
+        raise PayloadError(problem, "name") from None
+    if size > _LONGEST_NAME:
+        problem = f"the name of an FSM has at most {_LONGEST_NAME} bytes, and {name[:40]!r}… has {size}"
+        raise PayloadError(problem, "name")
+    return name
+
+
+def checked_event(event: Any) -> str:
+    """Check the name of an event: any non-empty UTF-8 text up to 512 bytes.
+
+    Raises:
+        PayloadError: It is not; the text says why.
+    """
+    if not isinstance(event, str) or not event:
+        problem = f"the name of an event is non-empty text, not {event!r}"
+        raise PayloadError(problem, "event")
+    try:
+        size = len(event.encode())
+    except UnicodeEncodeError:
+        problem = f"the name of an event must be valid UTF-8 text, and {event!r} holds a lone surrogate"
+        raise PayloadError(problem, "event") from None
+    if size > _LONGEST_NAME:
+        problem = f"the name of an event has at most {_LONGEST_NAME} bytes, and {event[:40]!r}… has {size}"
+        raise PayloadError(problem, "event")
+    return event
+
+
+def _importable(func: str | Callable[..., Any]) -> str:
+    if isinstance(func, str):
+        if not all(part.isidentifier() for part in func.split(".")) or "." not in func:
+            problem = f"an effect is a function or a dotted path such as 'shop.bank.charge', not {func!r}"
+            raise PayloadError(problem, "func")
+        return func
+    module, path = getattr(func, "__module__", None), getattr(func, "__qualname__", "")
+    if not module or module == "__main__" or not path or "<" in path or hasattr(func, "__self__"):
+        problem = f"an effect runs in another process, which cannot import {func!r}: use a function of a module"
+        raise PayloadError(problem, "func")
+    return f"{module}.{path}"

@@ -1,0 +1,133 @@
+"""One FSM and one event, with the client's verbs.
+
+Who calls this: the client gives them, applications use them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from fsm import verbs
+from fsm.store import calls, records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from fsm.client import Client
+    from fsm.engine import Outcome
+    from fsm.machine import Machine
+    from fsm.store.codec import Snapshot
+    from fsm.store.records import Job
+
+__all__ = ["FSMHandle", "TransitionJob"]
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True)
+class FSMHandle(Generic[P]):
+    """One FSM, with the client's verbs.
+
+    Args:
+        client: Whose connection is used.
+        name: The FSM.
+        machine: Its class, or `None`: then values are plain JSON.
+    """
+
+    client: Client
+    name: str
+    machine: type[Machine[P]] | None = None
+
+    def transition(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        result: bool = False,
+        job_id: str | None = None,
+    ) -> TransitionJob:
+        """Send an event: see `Client.transition`."""
+        return self.client.transition(
+            self.name, event, data, meta=meta, result=result, job_id=job_id, machine=self.machine
+        )
+
+    def call(
+        self, event: str, data: Any = None, *, timeout: float = 10.0, meta: Mapping[str, Any] | None = None
+    ) -> Outcome:
+        """Send an event and wait for its end: see `Client.call`."""
+        return self.client.call(self.name, event, data, timeout=timeout, meta=meta, machine=self.machine)
+
+    def state(self) -> Snapshot:
+        """Read the FSM: see `Client.state`."""
+        return self.client.state(self.name, self.machine)
+
+    def exists(self) -> bool:
+        """Tell whether it is there."""
+        return self.client.exists(self.name)
+
+    def allowed(self) -> tuple[str, ...]:
+        """Give the events that it would take now."""
+        return self.client.allowed(self.name, self.machine)
+
+    def log(self, *, follow: bool = False, after: str = "0-0") -> Iterator[dict[str, Any]]:
+        """Iterate over what was done with it: see `Client.log`."""
+        return self.client.log(self.name, follow=follow, after=after)
+
+    def purge(self, *, timeout: float = 10.0) -> None:
+        """Take it away with its mail."""
+        self.client.purge(self.name, timeout=timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionJob:
+    """One event that was sent.
+
+    Args:
+        client: Whose connection is used.
+        id: RQ's id of the job.
+        name: The FSM.
+        event: The event.
+    """
+
+    client: Client
+    id: str
+    name: str
+    event: str
+
+    def status(self) -> str:
+        """Say where it stands: "waiting", "done", "refused", "failed", "cancelled", "gone" or "unknown"."""
+        return verbs.standing(self.client.ask(verbs.view(self.client.keys, self.id)))
+
+    def result(self, timeout: float | None = 10.0) -> Outcome:
+        """Wait for its end.
+
+        Args:
+            timeout: Seconds; `None` waits for ever.
+
+        Raises:
+            RefusedError: It was refused; the class says why.
+            FailedError: It failed, or was taken away by an operator.
+            FSMFinishedError: The FSM had ended before it.
+            CallTimeoutError: It has not ended in time; it stays enqueued.
+        """
+        plan = verbs.wait(self.client.keys, self.id, self.name, self.event, timeout)
+        return self.client.do(plan)
+
+    def cancel(self) -> bool:
+        """Take it back.
+
+        Returns:
+            True: it will not be applied. False: it has ended, or a worker may be applying it just now.
+        """
+        word = self.client.ask(calls.cancel(self.client.keys, self.id))
+        return word == "CANCELLED"
+
+    def rq_job(self) -> Job:
+        """Fetch RQ's own view of it.
+
+        Raises:
+            UnknownFSMError: There is no record of it any more.
+        """
+        return records.rq_job(self.client.redis, self.id)

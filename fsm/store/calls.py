@@ -1,0 +1,316 @@
+"""Every call of a script, as a request: how its arguments are laid out, and what its reply means.
+
+The layouts are those of the headers in `lua/`. Pure: a request is carried by `requests.run`.
+
+Who calls this: the client (start, send, purge) and the workers (claim, commit, release, extend, recover).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fsm.store.codec import born_of, job_data
+from fsm.store.keys import EFFECTS_QUEUE
+from fsm.store.requests import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from fsm.machine import Definition
+    from fsm.store.keys import Keys
+
+__all__ = [
+    "MOST_ITEMS",
+    "Birth",
+    "Claimed",
+    "Claims",
+    "Letter",
+    "Mail",
+    "cancel",
+    "claim",
+    "extend",
+    "job_seconds",
+    "new_fsm_arguments",
+    "purge",
+    "recover",
+    "release",
+    "send",
+    "start",
+]
+
+# One call of `send` or `start`: large enough that the round trip costs nothing, small enough (some 10 ms) that Redis
+# serves others in between.
+MOST_ITEMS = 500
+# 30 days, RQ's records of what failed.
+_FAILURE_TTL_S = 2_592_000
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """One FSM to be started: `raw` is its payload, `job_id` that of its entry event."""
+
+    name: str
+    job_id: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One event to be sent: `raw` is its data, `meta` JSON or empty; `born` ties it to one life of the name."""
+
+    name: str
+    job_id: str
+    event: str
+    raw: bytes = b"null"
+    born: str = ""
+    asked: bool = False
+    meta: bytes = b""
+
+
+def _words(reply: list[bytes]) -> list[str]:
+    return [word.decode() for word in reply]
+
+
+def job_seconds(definition: Definition | None) -> tuple[int, int]:
+    """Give time-out and `result_ttl` of a job's record, in whole seconds as RQ wants them."""
+    if definition is None:
+        return 180, 60
+    settings = definition.settings
+    return math.ceil(settings.timeout_ms / 1000), math.ceil(settings.result_ttl_ms / 1000)
+
+
+def new_fsm_arguments(keys: Keys, definition: Definition) -> list[Any]:
+    """Give the nine arguments that `start` (and a start inside a commit) wants to know of a machine."""
+    settings = definition.settings
+    timeout, ttl = job_seconds(definition)
+    return [
+        definition.name,
+        definition.graph.start,
+        definition.graph.entry,
+        settings.queue or keys.default_queue,
+        definition.fingerprint,
+        settings.definition_version,
+        settings.max_mailbox,
+        timeout,
+        ttl,
+    ]
+
+
+def start(keys: Keys, definition: Definition, births: Sequence[Birth]) -> Request[list[str]]:
+    """Create FSMs of one machine, at most `MOST_ITEMS`; one word an FSM comes back."""
+    arguments = [keys.prefix, keys.namespace, keys.default_queue, *new_fsm_arguments(keys, definition)]
+    entry = definition.graph.entry
+    for birth in births:
+        data = job_data(keys.namespace, birth.name, entry, b"null")
+        arguments += (birth.name, born_of(birth.job_id), birth.job_id, birth.raw, data)
+    return Request(_words, "start", (), arguments)
+
+
+def send(keys: Keys, letters: Iterable[Letter], definition: Definition | None = None) -> Request[list[str]]:
+    """Put events into mailboxes, at most `MOST_ITEMS`; one verdict an event comes back."""
+    namespace = keys.namespace
+    arguments: list[Any] = [keys.prefix, namespace, keys.default_queue, *job_seconds(definition)]
+    for letter in letters:
+        data = job_data(namespace, letter.name, letter.event, letter.raw)
+        arguments += (
+            letter.name,
+            letter.job_id,
+            letter.born,
+            letter.event,
+            data,
+            "1" if letter.asked else "",
+            letter.meta,
+        )
+    return Request(_words, "send", (), arguments)
+
+
+@dataclass(slots=True)
+class Mail:
+    """One event of a claimed FSM, as its record has it; without a record `event` is `None`."""
+
+    job_id: str
+    event: str | None
+    data: bytes
+    place: bytes | None
+    status: bytes | None
+    born: bytes | None
+    meta: bytes | None
+    asked: bool
+
+
+@dataclass(slots=True)
+class Claimed:
+    """One FSM that this worker holds: its snapshot and its oldest mail, urgent mail first."""
+
+    name: str
+    token: str
+    queue: str
+    machine: str
+    state: str
+    payload: bytes
+    version: int
+    status: str
+    born: str
+    history: bytes | None
+    tries: int
+    owes: bytes | None
+    has_error: bool
+    definition: str
+    urgent: int
+    mail: list[Mail]
+
+
+@dataclass(slots=True)
+class Claims:
+    """What one claim brought.
+
+    Args:
+        held: The FSMs, oldest first.
+        broken: FSMs with a key of a wrong type: name and why.
+        at: Time of the claim as RQ writes it.
+        at_ms: The same in ms, by the clock of Redis.
+    """
+
+    held: list[Claimed]
+    broken: list[tuple[str, str]]
+    at: str = ""
+    at_ms: int = 0
+
+
+def claim(  # noqa: PLR0913 - the bounds of one claim
+    keys: Keys,
+    worker: str,
+    queue: str,
+    token: str,
+    number: int,
+    *,
+    lease_ms: int,
+    fsms: int,
+    events: int = 1000,
+    size: int = 4 << 20,
+    name: str = "",
+    kept: Sequence[str] = (),
+    found: Sequence[str] = (),
+) -> Request[Claims]:
+    """Take the locks of FSMs that have mail, with their snapshots and oldest events.
+
+    On a crash: nothing to undo. The locks end after the lease, and `recover` makes the FSMs ready again.
+
+    Args:
+        keys: Of the namespace.
+        worker: Name of the worker.
+        queue: Whose FSMs.
+        token: 128 random bits of this claim.
+        number: Grows with each claim of this worker. Asked again with the same one, the same FSMs come back.
+        lease_ms: How long the locks last unrenewed.
+        fsms: At most so many FSMs,
+        events: so many events in all,
+        size: and about so many bytes.
+        name: Only this FSM.
+        kept: Tokens of older claims that the worker still holds: all others of it are freed.
+        found: Job ids that the worker took off RQ's list itself.
+    """
+    arguments = [
+        keys.prefix, worker, token, number, lease_ms, fsms, events, size, queue, keys.default_queue, EFFECTS_QUEUE,
+        keys.namespace, name, *kept, *(f"id:{job_id}" for job_id in found),
+    ]  # fmt: skip
+    names = (
+        keys.ready(queue),
+        keys.rq_list(queue),
+        keys.held,
+        keys.claims(worker),
+        keys.replies(worker),
+        keys.hand(worker),
+    )
+    return Request(lambda reply: _read_claims(reply, token, queue), "claim", names, arguments)
+
+
+def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
+    if reply[0] == b"LATE":
+        return Claims([], [])
+    claims = Claims([], [], reply[1].decode(), int(reply[2]))
+    for one in reply[3:]:
+        if one[0] == b"BROKEN" and len(one) == 3:  # noqa: PLR2004 - word, name, why; an FSM's own list is longer
+            claims.broken.append((one[1].decode(), one[2].decode()))
+            continue
+        mail = [
+            Mail(
+                one[i].decode(),
+                None if one[i + 1] is None else one[i + 1].decode(),
+                one[i + 2] or b"",
+                one[i + 3],
+                one[i + 4],
+                one[i + 5],
+                one[i + 6],
+                one[i + 7] is not None,
+            )
+            for i in range(13, len(one), 8)
+        ]
+        claims.held.append(
+            Claimed(
+                one[0].decode(),
+                token,
+                queue,
+                (one[1] or b"").decode(),
+                (one[2] or b"").decode(),
+                one[3] or b"",
+                int(one[4] or 0),
+                (one[5] or b"").decode(),
+                (one[6] or b"").decode(),
+                one[7],
+                int(one[8] or 0),
+                one[9],
+                one[10] is not None,
+                (one[11] or b"").decode(),
+                one[12],
+                mail,
+            )
+        )
+    return claims
+
+
+def release(keys: Keys, worker: str, pairs: Iterable[tuple[str, str]], *, tail: bool = False) -> Request[list[str]]:
+    """Give (FSM, token) pairs back unworked, to the front of those that wait or to the tail.
+
+    On a crash: what was not released ends with its lease.
+    """
+    arguments = [keys.prefix, worker, keys.default_queue, "tail" if tail else "front"]
+    for name, token in pairs:
+        arguments += (name, token)
+    return Request(_words, "release", (keys.held, keys.claims(worker)), arguments)
+
+
+def extend(keys: Keys, worker: str, pairs: Iterable[tuple[str, str]], lease_ms: int) -> Request[list[str]]:
+    """Renew the locks of (FSM, token) pairs for one more lease; one word a pair comes back: EXTENDED or STALE."""
+    arguments: list[Any] = [keys.prefix, worker, lease_ms]
+    for name, token in pairs:
+        arguments += (name, token)
+    return Request(_words, "extend", (keys.held, keys.claims(worker)), arguments)
+
+
+def recover(keys: Keys, dead: Iterable[str] = (), most: int = 200) -> Request[tuple[int, int]]:
+    """Free FSMs whose lease is over, and all that the named workers held; bounded.
+
+    Returns:
+        How many FSMs were freed, and how many ids went back to RQ's list.
+    """
+    arguments = [keys.prefix, keys.default_queue, most, *dead]
+    return Request(
+        lambda reply: (int(reply[1]), int(reply[2])),
+        "recover",
+        (keys.held, keys.ended),
+        arguments,
+    )
+
+
+def purge(keys: Keys, name: str, born: str = "", most: int = 500) -> Request[str]:
+    """Take one FSM away with its mail, in portions; the word tells whether to call again."""
+    arguments = [keys.prefix, name, born, most, keys.default_queue, _FAILURE_TTL_S]
+    return Request(lambda reply: str(reply[0].decode()), "purge", (keys.alive, keys.held), arguments)
+
+
+def cancel(keys: Keys, job_id: str) -> Request[str]:
+    """Take back an event: CANCELLED, ENDED, HELD or UNKNOWN comes back."""
+    return Request(lambda reply: str(reply[0].decode()), "cancel", (keys.job(job_id),), [keys.prefix, job_id])

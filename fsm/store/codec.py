@@ -1,0 +1,183 @@
+"""How things are written in Redis: job data, ids, snapshots, results. Pure functions between bytes and values.
+
+Who calls this: `calls`, the client and the workers.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fsm.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Snapshot", "event_data", "job_data", "new_ids", "pack_text", "read_snapshot", "text"]
+
+_CALL = b'["workers.jobs.transition",null,['
+_END = b"],{}]"
+_ID_BYTES = 12
+_BORN = 10
+
+
+def text(raw: bytes | None) -> str:
+    """Decode what Redis gave as text; nothing is "", and bytes that are no UTF-8 are shown, never an error."""
+    return raw.decode("utf-8", "backslashreplace") if raw else ""
+
+
+def new_ids(count: int) -> list[str]:
+    """Draw job ids: 96 random bits each, as RQ allows them (`[A-Za-z0-9_-]+`)."""
+    drawn = os.urandom(_ID_BYTES * count).hex()
+    return [drawn[i : i + 2 * _ID_BYTES] for i in range(0, len(drawn), 2 * _ID_BYTES)]
+
+
+def born_of(job_id: str) -> str:
+    """Give the id of a life: the head of the id of its entry event.
+
+    40 bits: it tells the lives of one name apart, and nothing else.
+    """
+    return job_id[:_BORN]
+
+
+def job_data(namespace: str, name: str, event: str, raw: bytes) -> bytes:
+    """Write RQ's `data` field, as its JSON serializer reads it.
+
+    >>> job_data("default", "order-42", "pay", b'{"amount":12}')
+    b'["workers.jobs.transition",null,["default","order-42","pay",{"amount":12}],{}]'
+    """
+    return b"%s%s,%s,%s,%s%s" % (
+        _CALL,
+        orjson.dumps(namespace),
+        orjson.dumps(name),
+        orjson.dumps(event),
+        raw,
+        _END,
+    )
+
+
+def event_data(data: bytes, namespace: str, name: str, event: str) -> bytes:
+    """Read an event's data out of RQ's `data` field, also after RQ has compressed it (requeue does).
+
+    Raises:
+        ValueError: The record was edited by hand and is not of our form.
+    """
+    head = b"%s%s,%s,%s," % (_CALL, orjson.dumps(namespace), orjson.dumps(name), orjson.dumps(event))
+    if data.startswith(head) and data.endswith(_END):
+        return data[len(head) : -len(_END)]
+    with suppress(zlib.error):  # when it was not compressed
+        data = zlib.decompress(data)
+    call = orjson.loads(data)
+    if not (isinstance(call, list) and len(call) == 4 and isinstance(call[2], list) and len(call[2]) == 4):  # noqa: PLR2004 - RQ's four parts, and our four arguments
+        problem = "the job's data are not a call of workers.jobs.transition with four arguments"
+        raise ValueError(problem)
+    return orjson.dumps(call[2][3])
+
+
+def pack_text(value: str) -> str:
+    """Pack a traceback as RQ keeps it in a result stream."""
+    return base64.b64encode(zlib.compress(value.encode("utf-8", "backslashreplace"))).decode()
+
+
+def pack_result(raw: bytes) -> str:
+    """Pack a JSON result as RQ keeps it in a result stream."""
+    return base64.b64encode(raw).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One FSM as it stands in Redis.
+
+    Args:
+        name: Its name.
+        machine: Name of its machine.
+        state: State of the graph.
+        payload: Plain JSON, or of the machine's type where the class was given.
+        version: Grows with every attempt that ended in a commit.
+        status: "starting", "running", "finished", "failed", "paused" or "purging".
+        born: Id of this life of the name.
+        queue: RQ queue of its events.
+        updated_at: Time of the last commit, aware, UTC.
+        error: The last failure, until an event is done; else `None`.
+        refused: The last refusal, until an event is done; else `None`.
+        history: The last states, oldest first, the present one last.
+        tries: Deaths of workers that held it, since its last commit.
+        definition: Fingerprint of the definition that wrote it last.
+    """
+
+    name: str
+    machine: str
+    state: str
+    payload: Any
+    version: int
+    status: str
+    born: str
+    queue: str
+    updated_at: datetime
+    error: dict[str, Any] | None = None
+    refused: dict[str, Any] | None = None
+    history: tuple[str, ...] = field(default=())
+    tries: int = 0
+    definition: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as JSON values, as `fsm state --json` prints it."""
+        return {
+            "name": self.name,
+            "machine": self.machine,
+            "state": self.state,
+            "status": self.status,
+            "version": self.version,
+            "payload": self.payload,
+            "error": self.error,
+            "refused": self.refused,
+            "history": list(self.history),
+            "born": self.born,
+            "queue": self.queue,
+            "tries": self.tries,
+            "definition": self.definition,
+            "updated_at": self.updated_at.isoformat(),
+        }
+
+
+def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) -> Snapshot:
+    """Read a snapshot's hash; the payload stays plain JSON.
+
+    Raises:
+        StoreError: The hash was edited by hand and is not of our form.
+    """
+    try:
+        state = text(fields[b"state"])
+        history = fields.get(b"history")
+        return Snapshot(
+            name=name,
+            machine=text(fields[b"machine"]),
+            state=state,
+            payload=orjson.loads(fields[b"payload"]),
+            version=int(fields[b"version"]),
+            status=text(fields[b"status"]),
+            born=text(fields[b"born"]),
+            queue=text(fields.get(b"queue")) or default_queue,
+            updated_at=datetime.fromtimestamp(int(fields[b"updated_at"]) / 1000, UTC),
+            error=_json(fields.get(b"error")),
+            refused=_json(fields.get(b"refused")),
+            history=tuple(orjson.loads(history)) if history else (state,),
+            tries=int(fields.get(b"tries", 0)),
+            definition=text(fields.get(b"definition")),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        problem = (
+            f"the snapshot of FSM {name!r} cannot be read ({type(error).__name__}: {error}): was it edited by hand?"
+        )
+        raise StoreError(problem) from error
+
+
+def _json(raw: bytes | None) -> dict[str, Any] | None:
+    return orjson.loads(raw) if raw else None

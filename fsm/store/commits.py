@@ -1,0 +1,213 @@
+"""The arguments of one `commit`, as its header in `lua/commit.lua` lays them out.
+
+Who calls this: the activation makes a `Block` for each FSM that it held, the worker commits many of them at once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fsm.engine import Effect, NewFSM
+from fsm.engine import Mail as OutgoingMail
+from fsm.store.calls import new_fsm_arguments
+from fsm.store.codec import born_of, job_data, pack_result, pack_text
+from fsm.store.requests import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fsm.engine import Decision
+    from fsm.machine import Settings
+    from fsm.store.calls import Claimed
+    from fsm.store.keys import Keys
+
+__all__ = ["LOG_LENGTH", "Block", "commit"]
+
+# Entries of the log: one a commit, each with up to some hundred transitions of some 120 bytes. Measured at full load,
+# 2,000 entries are some 20 MB and a minute's past; at one transition a second they are half an hour.
+LOG_LENGTH = 2000
+
+
+class Block:
+    """All that one FSM's commit writes: fields of the snapshot, ids done, records, outgoing mail, lines of the log."""
+
+    __slots__ = (
+        "_done",
+        "_drops",
+        "_ending",
+        "_fields",
+        "_fsm",
+        "_keys",
+        "_lines",
+        "_operations",
+        "_settings",
+        "count",
+    )
+
+    def __init__(self, keys: Keys, fsm: Claimed, settings: Settings) -> None:
+        self._keys = keys
+        self._fsm = fsm
+        self._settings = settings
+        self._fields: dict[str, Any] = {}
+        self._drops: list[str] = []
+        self._done: list[str] = []
+        self._operations: list[Any] = []
+        self._lines: list[bytes] = []
+        self._ending = ""
+        self.count = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the FSM."""
+        return self._fsm.name
+
+    @property
+    def token(self) -> str:
+        """Token of its lock."""
+        return self._fsm.token
+
+    def set(self, field: str, value: str | bytes | int) -> None:
+        """Write a field of the snapshot."""
+        self._fields[field] = value
+        if field in self._drops:
+            self._drops.remove(field)
+
+    def drop(self, field: str) -> None:
+        """Remove a field of the snapshot."""
+        self._drops.append(field)
+
+    @property
+    def owes(self) -> bool:
+        """Whether a hard event is left to the next claim."""
+        return "owes" in self._fields
+
+    def clear_error(self, *, was_set: bool) -> None:
+        """Forget the last failure: of an older commit, and of this one."""
+        self._fields.pop("error", None)
+        if was_set and "error" not in self._drops:
+            self._drops.append("error")
+
+    def end(self, ending: str) -> None:
+        """Say that the FSM ends ("finished") or cannot go on by itself ("failed")."""
+        self._ending = ending
+
+    def take(self, job_id: str) -> None:
+        """Take the next id out of the mailbox."""
+        self._done.append(job_id)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Add a line to the log."""
+        self._lines.append(orjson.dumps(line))
+
+    def _operation(self, *arguments: Any) -> None:
+        self._operations.extend(arguments)
+        self.count += 1
+
+    def record(self, job_id: str, event: str) -> None:
+        """Make a record for a hard event of this FSM."""
+        data = job_data(self._keys.namespace, self._fsm.name, event, b"null")
+        self._operation("N", job_id, event, data)
+
+    def owe(self, job_id: str) -> None:
+        """Leave a hard event, whose record exists, to the next claim: before all other mail."""
+        self._operation("U", job_id)
+        self.set("owes", job_id)
+
+    def applied(self, job_id: str, result: dict[str, Any], *, asked: bool) -> None:
+        """Write that an event ended, and how: done, refused, or failed where that is no error."""
+        raw = orjson.dumps(result)
+        self._operation("D", job_id, raw, pack_result(raw) if asked else "")
+
+    def failed(self, job_id: str, result: dict[str, Any], text: str) -> None:
+        """Write that an event failed, with its traceback."""
+        text = text.encode("utf-8", "backslashreplace").decode()
+        self._operation("F", job_id, orjson.dumps(result), text, pack_text(text))
+
+    def gone(self, job_id: str) -> None:
+        """Write that an operator took an event away, so that whoever waits is told."""
+        self._operation("G", job_id)
+
+    def send_out(self, decision: Decision) -> None:
+        """Write what a decision sends."""
+        namespace = self._keys.namespace
+        for item in decision.outbox:
+            if isinstance(item, OutgoingMail):
+                data = job_data(namespace, item.name, item.event, item.data)
+                self._operation("S", item.job_id, item.name, item.event, data)
+            elif isinstance(item, NewFSM):
+                machine = new_fsm_arguments(self._keys, item.definition)
+                data = job_data(namespace, item.name, item.definition.graph.entry, b"null")
+                born = born_of(item.job_id) if "--" not in item.job_id else _life_id(item.job_id)
+                self._operation("C", *machine, item.name, born, item.job_id, item.payload, data)
+            elif isinstance(item, Effect):
+                fields = ("data", item.call, "description", item.path, "timeout", 180, "fsm_of", self._fsm.name)
+                self._operation("E", item.job_id, item.queue, len(fields) // 2, *fields)
+
+    def arguments(self, state: str) -> list[Any]:
+        """Lay all of it out for the script; `state` is where the FSM stands now."""
+        fsm, settings = self._fsm, self._settings
+        arguments: list[Any] = [
+            fsm.name,
+            fsm.token,
+            fsm.queue,
+            math.ceil(settings.result_ttl_ms / 1000),
+            math.ceil(settings.failure_ttl_ms / 1000),
+            len(self._fields),
+        ]
+        for pair in self._fields.items():
+            arguments += pair
+        arguments.append(len(self._drops))
+        arguments += self._drops
+        arguments += (fsm.machine, fsm.state, state, self._ending)
+        arguments += (min(fsm.urgent, len(self._done)), len(self._done))
+        arguments += self._done
+        arguments.append(self.count)
+        arguments += self._operations
+        arguments.append(b",".join(self._lines))
+        return arguments
+
+
+def _life_id(job_id: str) -> str:
+    """Give `born` of an FSM that a transition started: derived, so that it is the same after a crash."""
+    root, _, mark = job_id.partition("--")
+    return f"{root[:10]}-{mark}"
+
+
+def commit(  # noqa: PLR0913 - the parts of one commit
+    keys: Keys,
+    worker: str,
+    nonce: int,
+    lease_ms: int,
+    claimed_at: str,
+    blocks: Sequence[list[Any]],
+) -> Request[list[str]]:
+    """Write what was done with the FSMs that a worker holds; one verdict an FSM comes back.
+
+    On a crash before Redis has it: nothing happened, the lease ends and the events are run again. After: all of it.
+
+    Args:
+        keys: Of the namespace.
+        worker: Name of the worker.
+        nonce: Grows with each commit of this worker. Asked again with the same one, the same verdicts come back.
+        lease_ms: For how long the worker's own keys are kept.
+        claimed_at: Time of the claim, as RQ writes it: when these jobs were started.
+        blocks: `Block.arguments` of each FSM.
+    """
+    arguments: list[Any] = [
+        keys.prefix,
+        keys.namespace,
+        keys.default_queue,
+        worker,
+        nonce,
+        lease_ms,
+        LOG_LENGTH,
+        claimed_at,
+        180,
+    ]
+    for block in blocks:
+        arguments += block
+    names = (keys.held, keys.claims(worker), keys.replies(worker), keys.log, keys.ended)
+    return Request(lambda reply: [word.decode() for word in reply[1:]], "commit", names, arguments)

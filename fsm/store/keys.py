@@ -1,0 +1,120 @@
+"""The names of all keys in Redis, ours and those of RQ that we write. No key is built anywhere else in Python.
+
+`<name>` stands last in a key, so it may hold any text. Times are ms by the clock of Redis, except inside RQ's records.
+
+    fsm:<ns>:snapshot:<name>     hash    one FSM: machine, state, payload, version, status, born, …
+    fsm:<ns>:mailbox:<name>      list    ids of jobs that it has yet to apply, oldest first
+    fsm:<ns>:urgent:<name>       list    ids that go before the mailbox
+    fsm:<ns>:lock:<name>         string  "<worker>/<token>", expires with the lease
+    fsm:<ns>:ready:<queue>       zset    FSMs with mail and without holder -> ring number: the truth about who waits
+    fsm:<ns>:ring                string  the last ring number
+    fsm:<ns>:held                zset    FSMs that are claimed -> end of the lease
+    fsm:<ns>:claims:<worker>     hash    FSM -> token
+    fsm:<ns>:replies:<worker>    hash    number of the last claim, last verdicts: a repeat gets the same answer
+    fsm:<ns>:hand:<worker>       list    ids that a sleeping worker just took off RQ's list
+    fsm:<ns>:workers             zset    workers -> last seen at
+    fsm:<ns>:alive               zset    FSMs not finished -> started at
+    fsm:<ns>:state:<m>:<state>   zset    FSMs of that machine in that state -> since
+    fsm:<ns>:machines            hash    machine -> JSON: diagram, fingerprint, queue, seen at
+    fsm:<ns>:log                 stream  what every commit did, capped
+    fsm:<ns>:ended               zset    "<queue> <id> <id> …" -> second in which these records are dropped
+    rq:job:<id>, rq:queue:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:results:<id>, rq:worker:<worker>
+"""
+
+from __future__ import annotations
+
+__all__ = ["EFFECTS_QUEUE", "Keys", "default_queue"]
+
+EFFECTS_QUEUE = "fsm-effects"
+
+
+def default_queue(namespace: str) -> str:
+    """Give the queue of a namespace; never RQ's own `default`.
+
+    >>> default_queue("default"), default_queue("shop")
+    ('fsm', 'fsm.shop')
+    """
+    return "fsm" if namespace == "default" else f"fsm.{namespace}"
+
+
+class Keys:
+    """The keys of one namespace.
+
+    >>> Keys("default").mailbox("order-42")
+    'fsm:default:mailbox:order-42'
+    """
+
+    __slots__ = ("alive", "default_queue", "ended", "held", "log", "machines", "namespace", "prefix", "ring", "workers")
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.default_queue = default_queue(namespace)
+        self.prefix = f"fsm:{namespace}:"
+        self.alive = f"{self.prefix}alive"
+        self.ended = f"{self.prefix}ended"
+        self.held = f"{self.prefix}held"
+        self.log = f"{self.prefix}log"
+        self.machines = f"{self.prefix}machines"
+        self.ring = f"{self.prefix}ring"
+        self.workers = f"{self.prefix}workers"
+
+    def snapshot(self, name: str) -> str:
+        """Hash of one FSM."""
+        return f"{self.prefix}snapshot:{name}"
+
+    def mailbox(self, name: str) -> str:
+        """List of the job ids that an FSM has yet to apply."""
+        return f"{self.prefix}mailbox:{name}"
+
+    def urgent(self, name: str) -> str:
+        """List of the job ids that go before its mailbox."""
+        return f"{self.prefix}urgent:{name}"
+
+    def lock(self, name: str) -> str:
+        """Lock of one FSM."""
+        return f"{self.prefix}lock:{name}"
+
+    def ready(self, queue: str) -> str:
+        """Sorted set of the FSMs of a queue that have mail and no holder."""
+        return f"{self.prefix}ready:{queue}"
+
+    def claims(self, worker: str) -> str:
+        """Hash of what a worker holds."""
+        return f"{self.prefix}claims:{worker}"
+
+    def replies(self, worker: str) -> str:
+        """Hash of a worker's last verdicts."""
+        return f"{self.prefix}replies:{worker}"
+
+    def hand(self, worker: str) -> str:
+        """List of ids that a sleeping worker took."""
+        return f"{self.prefix}hand:{worker}"
+
+    def state(self, machine: str, state: str) -> str:
+        """Sorted set of the FSMs of a machine in a state."""
+        return f"{self.prefix}state:{machine}:{state}"
+
+    @staticmethod
+    def job(job_id: str) -> str:
+        """RQ's record of a job."""
+        return f"rq:job:{job_id}"
+
+    @staticmethod
+    def result(job_id: str) -> str:
+        """RQ's stream of a job's results."""
+        return f"rq:results:{job_id}"
+
+    @staticmethod
+    def rq_list(queue: str) -> str:
+        """RQ's list of a queue."""
+        return f"rq:queue:{queue}"
+
+    @staticmethod
+    def rq_registry(kind: str, queue: str) -> str:
+        """RQ's registry (`failed`, `finished`, `wip`, …) of a queue."""
+        return f"rq:{kind}:{queue}"
+
+    @staticmethod
+    def rq_worker(worker: str) -> str:
+        """RQ's record of a worker."""
+        return f"rq:worker:{worker}"

@@ -1,0 +1,190 @@
+--[[
+claim: take the locks of FSMs that have mail, oldest first, with their snapshots and oldest events.
+
+An FSM on which workers died (`tries` > 0) comes alone and with one event, so that only the culprit is charged.
+Ids found on RQ's list are looked at: a foreign job goes to the effects list, an applied one gets its true status
+back, a requeued one is adopted into its mailbox.
+
+KEYS      1 ready:<queue>   2 rq:queue:<queue>   3 held   4 claims:<worker>   5 replies:<worker>   6 hand:<worker>
+ARGV      1 prefix   2 worker   3 token   4 number of this claim   5 lease, ms   6 most FSMs   7 most events
+          8 most bytes   9 queue   10 default queue   11 effects queue   12 namespace   13 one FSM by name, or ""
+          14.. tokens that the worker still holds, and ids that it took off RQ's list as "id:<id>"
+RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a list: name, 11 fields of the snapshot,
+          urgent ids, then id, event, data, place, status, born, meta, asked of each event (an id without a record
+          has no event); LATE a newer claim of this worker was answered already; BROKEN as one FSM's list: name, why
+REPEATED  known by the number: the same FSMs come again, with their mail as it is now
+]]
+local ready, rq_list, held, claims, replies, hand = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local prefix, worker, token, number, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local most_fsms, most_events, most_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local queue, default_queue, effects, ns, wanted = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13]
+
+-- Not refused by a full Redis, and after it nothing in this script is: the backlog can drain.
+call('PEXPIRE', claims, lease * 4)
+local ms, s, us = clock()
+local now = rq_time(s, us)
+local answer = { 'CLAIMED', now, ms }
+local events, bytes = 0, 0
+local seen = {}
+
+local function read(name)
+  local f = try('HMGET', prefix .. 'snapshot:' .. name, 'machine', 'state', 'payload', 'version', 'status', 'born',
+    'history', 'tries', 'owes', 'error', 'definition')
+  if f.err then return nil, f.err end
+  return f
+end
+
+-- The FSM's answer: snapshot, urgent mail, then mail, within the bounds of this claim.
+local function open(name, f)
+  local one = { name }
+  for i = 1, 11 do one[i + 1] = f[i] end
+  local most = math.min(most_events - events, tonumber(f[8] or 0) > 0 and 1 or 100)
+  local urgent = f[9] and try('LRANGE', prefix .. 'urgent:' .. name, 0, most - 1) or {}
+  if urgent.err then return nil, urgent.err end
+  one[13] = #urgent
+  local ids = urgent
+  if #ids < most then
+    local mail = try('LRANGE', prefix .. 'mailbox:' .. name, 0, most - #ids - 1)
+    if mail.err then return nil, mail.err end
+    if #ids == 0 then ids = mail else for _, id in ipairs(mail) do ids[#ids + 1] = id end end
+  end
+  bytes = bytes + #(f[3] or '')
+  local count = 0
+  for _, id in ipairs(ids) do
+    if count > 0 and bytes > most_bytes then break end
+    local job = try('HMGET', 'rq:job:' .. id, 'event', 'data', 'place', 'status', 'born', 'meta', 'asked')
+    seen[id] = true
+    count = count + 1
+    local n = #one
+    one[n + 1] = id
+    for i = 1, 7 do one[n + 1 + i] = not job.err and job[i] or false end
+    if not job.err then bytes = bytes + #(job[2] or '') end
+  end
+  events = events + count
+  return one
+end
+
+local last = tonumber(call('HGET', replies, 'claim') or 0)
+if number < last then return { 'LATE' } end
+local mine = call('HGETALL', claims)
+if number == last then
+  for i = 1, #mine, 2 do
+    if mine[i + 1] == token then
+      local f = read(mine[i])
+      local one = f and open(mine[i], f)
+      if one then answer[#answer + 1] = one end
+    end
+  end
+  return answer
+end
+
+-- What an older claim of this worker left, and the worker does not name: its reply was lost.
+local kept, found = {}, {}
+for i = 14, #ARGV do
+  if string.sub(ARGV[i], 1, 3) == 'id:' then found[#found + 1] = string.sub(ARGV[i], 4) else kept[ARGV[i]] = true end
+end
+for i = 1, #mine, 2 do
+  local name = mine[i]
+  if not kept[mine[i + 1]] then
+    call('HDEL', claims, name)
+    if try('GET', prefix .. 'lock:' .. name) == worker .. '/' .. mine[i + 1] then
+      call('UNLINK', prefix .. 'lock:' .. name)
+      call('ZREM', held, name)
+      local f = read(name)
+      if f then ring_if_mail(prefix, call('HGET', prefix .. 'snapshot:' .. name, 'queue') or default_queue, name) end
+    end
+  end
+end
+flush_ready(prefix)
+
+local popped
+if wanted ~= '' then
+  popped = call('ZREM', ready, wanted) == 1 and { wanted, 0 } or {}
+else
+  popped = call('ZPOPMIN', ready, most_fsms)
+  for _, id in ipairs(call('LRANGE', hand, 0, -1)) do found[#found + 1] = id end
+  if #found > 0 then call('UNLINK', hand) end
+  local listed = call('LPOP', rq_list, most_fsms + 10)
+  if listed then for _, id in ipairs(listed) do found[#found + 1] = id end end
+end
+
+local taken, locked, holder = {}, {}, worker .. '/' .. token
+local ends = string.format('%.0f', tonumber(ms) + lease)
+local function put_back(first)
+  local back = {}
+  for k = first, #popped, 2 do
+    back[#back + 1] = popped[k + 1]
+    back[#back + 1] = popped[k]
+  end
+  if #back > 0 then call('ZADD', ready, unpack(back)) end
+end
+for i = 1, #popped, 2 do
+  local name = popped[i]
+  if events >= most_events or bytes > most_bytes then
+    put_back(i)
+    break
+  end
+  local f, why = read(name)
+  local suspect = f and tonumber(f[8] or 0) > 0
+  if suspect and #taken > 0 then
+    put_back(i)
+    break
+  end
+  local status = f and f[5]
+  if not f then
+    answer[#answer + 1] = { 'BROKEN', name, why }
+  elseif f[6] and status ~= 'paused' and status ~= 'failed' and status ~= 'purging' then
+    local one, fault = open(name, f)
+    if not one then
+      answer[#answer + 1] = { 'BROKEN', name, fault }
+    elseif #one > 13 and try('SET', prefix .. 'lock:' .. name, holder, 'NX', 'PX', lease) then
+      taken[#taken + 1] = name
+      taken[#taken + 1] = token
+      locked[#locked + 1] = ends
+      locked[#locked + 1] = name
+      answer[#answer + 1] = one
+    end
+  end
+  if suspect and #taken > 0 then
+    put_back(i + 2)
+    break
+  end
+end
+if #taken > 0 then
+  call('HSET', claims, unpack(taken))
+  call('ZADD', held, unpack(locked))
+  call('PEXPIRE', claims, lease * 4)
+end
+call('HSET', replies, 'claim', number)
+call('PEXPIRE', replies, lease * 4)
+
+for _, id in ipairs(found) do
+  if not seen[id] then
+    local key = 'rq:job:' .. id
+    local job = try('HMGET', key, 'fsm', 'place', 'status', 'born', 'data', 'ns')
+    if job.err or not job[5] then
+      seen[id] = true
+    elseif not job[1] then
+      call('HSET', key, 'origin', effects)
+      call('RPUSH', 'rq:queue:' .. effects, id)
+      call('SADD', 'rq:queues', 'rq:queue:' .. effects)
+    elseif job[2] == 'done' then
+      call('HSET', key, 'status', 'finished')
+    elseif (job[2] == 'failed' or job[2] == 'gone') and job[3] == 'queued' and job[6] == ns then
+      local fsm = addressee(prefix, job[1], job[4] or '', default_queue)
+      if fsm then
+        call('PERSIST', key)
+        call('HSET', key, 'place', 'mail')
+        call('HDEL', key, 'exc_info', 'result', 'ended_at', 'started_at')
+        local length = try('RPUSH', prefix .. 'mailbox:' .. job[1], id)
+        if length == 1 and fsm.moves then ring(fsm.queue, job[1], id) end
+      else
+        call('HSET', key, 'status', 'failed')
+        call('ZADD', 'rq:failed:' .. queue, s + 2592000, id)
+        call('EXPIRE', key, 2592000)
+      end
+    end
+  end
+end
+flush_ready(prefix)
+return answer

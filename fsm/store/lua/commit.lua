@@ -1,0 +1,248 @@
+--[[
+commit: write what a worker did with the FSMs that it holds: all of it for each, or nothing where the lock is lost.
+
+KEYS      1 held   2 claims:<worker>   3 replies:<worker>   4 log   5 ended
+ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a number that grows   6 lease, ms
+          7 most entries of the log   8 time of the claim as RQ writes it   9 timeout of new jobs, s   10.. per FSM:
+            name, token, queue, result_ttl s, failure_ttl s,
+            fields to set: count, then field and value;   fields to drop: count, then field,
+            machine, state before, state after, ending ("", "finished" or "failed"),
+            urgent ids done: count;   mailbox ids done: count, then ids, urgent ones first,
+            operations: count, then each with its arguments:
+              N id event data           a new record of this FSM (a hard event)
+              D id result stream        applied; stream is the result for a waiter, or ""
+              F id result text packed   failed, with the text of the error, plain and as RQ packs it
+              U id                      waits in the urgent list
+              G id                      was taken away by an operator (cancelled or deleted): whoever waits is told
+              S id name event data      mail to another FSM
+              C 14 arguments            a new FSM: machine state event queue definition definition_version
+                                        max_mailbox timeout ttl name born id payload data
+              E id queue count fields   an ordinary RQ job
+            the log lines, a piece of JSON
+RETURNS   COMMITTED, then one word an FSM: REST nothing waits; READY more mail waits; STALE the lock is not ours;
+          BROKEN its snapshot is not a hash any more. Outgoing mail that found no target is noted in its own record
+REPEATED  known by the nonce: the verdicts are kept, nothing is written
+]]
+local held, claims, replies, log, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local prefix, ns, default_queue, worker, nonce, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local log_length, claimed_at, timeout = ARGV[7], ARGV[8], ARGV[9]
+
+call('PEXPIRE', claims, lease * 4)
+local known = call('HGET', replies, nonce)
+if known then
+  local answer = { 'COMMITTED' }
+  for word in string.gmatch(known, '%u+') do answer[#answer + 1] = word end
+  return answer
+end
+local ms, s, us = clock()
+local now = rq_time(s, us)
+
+-- First pass: where each FSM's arguments begin, and whether its lock is ours. One MGET for all of them.
+local at = 10
+local function take()
+  at = at + 1
+  return ARGV[at - 1]
+end
+local arity = { N = 3, D = 3, F = 4, U = 1, S = 4, C = 14, G = 1 }
+local starts, locks = {}, {}
+while at <= #ARGV do
+  starts[#starts + 1] = at
+  locks[#locks + 1] = prefix .. 'lock:' .. ARGV[at]
+  at = at + 5
+  at = at + 1 + 2 * ARGV[at]
+  at = at + 1 + ARGV[at]
+  at = at + 5
+  at = at + 1 + ARGV[at]
+  local operations = tonumber(take())
+  for _ = 1, operations do
+    local op = take()
+    if op == 'E' then at = at + 3 + 2 * ARGV[at + 2] else at = at + arity[op] end
+  end
+  at = at + 1
+end
+local owners = {}
+for first = 1, #locks, 1000 do
+  for _, owner in ipairs(call('MGET', unpack(locks, first, math.min(first + 999, #locks)))) do
+    owners[#owners + 1] = owner
+  end
+end
+
+local verdicts, freed_locks, freed, lines = {}, {}, {}, {}
+local entered, left, begun_at, over = {}, {}, {}, {}
+local finished = {}
+local function gather(map, key, ...)
+  local list = map[key]
+  if not list then
+    list = {}
+    map[key] = list
+  end
+  for _, value in ipairs({ ... }) do list[#list + 1] = value end
+end
+
+-- A job that failed: its record, RQ's registry, and RQ's result, at which a waiter wakes.
+local function fail(id, queue, result, text, packed, ttl)
+  local key = 'rq:job:' .. id
+  call('HSET', key, 'status', 'failed', 'place', 'failed', 'started_at', claimed_at, 'ended_at', now, 'worker_name',
+    worker, 'result', result, 'exc_info', text)
+  call('EXPIRE', key, ttl)
+  try('ZADD', 'rq:failed:' .. queue, s + ttl, id)
+  result_stream(id, 2, worker, 'exc_string', packed, ttl)
+end
+
+for n, start in ipairs(starts) do
+  at = start
+  local name, token, queue = take(), take(), take()
+  local result_ttl, failure_ttl = tonumber(take()), tonumber(take())
+  local snapshot, mailbox = prefix .. 'snapshot:' .. name, prefix .. 'mailbox:' .. name
+  local verdict
+  if owners[n] ~= worker .. '/' .. token then
+    verdict = 'STALE'
+  else
+    local count = tonumber(take())
+    local written = try('HSET', snapshot, 'updated_at', ms, unpack(ARGV, at, at + 2 * count - 1))
+    at = at + 2 * count
+    if type(written) == 'table' then verdict = 'BROKEN' end
+  end
+  if not verdict then
+    local drops = tonumber(take())
+    if drops > 0 then call('HDEL', snapshot, unpack(ARGV, at, at + drops - 1)) end
+    at = at + drops
+    local machine, before, after, ending = take(), take(), take(), take()
+    if before ~= after then
+      gather(left, prefix .. 'state:' .. machine .. ':' .. before, name)
+      gather(entered, prefix .. 'state:' .. machine .. ':' .. after, ms, name)
+    end
+    if ending == 'finished' then over[#over + 1] = name end
+
+    local urgent, mail = tonumber(take()), tonumber(take())
+    if urgent > 0 then try('LPOP', prefix .. 'urgent:' .. name, urgent) end
+    if mail > urgent then
+      local gone = try('LPOP', mailbox, mail - urgent)
+      -- Only the lock's holder takes mail out; were it otherwise once, nobody's mail is to be lost by it.
+      if gone and not gone.err then
+        local applied = {}
+        for k = at + urgent, at + mail - 1 do applied[ARGV[k]] = true end
+        for k = #gone, 1, -1 do
+          if not applied[gone[k]] then call('LPUSH', mailbox, gone[k]) end
+        end
+      end
+    end
+    at = at + mail
+
+    local operations, owes = tonumber(take()), urgent > 0
+    for _ = 1, operations do
+      local op = take()
+      if op == 'D' then
+        local id, result, stream = take(), take(), take()
+        call('HSET', 'rq:job:' .. id, 'status', 'finished', 'place', 'done', 'started_at', claimed_at, 'ended_at', now,
+          'worker_name', worker, 'result', result)
+        if stream ~= '' then result_stream(id, 1, worker, 'return_value', stream, result_ttl) end
+        gather(finished, queue .. ' ' .. result_ttl, id)
+      elseif op == 'F' then
+        local id, result, text, packed = take(), take(), take(), take()
+        fail(id, queue, result, text, packed, failure_ttl)
+      elseif op == 'N' then
+        local id, event, data = take(), take(), take()
+        local born = call('HGET', snapshot, 'born')
+        record(id, now, ns, { name = name, born = born, queue = queue }, event, data, timeout, result_ttl)
+      elseif op == 'U' then
+        call('RPUSH', prefix .. 'urgent:' .. name, take())
+        owes = true
+      elseif op == 'G' then
+        local id = take()
+        if call('EXISTS', 'rq:job:' .. id) == 1 then
+          call('HSET', 'rq:job:' .. id, 'place', 'gone')
+          call('EXPIRE', 'rq:job:' .. id, failure_ttl)
+        end
+        result_stream(id, 3, worker, 'exc_string', '', failure_ttl)
+      elseif op == 'S' then
+        local id, target, event, data = take(), take(), take(), take()
+        local word = deliver(prefix, ns, default_queue, now, id, target, event, data, timeout, result_ttl)
+        if word ~= 'SENT' then
+          record(id, now, ns, { name = target, born = '', queue = queue }, event, data, timeout, result_ttl)
+          fail(id, queue, '{"failed":"undeliverable"}', 'mail from ' .. name .. ' not delivered: ' .. word, '',
+            failure_ttl)
+          lines[#lines + 1] = '{"name":' .. cjson.encode(target) .. ',"event":' .. cjson.encode(event) .. ',"job":"'
+            .. id .. '","error":"undeliverable: ' .. word .. '"}'
+        end
+      elseif op == 'C' then
+        local m = {
+          machine = take(), state = take(), event = take(), queue = take(), definition = take(),
+          definition_version = take(), limit = take(), timeout = take(), ttl = take(),
+        }
+        local child, born, id, payload, data = take(), take(), take(), take(), take()
+        if m.queue == '' then m.queue = default_queue end
+        local word = create(prefix, ns, default_queue, ms, now, m, child, born, id, payload, data)
+        if word ~= 'CREATED' then
+          record(id, now, ns, { name = child, born = born, queue = m.queue }, m.event, data, m.timeout, m.ttl)
+          fail(id, m.queue, '{"failed":"undeliverable"}', 'start from ' .. name .. ' not done: ' .. word, '',
+            failure_ttl)
+          lines[#lines + 1] = '{"name":' .. cjson.encode(child) .. ',"event":' .. cjson.encode(m.event) .. ',"job":"'
+            .. id .. '","error":"undeliverable: ' .. word .. '"}'
+        end
+      else
+        local id, target, fields = take(), take(), tonumber(take())
+        call('HSET', 'rq:job:' .. id, 'created_at', now, 'enqueued_at', now, 'status', 'queued', 'origin', target,
+          unpack(ARGV, at, at + 2 * fields - 1))
+        at = at + 2 * fields
+        call('RPUSH', 'rq:queue:' .. target, id)
+        call('SADD', 'rq:queues', 'rq:queue:' .. target)
+      end
+    end
+    local line = take()
+    if line ~= '' then lines[#lines + 1] = line end
+
+    freed_locks[#freed_locks + 1] = locks[n]
+    freed[#freed + 1] = name
+    local next_id = ending ~= 'failed'
+      and (owes and try('LINDEX', prefix .. 'urgent:' .. name, 0) or try('LINDEX', mailbox, 0))
+    if type(next_id) == 'string' then
+      ring(queue, name, next_id)
+      verdict = 'READY'
+    else
+      verdict = 'REST'
+    end
+  end
+  verdicts[n] = verdict
+end
+
+for key, members in pairs(left) do variadic('ZREM', key, members) end
+for key, members in pairs(entered) do variadic('ZADD', key, members) end
+flush_begun(prefix)
+if #over > 0 then variadic('ZREM', prefix .. 'alive', over) end
+flush_ready(prefix)
+if #freed > 0 then
+  for first = 1, #freed_locks, 1000 do
+    call('UNLINK', unpack(freed_locks, first, math.min(first + 999, #freed_locks)))
+  end
+  variadic('HDEL', claims, freed)
+  variadic('ZREM', held, freed)
+end
+local words = table.concat(verdicts, ' ')
+call('HSET', replies, nonce, words)
+call('HDEL', replies, string.format('%.0f', nonce - 16))
+call('PEXPIRE', replies, lease * 4)
+
+-- From here on nothing carries state: none of it may fail the commit.
+if #lines > 0 then
+  try('XADD', log, 'MAXLEN', '~', log_length, '*', 'worker', worker, 'transitions', '[' .. table.concat(lines, ',') .. ']')
+end
+local batches = 1
+for place, ids in pairs(finished) do
+  local queue, ttl = string.match(place, '^(.*) (%d+)$')
+  for first = 1, #ids, 500 do
+    local part, scored = {}, {}
+    for k = first, math.min(first + 499, #ids) do
+      part[#part + 1] = ids[k]
+      scored[#scored + 1] = s + ttl
+      scored[#scored + 1] = ids[k]
+    end
+    try('ZADD', 'rq:finished:' .. queue, unpack(scored))
+    try('ZADD', ended, s + ttl, queue .. ' ' .. table.concat(part, ' '))
+    batches = batches + 1
+  end
+end
+drop_ended(ended, s, batches)
+local answer = { 'COMMITTED' }
+for n, verdict in ipairs(verdicts) do answer[n + 1] = verdict end
+return answer

@@ -1,0 +1,169 @@
+--[[
+prelude: what several scripts share; the loader puts it in front of each of them.
+
+KEYS      none of its own
+ARGV      none of its own
+RETURNS   nothing
+REPEATED  it only defines functions
+]]
+local call, try = redis.call, redis.pcall
+local floor = math.floor
+
+-- The clock of Redis: ms as text (Lua would write large numbers with an exponent), s, µs of that second.
+local function clock()
+  local t = call('TIME')
+  local s, us = tonumber(t[1]), tonumber(t[2])
+  return string.format('%.0f', s * 1000 + floor(us / 1000)), s, us
+end
+
+-- A time as RQ writes it. Days to a date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+local function rq_time(s, us)
+  local z = floor(s / 86400) + 719468
+  local era = floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = floor((doe - floor(doe / 1460) + floor(doe / 36524) - floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + floor(yoe / 4) - floor(yoe / 100))
+  local mp = floor((5 * doy + 2) / 153)
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  local rest = s % 86400
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, doy - floor((153 * mp + 2) / 5) + 1,
+    floor(rest / 3600), floor(rest % 3600 / 60), rest % 60, us)
+end
+
+-- What is said of this FSM, or nil and why not: an FSM that can be sent to.
+local function addressee(prefix, name, born, default_queue)
+  local s = try('HMGET', prefix .. 'snapshot:' .. name, 'status', 'born', 'queue', 'max_mailbox', 'state')
+  if s.err then return nil, 'BROKEN' end
+  if not s[2] or s[1] == 'purging' or (born ~= '' and born ~= s[2]) then return nil, 'UNKNOWN' end
+  if s[1] == 'finished' then return nil, 'FINISHED ' .. (s[5] or '') end
+  return {
+    name = name, born = s[2], queue = s[3] or default_queue, limit = tonumber(s[4] or 10000),
+    moves = s[1] ~= 'paused' and s[1] ~= 'failed',
+  }
+end
+
+-- The RQ record of one event that waits in a mailbox.
+local function record(id, now, ns, fsm, event, data, timeout, ttl)
+  call('HSET', 'rq:job:' .. id, 'status', 'queued', 'place', 'mail', 'fsm', fsm.name, 'ns', ns, 'event', event,
+    'born', fsm.born, 'data', data, 'description', event .. ' ' .. fsm.name, 'origin', fsm.queue,
+    'created_at', now, 'enqueued_at', now, 'timeout', timeout, 'result_ttl', ttl)
+end
+
+-- FSMs to be made ready: gathered per queue, so that the writes are variadic.
+local rung = {}
+local function ring(queue, name, id)
+  local bell = rung[queue]
+  if not bell then
+    bell = { names = {}, ids = {} }
+    rung[queue] = bell
+  end
+  bell.names[#bell.names + 1] = name
+  bell.ids[#bell.ids + 1] = id
+end
+
+-- Many members in few calls: at most 1,000 arguments each, far below what `unpack` can carry.
+local function variadic(command, key, members)
+  for first = 1, #members, 1000 do
+    call(command, key, unpack(members, first, math.min(first + 999, #members)))
+  end
+end
+
+-- Makes ready what was gathered, behind all that waits, and tells RQ's list.
+local function flush_ready(prefix)
+  for queue, bell in pairs(rung) do
+    local count = #bell.names
+    local number = call('INCRBY', prefix .. 'ring', count) - count
+    local scored = {}
+    for i = 1, count do
+      scored[2 * i - 1] = string.format('%.0f', number + i)
+      scored[2 * i] = bell.names[i]
+    end
+    for first = 1, #scored, 1000 do
+      call('ZADD', prefix .. 'ready:' .. queue, 'NX', unpack(scored, first, math.min(first + 999, #scored)))
+    end
+    variadic('RPUSH', 'rq:queue:' .. queue, bell.ids)
+    call('SADD', 'rq:queues', 'rq:queue:' .. queue)
+  end
+  rung = {}
+end
+
+-- Makes an FSM that was freed ready again if it has mail.
+local function ring_if_mail(prefix, queue, name)
+  local id = try('LINDEX', prefix .. 'urgent:' .. name, 0) or try('LINDEX', prefix .. 'mailbox:' .. name, 0)
+  if type(id) == 'string' then ring(queue, name, id) end
+end
+
+-- A result in RQ's own form, where a waiter sleeps on it.
+local function result_stream(id, kind, worker, field, value, ttl)
+  local key = 'rq:results:' .. id
+  try('XADD', key, 'MAXLEN', 10, '*', 'type', kind, 'worker_name', worker, field, value)
+  try('EXPIRE', key, ttl)
+end
+
+-- One event from inside a commit into the mailbox of another FSM (twice the bound: it must not stop a commit).
+local function deliver(prefix, ns, default_queue, now, id, name, event, data, timeout, ttl)
+  local fsm, why = addressee(prefix, name, '', default_queue)
+  if not fsm then return why end
+  if call('EXISTS', 'rq:job:' .. id) == 1 then return 'SENT' end
+  local length = try('RPUSH', prefix .. 'mailbox:' .. name, id)
+  if type(length) == 'table' then return 'BROKEN' end
+  if length > 2 * fsm.limit then
+    call('RPOP', prefix .. 'mailbox:' .. name)
+    return 'FULL'
+  end
+  record(id, now, ns, fsm, event, data, timeout, ttl)
+  if length == 1 and fsm.moves then ring(fsm.queue, name, id) end
+  return 'SENT'
+end
+
+-- One new FSM with its entry event: index and `alive` are gathered in `begun`, and written by `flush_begun`.
+local begun = { alive = {}, states = {} }
+local function create(prefix, ns, default_queue, ms, now, m, name, born, id, payload, data)
+  local key = prefix .. 'snapshot:' .. name
+  local known = try('HGET', key, 'born')
+  if type(known) == 'table' then return 'BROKEN' end
+  if known then return known == born and 'CREATED' or 'EXISTS' end
+  call('HSET', key, 'machine', m.machine, 'state', m.state, 'payload', payload, 'version', 0, 'status', 'starting',
+    'born', born, 'updated_at', ms, 'definition', m.definition)
+  if m.definition_version ~= '1' then call('HSET', key, 'definition_version', m.definition_version) end
+  if m.queue ~= default_queue then call('HSET', key, 'queue', m.queue) end
+  if m.limit ~= '10000' then call('HSET', key, 'max_mailbox', m.limit) end
+  record(id, now, ns, { name = name, born = born, queue = m.queue }, m.event, data, m.timeout, m.ttl)
+  if call('RPUSH', prefix .. 'mailbox:' .. name, id) == 1 then ring(m.queue, name, id) end
+  begun.alive[#begun.alive + 1] = ms
+  begun.alive[#begun.alive + 1] = name
+  local index = prefix .. 'state:' .. m.machine .. ':' .. m.state
+  local members = begun.states[index] or {}
+  begun.states[index] = members
+  members[#members + 1] = ms
+  members[#members + 1] = name
+  return 'CREATED'
+end
+
+local function flush_begun(prefix)
+  if #begun.alive > 0 then variadic('ZADD', prefix .. 'alive', begun.alive) end
+  for index, members in pairs(begun.states) do variadic('ZADD', index, members) end
+end
+
+-- Removes records whose time is over: `ended` holds batches "queue id id …" by the second in which they end.
+local function drop_ended(ended, s, batches)
+  local due = try('ZRANGEBYSCORE', ended, '-inf', s, 'LIMIT', 0, batches)
+  if due.err then return end
+  for _, batch in ipairs(due) do
+    local keys, ids, queue = {}, {}, nil
+    for word in string.gmatch(batch, '%S+') do
+      if not queue then
+        queue = word
+      else
+        ids[#ids + 1] = word
+        keys[#keys + 1] = 'rq:job:' .. word
+      end
+    end
+    if #ids > 0 then
+      try('UNLINK', unpack(keys))
+      try('ZREM', 'rq:finished:' .. queue, unpack(ids))
+    end
+    try('ZREM', ended, batch)
+  end
+end

@@ -1,0 +1,25 @@
+--[[
+start: create FSMs of one machine: snapshot if there is none, `alive`, index, the entry event into the mailbox, ready.
+
+KEYS      none: names come as arguments, and cluster mode is refused at connect
+ARGV      1 prefix   2 namespace   3 default queue   4 machine   5 start state   6 entry event   7 queue
+          8 fingerprint of the definition   9 definition_version   10 max_mailbox   11 timeout of a job, s
+          12 result_ttl, s   13.. per FSM: name, born, job id, payload, data of the job
+RETURNS   one word an FSM: CREATED; EXISTS another life has the name; BROKEN the key is not a hash
+REPEATED  known by `born`, which the caller draws: CREATED again, nothing is written
+]]
+local prefix, ns, default_queue = ARGV[1], ARGV[2], ARGV[3]
+local m = {
+  machine = ARGV[4], state = ARGV[5], event = ARGV[6], queue = ARGV[7], definition = ARGV[8],
+  definition_version = ARGV[9], limit = ARGV[10], timeout = ARGV[11], ttl = ARGV[12],
+}
+local ms, s, us = clock()
+local now = rq_time(s, us)
+local answer = {}
+for i = 13, #ARGV, 5 do
+  answer[#answer + 1] =
+    create(prefix, ns, default_queue, ms, now, m, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+end
+flush_begun(prefix)
+flush_ready(prefix)
+return answer

@@ -1,0 +1,82 @@
+"""What can be asked of Redis, as values: the commands, and how to read their replies.
+
+A `Request` does nothing by itself. `run` carries it over a connection; an asyncio client carries the same request in
+its own way, so there is no second copy of what to send and how to read it.
+
+Who calls this: `calls` makes requests, the client and the workers carry them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import redis
+
+from fsm.store.connection import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Request", "run", "script"]
+
+R = TypeVar("R")
+_LUA = files("fsm.store") / "lua"
+
+
+@cache
+def script(name: str) -> tuple[str, str]:
+    """Load one Lua script: its text, with the prelude in front, and its SHA-1 as Redis knows it."""
+    text = (_LUA / "prelude.lua").read_text("utf-8") + (_LUA / f"{name}.lua").read_text("utf-8")
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[R]):
+    """One round trip.
+
+    Args:
+        read: Turns the reply (a list of replies where there are several commands) into what was asked for.
+        script: Name of a script, or "" for plain commands.
+        keys: KEYS of the script.
+        arguments: ARGV of the script.
+        commands: Plain commands, sent in one pipeline.
+    """
+
+    read: Callable[[Any], R]
+    script: str = ""
+    keys: Sequence[str] = ()
+    arguments: Sequence[Any] = ()
+    commands: Sequence[tuple[Any, ...]] = ()
+
+
+def run(client: redis.Redis, request: Request[R], url: str = "") -> R:
+    """Carry a request over a connection, and read its reply.
+
+    Raises:
+        StoreError: Redis cannot be used; the text says why and what to try.
+    """
+    try:
+        reply = _send(client, request)
+    except redis.RedisError as error:
+        raise explain(error, url) from error
+    return request.read(reply)
+
+
+def _send(client: redis.Redis, request: Request[Any]) -> Any:
+    if request.script:
+        text, sha = script(request.script)
+        count = len(request.keys)
+        try:
+            return client.execute_command("EVALSHA", sha, count, *request.keys, *request.arguments)
+        except redis.exceptions.NoScriptError:
+            return client.execute_command("EVAL", text, count, *request.keys, *request.arguments)
+    if len(request.commands) == 1:
+        return client.execute_command(*request.commands[0])
+    with client.pipeline(transaction=False) as pipeline:
+        for command in request.commands:
+            pipeline.execute_command(*command)
+        return pipeline.execute()

@@ -1,0 +1,124 @@
+"""Plans that look: at FSMs, machines, lists and the log. They write nothing.
+
+Who calls this: the client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fsm.engine import checked_name
+from fsm.errors import UnknownFSMError
+from fsm.store.codec import Snapshot, read_snapshot, text
+from fsm.store.requests import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from fsm.machine import Definition
+    from fsm.store.keys import Keys
+    from fsm.verbs.plans import Plan
+
+__all__ = ["allowed", "counts", "exists", "list_names", "log_end", "machines", "read_log", "state", "states"]
+
+_PAGE = 500
+
+
+def state(keys: Keys, name: str) -> Plan[Snapshot]:
+    """Read one FSM."""
+    found = yield from states(keys, [name])
+    if found[0] is None:
+        raise UnknownFSMError(name, keys.namespace)
+    return found[0]
+
+
+def states(keys: Keys, names: Sequence[str]) -> Plan[list[Snapshot | None]]:
+    """Read many FSMs in one round trip; `None` for a name that is not there."""
+    if not names:
+        return []
+    commands = [("HGETALL", keys.snapshot(checked_name(name))) for name in names]
+    replies = yield Request(lambda reply: reply, commands=commands)
+    if len(commands) == 1:
+        replies = [replies]
+    found: list[Snapshot | None] = []
+    for name, fields in zip(names, replies, strict=True):
+        known = bool(fields) and fields.get(b"status") != b"purging"
+        found.append(read_snapshot(name, fields, keys.default_queue) if known else None)
+    return found
+
+
+def exists(keys: Keys, name: str) -> Request[bool]:
+    """Ask whether an FSM of this name is there, finished ones included."""
+    command = ("HGET", keys.snapshot(checked_name(name)), "status")
+    return Request(lambda reply: reply is not None and reply != b"purging", commands=[command])
+
+
+def machines(keys: Keys) -> Request[dict[str, dict[str, Any]]]:
+    """Read the machines that workers and starters have announced."""
+
+    def read(reply: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
+        return {text(name): orjson.loads(about) for name, about in sorted(reply.items())}
+
+    return Request(read, commands=[("HGETALL", keys.machines)])
+
+
+def counts(keys: Keys) -> Plan[dict[str, dict[str, int]]]:
+    """Count the FSMs of each machine in each of its states."""
+    known = yield machines(keys)
+    pairs = [(machine, name) for machine, about in known.items() for name in about["states"]]
+    if not pairs:
+        return {}
+    commands = [("ZCARD", keys.state(machine, name)) for machine, name in pairs]
+    replies = yield Request(lambda reply: reply if len(commands) > 1 else [reply], commands=commands)
+    found: dict[str, dict[str, int]] = {machine: {} for machine in known}
+    for (machine, name), count in zip(pairs, replies, strict=True):
+        found[machine][name] = int(count)
+    return found
+
+
+def list_names(keys: Keys, machine: str, state_name: str, first: int, count: int = _PAGE) -> Request[list[str]]:
+    """Read a page of the FSMs of a machine in a state, those longest in it first."""
+    command = ("ZRANGE", keys.state(machine, state_name), first, first + count - 1)
+    return Request(lambda reply: [text(name) for name in reply], commands=[command])
+
+
+def allowed(keys: Keys, name: str, definition: Definition | None) -> Plan[tuple[str, ...]]:
+    """Say which events an FSM would take now; by the class, or by what was announced of its machine."""
+    snapshot = yield from state(keys, name)
+    if snapshot.status == "finished":
+        return ()
+    if definition is not None and definition.name == snapshot.machine:
+        return definition.graph.allowed(snapshot.state)
+    known = yield machines(keys)
+    return tuple(known.get(snapshot.machine, {}).get("allowed", {}).get(snapshot.state, ()))
+
+
+def log_end(keys: Keys) -> Request[str]:
+    """Read the id of the newest entry of the log."""
+    command = ("XREVRANGE", keys.log, "+", "-", "COUNT", 1)
+    return Request(lambda reply: text(reply[0][0]) if reply else "0-0", commands=[command])
+
+
+def read_log(keys: Keys, after: str, block_ms: int | None = None) -> Request[list[tuple[str, dict[str, Any]]]]:
+    """Read the log after an entry: pairs of the entry's id and one transition; blocking, where told so."""
+    command: tuple[Any, ...] = ("XREAD", "COUNT", 100, "STREAMS", keys.log, after)
+    if block_ms is not None:
+        command = ("XREAD", "COUNT", 100, "BLOCK", block_ms, "STREAMS", keys.log, after)
+
+    def read(reply: Any) -> list[tuple[str, dict[str, Any]]]:
+        found = []
+        for _, entries in reply or ():
+            for entry_id, fields in entries:
+                found.extend(_lines(text(entry_id), fields))
+        return found
+
+    return Request(read, commands=[command])
+
+
+def _lines(entry_id: str, fields: Mapping[bytes, bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    worker = text(fields.get(b"worker"))
+    at_ms = int(entry_id.partition("-")[0])
+    for line in orjson.loads(fields.get(b"transitions", b"[]")):
+        yield entry_id, {**line, "worker": worker, "at_ms": at_ms}

@@ -1,0 +1,154 @@
+"""Plans that wait for an event's end, and what its record says then.
+
+Who calls this: the client, and jobs that stock RQ workers run.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fsm.engine import Outcome
+from fsm.errors import (
+    AbandonedError,
+    CallTimeoutError,
+    FailedError,
+    FSMFinishedError,
+    HandlerError,
+    HandlerTimeoutError,
+    InvalidDataError,
+    NotAllowedError,
+    RefusedError,
+    RejectedError,
+    StaleVersionError,
+)
+from fsm.store.codec import text
+from fsm.store.requests import Request
+
+if TYPE_CHECKING:
+    from fsm.store.keys import Keys
+    from fsm.verbs.plans import Plan
+
+__all__ = ["JobView", "ended", "standing", "view", "wait"]
+
+# A waiter looks again after so long, whatever it hears: bounded well below the socket's time-out.
+_SLICE_MS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """What is known of a job: a word, the newest result id, and the parts of its end."""
+
+    word: str
+    newest: str
+    name: str
+    event: str
+    result: dict[str, Any]
+    text: str
+    status: str
+
+
+def view(keys: Keys, job_id: str) -> Request[JobView]:
+    """Ask how an event ended."""
+    return Request(_read_view, "ask", (keys.job(job_id), keys.result(job_id)))
+
+
+def _read_view(reply: list[Any]) -> JobView:
+    try:
+        result = orjson.loads(reply[4]) if reply[4] else {}
+    except ValueError:
+        result = {}
+    return JobView(
+        text(reply[0]),
+        text(reply[1]),
+        text(reply[2]),
+        text(reply[3]),
+        result if isinstance(result, dict) else {},
+        text(reply[5]),
+        text(reply[6]),
+    )
+
+
+def wait(keys: Keys, job_id: str, name: str, event: str, timeout: float | None) -> Plan[Outcome]:
+    """Wait until an event has ended; say how, or raise its error.
+
+    Args:
+        keys: Of the namespace.
+        job_id: The job.
+        name: Its FSM, for the error.
+        event: Its event, for the error.
+        timeout: Seconds; `None` waits for ever.
+    """
+    begin = time.monotonic()
+    while True:
+        seen = yield view(keys, job_id)
+        if seen.word != "WAITING" or seen.status == "canceled":
+            return ended(job_id, seen, name, event)
+        left_ms = _SLICE_MS
+        if timeout is not None:
+            left_ms = min(_SLICE_MS, int((timeout - (time.monotonic() - begin)) * 1000))
+            if left_ms <= 0:
+                raise CallTimeoutError(name, event, job_id, timeout)
+        yield Request(
+            lambda reply: reply,
+            commands=[("XREAD", "COUNT", 1, "BLOCK", left_ms, "STREAMS", keys.result(job_id), seen.newest)],
+        )
+
+
+_REFUSALS: dict[str, type[RefusedError]] = {
+    "not_allowed": NotAllowedError,
+    "guard": NotAllowedError,
+    "rejected": RejectedError,
+    "stale_version": StaleVersionError,
+    "invalid_data": InvalidDataError,
+}
+_FAILURES: dict[str, type[FailedError]] = {
+    "handler": HandlerError,
+    "timeout": HandlerTimeoutError,
+    "abandoned": AbandonedError,
+}
+
+
+def ended(job_id: str, seen: JobView, name: str, event: str) -> Outcome:
+    """Turn the record of an ended event into its outcome, or raise its error.
+
+    Raises:
+        RefusedError: It was refused; the class says why.
+        FailedError: It failed; or it was taken away by an operator.
+        FSMFinishedError: The FSM had ended before it.
+    """
+    name, event, result = seen.name or name, seen.event or event, seen.result
+    state, version = str(result.get("state", "")), int(result.get("version", 0))
+    if seen.word in ("MISSING", "GONE") or seen.status == "canceled":
+        reason = result.get("reason") or {
+            "MISSING": "its job has no record: it was deleted, or ended longer ago than result_ttl",
+        }.get(seen.word, "an operator took it away before it was applied")
+        raise FailedError(name, event, state, version, job_id, reason)
+    if "refused" in result and not result.get("soft"):
+        kind = result["refused"]
+        if kind == "finished":
+            raise FSMFinishedError(name, state)
+        details = dict(result.get("details", {})) | {"allowed": result.get("allowed", [])}
+        raise _REFUSALS.get(kind, RefusedError)(name, event, state, version, job_id, result.get("reason", ""), details)
+    if ("failed" in result and not result.get("soft")) or seen.word == "FAILED":
+        message = str(result.get("message", seen.text))
+        details = {"type": result.get("type", ""), "message": message, "traceback": seen.text}
+        kind = _FAILURES.get(str(result.get("failed")), FailedError)
+        raise kind(name, event, state, version, job_id, message, details)
+    ok = "refused" not in result and "failed" not in result
+    reason = "" if ok else str(result.get("reason") or result.get("message", ""))
+    return Outcome(name, event, state, version, job_id, ok, result.get("reply"), reason)
+
+
+def standing(seen: JobView) -> str:
+    """Say in a word where a job stands."""
+    if seen.status == "canceled":
+        return "cancelled"
+    if seen.word == "DONE":
+        if "refused" in seen.result:
+            return "refused"
+        return "failed" if "failed" in seen.result else "done"
+    return {"WAITING": "waiting", "FAILED": "failed", "GONE": "gone"}.get(seen.word, "unknown")

@@ -1,0 +1,105 @@
+"""Who runs user code: inline in the worker's main thread, async machines on an event loop of the worker.
+
+An executor drives the coroutine of an activation to its end and keeps the time of each event. The activation knows
+nothing of threads or loops, so that other executors can be put in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fsm.engine import HandlerTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from contextlib import AbstractContextManager
+    from types import FrameType
+
+__all__ = ["InlineExecutor"]
+
+R = TypeVar("R")
+
+
+class InlineExecutor:
+    """Runs activations one after the other in the calling thread.
+
+    Plain code is interrupted by a timer of the process when its time is over, which works in the main thread only;
+    elsewhere it runs untimed. Coroutines keep their own time (`asyncio.timeout` in the step), and the timer of the
+    process is behind them for those that block.
+
+    Args:
+        timed: Whether to use the process's timer; not where somebody else does, as RQ around its jobs.
+    """
+
+    def __init__(self, *, timed: bool = True) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        in_main = threading.current_thread() is threading.main_thread()
+        self._alarm = _Alarm() if timed and in_main else None
+
+    def run(self, work: Coroutine[Any, Any, R], *, is_async: bool) -> R:
+        """Drive a coroutine to its end.
+
+        Args:
+            work: It suspends only where `is_async`.
+            is_async: Whether an event loop is needed; without one the machine pays nothing for it.
+        """
+        if is_async:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+            return self._loop.run_until_complete(work)
+        try:
+            work.send(None)
+        except StopIteration as end:
+            value: R = end.value
+            return value
+        work.close()
+        message = "a plain handler returned something to be awaited: declare it with `async def`"
+        raise RuntimeError(message)
+
+    def timed(self, seconds: float, *, is_async: bool) -> AbstractContextManager[None]:
+        """Bound what runs inside to so many seconds: `HandlerTimeout` is raised in it."""
+        if self._alarm is None:
+            return nullcontext()
+        # A coroutine's own time-out speaks first; the alarm is for code that blocks the loop.
+        self._alarm.seconds = seconds * 1.1 + 1 if is_async else seconds
+        return self._alarm
+
+    def close(self) -> None:
+        """Close the event loop."""
+        if self._loop is not None:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+            self._loop = None
+        if self._alarm is not None:
+            self._alarm.remove()
+
+
+class _Alarm:
+    """The timer of the process, armed around each event: a system call at either end, and nothing in between."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._armed = False
+        self._before = signal.signal(signal.SIGALRM, self._ring)
+
+    def _ring(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._armed:
+            raise HandlerTimeout
+
+    def __enter__(self) -> None:
+        self._armed = True
+        # It rings again: a failure hook that hangs is interrupted as well.
+        signal.setitimer(signal.ITIMER_REAL, self.seconds, self.seconds)
+
+    def __exit__(self, *_: object) -> None:
+        self._armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def remove(self) -> None:
+        """Give the signal back to whoever had it."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
