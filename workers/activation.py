@@ -217,7 +217,11 @@ class Activation:
         if life.raw is not fsm.payload and life.raw != fsm.payload:
             block.set("payload", life.raw)
         if life.status != fsm.status:
-            block.set("status", life.status)
+            # Nearly all FSMs are running: that is what no field says.
+            if life.status == "running":
+                block.drop("status")
+            else:
+                block.set("status", life.status)
         if life.history != history:
             block.set("history", orjson.dumps(life.history))
         if fsm.definition != self.behaviour.definition.fingerprint:

@@ -13,13 +13,15 @@ import os
 import secrets
 import socket
 import time
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from redis import Redis
 from rq import Retry, get_current_job
 
 from fsm import config
-from fsm.app import App, load
+from fsm.app import load
 from fsm.errors import ConfigError, FailedError, FSMFinishedError, RefusedError
 from fsm.store import calls, commits
 from fsm.store.keys import Keys
@@ -27,15 +29,16 @@ from fsm.store.requests import run
 from fsm.verbs import JobView, ended, view
 from workers.activation import Activation
 from workers.executors import InlineExecutor
+from workers.intake import AHEAD_S
+from workers.lease import LeaseKeeper
 
 if TYPE_CHECKING:
-    import redis
+    from fsm.app import App
 
 __all__ = ["transition"]
 
 _log = logging.getLogger("fsm.jobs")
-# RQ's worker has no thread that renews locks, so the lease is that of RQ's own longest heartbeat.
-_LEASE_MS = 60_000
+_LEASE_MS = 15_000
 # How long a job waits for another worker that holds its FSM, before it goes back to RQ's list.
 _PATIENCE_S = 5.0
 _PAUSE_S = 0.05
@@ -70,6 +73,10 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
     worker = f"rq-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     give_up_at = time.monotonic() + _PATIENCE_S
     executor = InlineExecutor(timed=False)  # RQ's own timer runs around this job
+    keeper = LeaseKeeper(
+        lambda: Redis(connection_pool=client.connection_pool), keys, worker, _LEASE_MS, beat=lambda: None
+    )
+    keeper.start()
     try:
         number = 0
         while True:
@@ -77,43 +84,52 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
             if seen.word != "WAITING":
                 return _end(job.id, seen, name, event)
             number += 2
-            if not _serve(client, app, keys, worker, name, job.origin, number, executor):
+            turn = _Turn(client, app, keys, worker, name, job.origin, number)
+            if not _serve(turn, executor, keeper):
                 if time.monotonic() > give_up_at:
                     # It stays in its mailbox, whatever becomes of this job in RQ's eyes.
                     return Retry(max=1_000_000, interval=0)
                 time.sleep(_PAUSE_S)
     finally:
+        keeper.stop()
         executor.close()
 
 
-def _serve(  # noqa: PLR0913 - all of one turn
-    client: redis.Redis,
-    app: App,
-    keys: Keys,
-    worker: str,
-    name: str,
-    queue: str,
-    number: int,
-    executor: InlineExecutor,
-) -> bool:
-    """Claim one FSM, run what lies in its mailbox, commit it; False where it cannot be had now."""
-    token = secrets.token_hex(16)
-    claims = run(
-        client,
-        calls.claim(keys, worker, queue, token, number, lease_ms=_LEASE_MS, fsms=1, name=name),
-    )
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One claim of one FSM: who, for whom, and its number."""
+
+    client: Redis
+    app: App
+    keys: Keys
+    worker: str
+    name: str
+    queue: str
+    number: int
+
+
+def _serve(turn: _Turn, executor: InlineExecutor, keeper: LeaseKeeper) -> bool:
+    """Claim the FSM, run what lies in its mailbox, commit it; False where it cannot be had now."""
+    client, keys, worker, name = turn.client, turn.keys, turn.worker, turn.name
+    token, asked_at = secrets.token_hex(16), time.monotonic()
+    request = calls.claim(keys, worker, turn.queue, token, turn.number, lease_ms=_LEASE_MS, fsms=1, name=name)
+    claims = run(client, request)
     if not claims.held:
         return False
-    fsm = claims.held[0]
-    behaviour = app.behaviours.get(fsm.machine)
-    if behaviour is None:
-        _log.warning("FSM %r waits for a worker that knows machine %r", name, fsm.machine)
-        run(client, calls.release(keys, worker, [(name, token)], tail=True))
-        return False
-    work = Activation(behaviour, fsm, keys, executor, claims.at_ms)
-    block = executor.run(work.run(time.monotonic() + _LEASE_MS / 4000), is_async=behaviour.is_async)
-    words = run(client, commits.commit(keys, worker, number + 1, _LEASE_MS, claims.at, [block]))
-    return words != ["STALE"]
+    keeper.hold([name], token, asked_at)
+    try:
+        fsm = claims.held[0]
+        behaviour = turn.app.behaviours.get(fsm.machine)
+        if behaviour is None:
+            _log.warning("FSM %r waits for a worker that knows machine %r", name, fsm.machine)
+            run(client, calls.release(keys, worker, [(name, token)], tail=True))
+            return False
+        work = Activation(behaviour, fsm, keys, executor, claims.at_ms)
+        block = executor.run(work.run(time.monotonic() + AHEAD_S), is_async=behaviour.is_async)
+        words = run(client, commits.commit(keys, worker, turn.number + 1, _LEASE_MS, claims.at, [block]))
+        return words != ["STALE"]
+    finally:
+        keeper.let_go([name])
 
 
 def _end(job_id: str, seen: JobView, name: str, event: str) -> Any:

@@ -44,6 +44,7 @@ class Life:
     """The FSM between its claim and its commit: changed by each decision, never by a failure.
 
     `payload` is decoded at the first look; `settle` encodes it if it was looked at, `forget` throws changes away.
+    `history` holds the states before the present one, oldest first.
     """
 
     __slots__ = ("_codec", "_payload", "history", "name", "now_ms", "raw", "state", "status", "touched", "version")

@@ -121,6 +121,11 @@ async def _run(behaviour: Behaviour, func: Callable[..., Any], *args: Any) -> An
     """Call user code, plain or async."""
     answer = func(*args)
     if inspect.isawaitable(answer):
+        if not behaviour.is_async:
+            if inspect.iscoroutine(answer):
+                answer.close()
+            problem = "a plain function gave something to be awaited: declare it with `async def`"
+            raise _WrongAnswerError(problem)
         try:
             async with asyncio.timeout(behaviour.definition.settings.timeout_ms / 1000):
                 return await answer
@@ -246,9 +251,10 @@ def _advance(behaviour: Behaviour, life: Life, state: str, ending: str) -> None:
     """Move the life on: every attempt that will be committed counts one version."""
     life.version += 1
     if state != life.state:
-        keep = behaviour.definition.settings.history
-        if keep:
-            life.history = (*(life.history or (life.state,)), state)[-keep:]
+        # The present state is the last of them, and is not kept twice.
+        former = behaviour.definition.settings.history - 1
+        if former > 0:
+            life.history = (*life.history, life.state)[-former:]
         life.state = state
     if ending:
         life.status = ending

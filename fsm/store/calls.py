@@ -257,7 +257,7 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
                 (one[2] or b"").decode(),
                 one[3] or b"",
                 int(one[4] or 0),
-                (one[5] or b"").decode(),
+                (one[5] or b"running").decode(),
                 (one[6] or b"").decode(),
                 one[7],
                 int(one[8] or 0),
@@ -308,7 +308,7 @@ def recover(keys: Keys, dead: Iterable[str] = (), most: int = 200) -> Request[tu
 def purge(keys: Keys, name: str, born: str = "", most: int = 500) -> Request[str]:
     """Take one FSM away with its mail, in portions; the word tells whether to call again."""
     arguments = [keys.prefix, name, born, most, keys.default_queue, _FAILURE_TTL_S]
-    return Request(lambda reply: str(reply[0].decode()), "purge", (keys.alive, keys.held), arguments)
+    return Request(lambda reply: str(reply[0].decode()), "purge", (keys.finished, keys.held), arguments)
 
 
 def cancel(keys: Keys, job_id: str) -> Request[str]:

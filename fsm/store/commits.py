@@ -140,7 +140,7 @@ class Block:
             elif isinstance(item, NewFSM):
                 machine = new_fsm_arguments(self._keys, item.definition)
                 data = job_data(namespace, item.name, item.definition.graph.entry, b"null")
-                born = born_of(item.job_id) if "--" not in item.job_id else _life_id(item.job_id)
+                born = born_of(item.job_id)
                 self._operation("C", *machine, item.name, born, item.job_id, item.payload, data)
             elif isinstance(item, Effect):
                 fields = ("data", item.call, "description", item.path, "timeout", 180, "fsm_of", self._fsm.name)
@@ -168,12 +168,6 @@ class Block:
         arguments += self._operations
         arguments.append(b",".join(self._lines))
         return arguments
-
-
-def _life_id(job_id: str) -> str:
-    """Give `born` of an FSM that a transition started: derived, so that it is the same after a crash."""
-    root, _, mark = job_id.partition("--")
-    return f"{root[:10]}-{mark}"
 
 
 def commit(  # noqa: PLR0913 - the parts of one commit
@@ -209,5 +203,5 @@ def commit(  # noqa: PLR0913 - the parts of one commit
     ]
     for block in blocks:
         arguments += block
-    names = (keys.held, keys.claims(worker), keys.replies(worker), keys.log, keys.ended)
+    names = (keys.held, keys.claims(worker), keys.replies(worker), keys.log, keys.ended, keys.finished)
     return Request(lambda reply: [word.decode() for word in reply[1:]], "commit", names, arguments)

@@ -2,7 +2,7 @@
 
 `<name>` stands last in a key, so it may hold any text. Times are ms by the clock of Redis, except inside RQ's records.
 
-    fsm:<ns>:snapshot:<name>     hash    one FSM: machine, state, payload, version, status, born, …
+    fsm:<ns>:snapshot:<name>     hash    one FSM: machine, state, payload, version, …; status, unless it is running
     fsm:<ns>:mailbox:<name>      list    ids of jobs that it has yet to apply, oldest first
     fsm:<ns>:urgent:<name>       list    ids that go before the mailbox
     fsm:<ns>:lock:<name>         string  "<worker>/<token>", expires with the lease
@@ -13,7 +13,7 @@
     fsm:<ns>:replies:<worker>    hash    number of the last claim, last verdicts: a repeat gets the same answer
     fsm:<ns>:hand:<worker>       list    ids that a sleeping worker just took off RQ's list
     fsm:<ns>:workers             zset    workers -> last seen at
-    fsm:<ns>:alive               zset    FSMs not finished -> started at
+    fsm:<ns>:finished            zset    FSMs that have finished -> when: those alive are all others in the index
     fsm:<ns>:state:<m>:<state>   zset    FSMs of that machine in that state -> since
     fsm:<ns>:machines            hash    machine -> JSON: diagram, fingerprint, queue, seen at
     fsm:<ns>:log                 stream  what every commit did, capped
@@ -44,14 +44,25 @@ class Keys:
     'fsm:default:mailbox:order-42'
     """
 
-    __slots__ = ("alive", "default_queue", "ended", "held", "log", "machines", "namespace", "prefix", "ring", "workers")
+    __slots__ = (
+        "default_queue",
+        "ended",
+        "finished",
+        "held",
+        "log",
+        "machines",
+        "namespace",
+        "prefix",
+        "ring",
+        "workers",
+    )
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.default_queue = default_queue(namespace)
         self.prefix = f"fsm:{namespace}:"
-        self.alive = f"{self.prefix}alive"
         self.ended = f"{self.prefix}ended"
+        self.finished = f"{self.prefix}finished"
         self.held = f"{self.prefix}held"
         self.log = f"{self.prefix}log"
         self.machines = f"{self.prefix}machines"
@@ -118,3 +129,8 @@ class Keys:
     def rq_worker(worker: str) -> str:
         """RQ's record of a worker."""
         return f"rq:worker:{worker}"
+
+    @staticmethod
+    def rq_workers(queue: str) -> str:
+        """RQ's set of the workers on a queue."""
+        return f"rq:workers:{queue}"

@@ -67,16 +67,19 @@ def run(client: redis.Redis, request: Request[R], url: str = "") -> R:
 
 
 def _send(client: redis.Redis, request: Request[Any]) -> Any:
+    # redis-py types what it sends only by its many methods; this one takes any command.
+    execute: Callable[..., Any] = client.execute_command
     if request.script:
         text, sha = script(request.script)
         count = len(request.keys)
         try:
-            return client.execute_command("EVALSHA", sha, count, *request.keys, *request.arguments)
+            return execute("EVALSHA", sha, count, *request.keys, *request.arguments)
         except redis.exceptions.NoScriptError:
-            return client.execute_command("EVAL", text, count, *request.keys, *request.arguments)
+            return execute("EVAL", text, count, *request.keys, *request.arguments)
     if len(request.commands) == 1:
-        return client.execute_command(*request.commands[0])
+        return execute(*request.commands[0])
     with client.pipeline(transaction=False) as pipeline:
+        add: Callable[..., Any] = pipeline.execute_command
         for command in request.commands:
-            pipeline.execute_command(*command)
+            add(*command)
         return pipeline.execute()

@@ -51,8 +51,8 @@ def states(keys: Keys, names: Sequence[str]) -> Plan[list[Snapshot | None]]:
 
 def exists(keys: Keys, name: str) -> Request[bool]:
     """Ask whether an FSM of this name is there, finished ones included."""
-    command = ("HGET", keys.snapshot(checked_name(name)), "status")
-    return Request(lambda reply: reply is not None and reply != b"purging", commands=[command])
+    command = ("HMGET", keys.snapshot(checked_name(name)), "born", "status")
+    return Request(lambda reply: reply[0] is not None and reply[1] != b"purging", commands=[command])
 
 
 def machines(keys: Keys) -> Request[dict[str, dict[str, Any]]]:

@@ -1,0 +1,98 @@
+"""Real workers for the integration tests: processes that are stopped, and waited for, after each test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsm import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import redis
+
+ROOT = Path(__file__).resolve().parents[2]
+APP = "tests.integration.machines"
+
+
+class Processes:
+    """Starts processes against one server, and ends what is left of them."""
+
+    def __init__(self, url: str) -> None:
+        self._environment = {**os.environ, "FSM_URL": url, "FSM_APP": APP, "PYTHONPATH": str(ROOT)}
+        self._url = url
+        self._started: list[subprocess.Popen[str]] = []
+
+    def run(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a Python process; its output is read when it ends."""
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            env=self._environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def worker(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a worker of ours."""
+        return self.run("-m", "workers", "--url", self._url, "--app", APP, *arguments)
+
+    def rq_worker(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a stock RQ worker."""
+        code = "from rq.cli import main; main()"
+        return self.run("-c", code, "worker", "-u", self._url, "-S", "rq.serializers.JSONSerializer", *arguments)
+
+    def end(self) -> None:
+        """Stop what still runs, and wait for it."""
+        for process in self._started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        for process in self._started:
+            try:
+                process.communicate(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                pytest.fail(f"process {process.args} did not stop on SIGTERM")
+
+
+@pytest.fixture
+def processes(raw_redis: redis.Redis, redis_url: str) -> Iterator[Processes]:
+    """Processes against an emptied server."""
+    started = Processes(redis_url)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def client(raw_redis: redis.Redis, redis_url: str) -> Iterator[Client]:
+    """A client of an emptied server."""
+    with Client(redis_url, namespace="default") as made:
+        yield made
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Wait for a condition, with a deadline; gives what the condition gave."""
+
+    def wait(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"not so after {seconds:g} s: {condition}")
+            time.sleep(0.01)
+        return found
+
+    return wait

@@ -1,0 +1,143 @@
+"""Machines that the integration tests run in real worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from fsm import Goto, Machine, Reject, Settings, Transition, enter, on
+
+
+class Journal(Machine[list[int]]):
+    """Notes each number that it is given, in the order in which they come."""
+
+    settings = Settings(endless=True)
+    diagram = """
+    stateDiagram-v2
+        [*] --> even
+        even --> odd : note
+        odd --> even : note
+    """
+
+    @on("note")
+    def note(self, t: Transition[list[int]], number: int) -> None:
+        t.payload.append(number)
+
+
+class Parcel(Machine):
+    """Goes its way by itself once it is packed."""
+
+    diagram = """
+    stateDiagram-v2
+        [*] --> open
+        open --> packed : pack
+        packed --> sent : send!
+        packed --> broken : send fails
+        sent --> home : arrive!
+        home --> [*]
+        broken --> [*]
+    """
+
+    @on("pack")
+    def pack(self, t: Transition[dict[str, Any]], data: dict[str, Any]) -> None:
+        t.payload.update(data)
+
+    @on("send")
+    def send(self, t: Transition[dict[str, Any]]) -> None:
+        if t.payload.get("heavy"):
+            problem = "too heavy"
+            raise ValueError(problem)
+
+    @enter("home")
+    def at_home(self, t: Transition[dict[str, Any]]) -> None:
+        if journal := t.payload.get("journal"):
+            t.start_fsm(Journal, journal)
+            t.send(journal, "note", 1)
+            t.send("nobody", "note", 2)
+            t.enqueue("tests.integration.machines.touch", t.payload["touch"])
+
+
+def touch(path: str) -> None:
+    """Do what an effect does: something outside."""
+    Path(path).touch()
+
+
+class Trouble(Machine[dict[str, int]]):
+    """Does whatever a handler should not."""
+
+    settings = Settings(endless=True, timeout="500ms")
+    diagram = """
+    stateDiagram-v2
+        [*] --> on
+        on --> on : count
+        on --> on : fail
+        on --> on : hang
+        on --> on : dream
+        on --> on : awake
+        on --> on : die
+        on --> on : remember
+        on --> on : reject
+        on --> up : choose
+        on --> down : choose
+        up --> on : back
+        down --> on : back
+    """
+
+    @on("count")
+    def count(self, t: Transition[dict[str, int]]) -> None:
+        t.payload["n"] = t.payload.get("n", 0) + 1
+
+    @on("fail")
+    def fail(self, t: Transition[dict[str, int]]) -> None:
+        t.payload["n"] = -1
+        problem = "as told"
+        raise RuntimeError(problem)
+
+    @on("hang")
+    def hang(self, t: Transition[dict[str, int]]) -> None:
+        time.sleep(60)
+
+    @on("dream")
+    async def dream(self, t: Transition[dict[str, int]]) -> None:
+        await asyncio.sleep(60)
+
+    @on("awake")
+    async def awake(self, t: Transition[dict[str, int]]) -> None:
+        await asyncio.sleep(0.001)
+        t.reply("awake")
+
+    @on("die")
+    def die(self, t: Transition[dict[str, int]]) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @on("remember")
+    def remember(self, t: Transition[dict[str, int]]) -> None:
+        self.memory = t.payload
+
+    @on("reject")
+    def reject(self, t: Transition[dict[str, int]]) -> Reject:
+        return Reject("not today", tomorrow=True)
+
+    @on("choose")
+    def choose(self, t: Transition[dict[str, int]], where: str) -> Goto:
+        return Goto(where)
+
+
+class Slow(Machine):
+    """Takes its time."""
+
+    settings = Settings(endless=True)
+    diagram = """
+    stateDiagram-v2
+        [*] --> on
+        on --> on : nap
+    """
+
+    @on("nap")
+    def nap(self, t: Transition[dict[str, Any]], seconds: float) -> None:
+        time.sleep(seconds)
+        t.payload["naps"] = t.payload.get("naps", 0) + 1

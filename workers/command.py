@@ -1,0 +1,191 @@
+"""`fsm worker`: options, checks, logging, and the end of a worker process.
+
+Who calls this: `fsm.cli`, which looks it up by name, and `python -m workers` by way of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import redis
+from rich.console import Console
+from rich.logging import RichHandler
+
+import fsm
+from fsm import config
+from fsm.app import load
+from fsm.cli.place import placed
+from fsm.errors import ConfigError, StoreError
+from fsm.machine import Settings, duration_ms
+from fsm.store.connection import explain
+from fsm.store.keys import default_queue
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from fsm.app import App
+    from fsm.cli.place import Place
+
+__all__ = ["worker"]
+
+_log = logging.getLogger("fsm.worker")
+_LEVELS = ("debug", "info", "warning", "error")
+_SHORTEST_LEASE_MS = 500
+_LONGEST_LEASE_MS = 3_600_000
+# One claim names its FSMs in one Redis command, and Lua's `unpack` carries some 8,000 arguments.
+_LARGEST_BATCH = 1000
+
+
+@click.command()
+@click.option(
+    "--queue", "queues", metavar="NAME", multiple=True, help="Serve this queue; several in order.  [those of --app]"
+)
+@click.option("--burst", "is_burst", is_flag=True, help="End when nothing waits.")
+@click.option(
+    "--batch", type=click.IntRange(1, _LARGEST_BATCH), default=128, show_default=True, help="Most FSMs in one claim."
+)
+@click.option("--lease", metavar="TIME", default="15s", show_default=True, help="How long locks outlive a dead worker.")
+@click.option("--name", metavar="NAME", help="Unique among living workers.  [drawn]")
+@click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
+@placed
+def worker(  # noqa: PLR0913 - one parameter an option
+    place: Place, *, queues: tuple[str, ...], is_burst: bool, batch: int, lease: str, name: str | None, log_level: str
+) -> None:
+    """Run FSMs of an application until SIGTERM or Ctrl-C.
+
+    Then it finishes what it has in hand, gives back the rest, and ends with exit code 0. A second signal ends it at
+    once; what it held goes on elsewhere after the lease.
+    """
+    _check_packages()
+    lease_ms = _lease_ms(lease)
+    for queue in queues:
+        _check_queue(queue)
+    namespace = config.check_namespace(config.resolve("namespace", place.namespace))
+    path = config.resolve("app", place.app)
+    if not path:
+        raise ConfigError("--app", "a worker must know its machines: use --app MODULE, FSM_APP or [tool.fsm] app")
+    _log_to_stderr(log_level)
+    app = load(path)
+    _run(
+        app,
+        place.url,
+        list(dict.fromkeys(queues)) or app.queues(default_queue(namespace)),
+        namespace=namespace,
+        lease_ms=lease_ms,
+        batch=batch,
+        name=name or "",
+        is_burst=is_burst,
+        log_level=log_level,
+    )
+
+
+def _run(  # noqa: PLR0913 - all that a worker is made of
+    app: App,
+    url: str | None,
+    queues: list[str],
+    *,
+    namespace: str,
+    lease_ms: int,
+    batch: int,
+    name: str,
+    is_burst: bool,
+    log_level: str,
+) -> None:
+    """Be a worker until it ends."""
+    # RQ is slow to import, and wrong options are told before.
+    from workers.worker import TransitionWorker  # noqa: PLC0415
+
+    resolved = config.resolve("url", url)
+    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
+    process: TransitionWorker | None = None
+    try:
+        process = TransitionWorker(app, url, queues, namespace=namespace, lease_ms=lease_ms, batch=batch, name=name)
+        _log.info(
+            "worker %s serves %s of namespace %s: machines %s",
+            process.name,
+            ", ".join(queues),
+            namespace,
+            ", ".join(sorted(app.behaviours)),
+        )
+        # What RQ has to say at "info", we say ourselves.
+        process.work(burst=is_burst, logging_level="DEBUG" if log_level == "debug" else "WARNING")
+    except _EndedEarlyError:
+        if process is not None and process.birth_date is not None:
+            process.teardown()
+        raise
+    except redis.RedisError as error:
+        raise explain(error, resolved) from error
+    except ValueError as error:
+        if "active worker" not in str(error):
+            raise
+        problem = f"{name!r} is in use by a worker that lives, or died within the last minutes: choose another name"
+        raise ConfigError("--name", problem) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if not is_burst and not process._stop_requested:  # noqa: SLF001 - RQ says it nowhere else
+        raise StoreError(f"worker {process.name} ended without being asked to: its log says why; start it again")
+    _log.info("worker %s has ended", process.name)
+
+
+class _EndedEarlyError(SystemExit):
+    """Raised by a signal that comes before RQ's own handlers are there: what was registered is taken back."""
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    """End a worker that is still starting."""
+    raise _EndedEarlyError(0)
+
+
+def _check_packages() -> None:
+    """Refuse to run where a user's own package hides ours or is hidden by it.
+
+    Raises:
+        ConfigError: There is one; jobs name `workers.jobs`, and what that imports must not depend on where one stands.
+    """
+    ours = Path(__file__).resolve().parent.parent
+    for package, loaded in (("fsm", fsm.__file__), ("workers", _origin("workers"))):
+        if loaded is None or Path(loaded).resolve().parent != ours / package:
+            raise ConfigError(f"package {package!r}", f"{loaded} hides ours ({ours / package}): rename yours")
+        here = Path.cwd()
+        for theirs in (here / package / "__init__.py", here / f"{package}.py"):
+            if theirs.is_file() and theirs.resolve().parent != ours / package:
+                problem = f"{theirs} has the name of ours and hides it or is hidden: rename it"
+                raise ConfigError(f"package {package!r}", problem)
+
+
+def _origin(package: str) -> str | None:
+    spec = find_spec(package)
+    return spec.origin if spec else None
+
+
+def _lease_ms(text: str) -> int:
+    lease_ms = duration_ms(float(text) if text.replace(".", "", 1).isdecimal() else text, "--lease")
+    if not _SHORTEST_LEASE_MS <= lease_ms <= _LONGEST_LEASE_MS:
+        raise ConfigError("--lease", f"{text!r} is not between 500ms and 1h")
+    return lease_ms
+
+
+def _check_queue(queue: str) -> None:
+    try:
+        Settings(queue=queue)
+    except ConfigError as error:
+        raise ConfigError("--queue", error.problem) from error
+
+
+def _log_to_stderr(level: str) -> None:
+    """Log to stderr, in colour where a person looks; handlers that an application has set up already are left alone."""
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+        pattern = "%(message)s"
+    else:
+        handler = logging.StreamHandler()
+        pattern = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(level=level.upper(), format=pattern, handlers=[handler])
