@@ -1,0 +1,42 @@
+"""Machines: diagrams, graphs, settings, handlers, types of payloads. PURE: knows neither Redis nor RQ.
+
+Reading order: `graph` (what a diagram means), `labels` and `names` (its grammar), `draft` (a diagram while it is read),
+`mermaid`, `flowchart`, `plantuml` (the syntaxes), `validate` (the checks), `parse` (all together), `render`; then
+`settings`, `decorators`, `signatures`, `definition`, `machine` (the class that users derive from), and `values`.
+
+Who calls this: engine, store, client and users, by way of `fsm`.
+"""
+
+from fsm.machine.decorators import enter, guard, leave, on
+from fsm.machine.definition import HOOKS, Definition, Handler
+from fsm.machine.durations import Duration, duration_ms, duration_text
+from fsm.machine.graph import END, Edge, Format, Graph, Guard
+from fsm.machine.machine import Machine
+from fsm.machine.parse import parse
+from fsm.machine.settings import RetryPolicy, Settings
+from fsm.machine.values import JSON, Codec, codec_for
+
+__all__ = [
+    "END",
+    "HOOKS",
+    "JSON",
+    "Codec",
+    "Definition",
+    "Duration",
+    "Edge",
+    "Format",
+    "Graph",
+    "Guard",
+    "Handler",
+    "Machine",
+    "RetryPolicy",
+    "Settings",
+    "codec_for",
+    "duration_ms",
+    "duration_text",
+    "enter",
+    "guard",
+    "leave",
+    "on",
+    "parse",
+]
