@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsm.engine import Behaviour
-from fsm.errors import ConfigError
+from fsm.errors import ConfigError, FSMError
 from fsm.machine import Machine
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from fsm.machine import Definition
 
-__all__ = ["App", "load"]
+__all__ = ["App", "classes", "load"]
 
 
 class App:
@@ -87,16 +88,28 @@ def load(path: str) -> App:
     Raises:
         ConfigError: It cannot be imported, or holds no machines.
     """
+    found = _find(path)
+    return found if isinstance(found, App) else App(found)
+
+
+def classes(path: str) -> list[type[Machine[Any]]]:
+    """Import the machines of an application as classes: none is made, so none of their services is needed.
+
+    Args:
+        path: As in `load`.
+
+    Raises:
+        ConfigError: It cannot be imported, or holds no machines.
+    """
+    found = _find(path)
+    machines = [behaviour.machine for behaviour in found.behaviours.values()] if isinstance(found, App) else found
+    return [type(machine) if isinstance(machine, Machine) else machine for machine in machines]
+
+
+def _find(path: str) -> App | list[type[Machine[Any]] | Machine[Any]]:
+    """Import what a path names."""
     module_name, _, attribute = path.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        # As `python -m` does it: the application lies where the worker is started.
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        problem = f"there is no module {error.name!r}: start where it can be imported, or set PYTHONPATH"
-        raise ConfigError(f"app {path!r}", problem) from error
+    module = _import(module_name, path)
     if attribute:
         try:
             value = getattr(module, attribute)
@@ -112,7 +125,27 @@ def load(path: str) -> App:
     if not machines or not all(_is_machine(machine) for machine in machines):
         problem = "no machines found: name a module that defines some, an App, a machine or a list of machines"
         raise ConfigError(f"app {path!r}", problem)
-    return App(machines)
+    return machines
+
+
+def _import(module_name: str, path: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        # As `python -m` does it: the application lies where the worker is started.
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(module_name)
+    except FSMError:
+        raise
+    except ModuleNotFoundError as error:
+        problem = f"there is no module {error.name!r}: start where it can be imported, or set PYTHONPATH"
+        raise ConfigError(f"app {path!r}", problem) from error
+    except Exception as error:  # a user's module may raise anything; the cause goes along
+        *_, last = traceback.extract_tb(error.__traceback__)
+        # The text of a SyntaxError says where; its last frame is Python's own.
+        where = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
+        problem = f"importing {module_name!r} raised {type(error).__name__}: {error}{where}: correct it there"
+        raise ConfigError(f"app {path!r}", problem) from error
 
 
 def _is_machine(value: Any) -> bool:

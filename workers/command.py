@@ -119,14 +119,20 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
         if process is not None and process.birth_date is not None:
             process.teardown()
         raise
-    except redis.RedisError as error:
-        raise explain(error, resolved) from error
+    except (redis.RedisError, StoreError) as error:
+        # The worker's own requests do not know at which URL they failed.
+        cause = error if isinstance(error, redis.RedisError) else error.__cause__
+        if not isinstance(cause, redis.RedisError):
+            raise
+        raise explain(cause, resolved) from error
     except ValueError as error:
         if "active worker" not in str(error):
             raise
         problem = f"{name!r} is in use by a worker that lives, or died within the last minutes: choose another name"
         raise ConfigError("--name", problem) from error
     finally:
+        if process is not None:
+            process.connection.close()
         for number, handler in before.items():
             signal.signal(number, handler)
     if not is_burst and not process._stop_requested:  # noqa: SLF001 - RQ says it nowhere else

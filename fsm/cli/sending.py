@@ -1,0 +1,202 @@
+"""Commands that change something: `fsm start`, `fsm transition`, `fsm purge`.
+
+Who calls this: `root`, by name.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from rich.console import Console
+
+from fsm.cli.place import placed
+from fsm.cli.printing import complain, json_option, print_array, print_fields, print_json, print_line
+from fsm.errors import FSMError, TransitionError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from fsm.cli.place import Place
+    from fsm.engine import Outcome
+    from fsm.handles import TransitionJob
+
+__all__ = ["purge", "start", "transition"]
+
+
+def _json(value: str) -> Any:
+    """Read a JSON value of the command line, with all its digits: what is too large is refused where it is sent."""
+    try:
+        return json.loads(value, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        hint = f"{value!r} is not JSON ({error}): quote strings as '\"tea\"'"
+        raise click.BadParameter(hint) from error
+
+
+def _refuse(word: str) -> NoReturn:
+    message = f"{word} is no JSON number"
+    raise ValueError(message)
+
+
+@click.command()
+@click.argument("machine")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option(
+    "--payload", type=_json, metavar="JSON", help="What each of them begins with; else the default of its type."
+)
+@json_option
+@placed
+def start(place: Place, machine: str, names: tuple[str, ...], payload: Any, *, as_json: bool) -> None:
+    """Start FSMs of a MACHINE.
+
+    MACHINE is its name in --app, or module:Class. A worker runs their entry event.
+    """
+    of = place.machine(machine)
+    with place.client() as client:
+        verdicts = client.start_many(of, [(name, payload) for name in names])
+    if as_json:
+        print_array(
+            {
+                "name": verdict.name,
+                "started": verdict.ok,
+                "job_id": verdict.job_id if verdict.ok else None,
+                "error": None if verdict.error is None else str(verdict.error),
+            }
+            for verdict in verdicts
+        )
+    for verdict in verdicts:
+        if verdict.error is not None:
+            complain(verdict.error)
+        elif not as_json:
+            print_line("started", verdict.name)
+    if not all(verdict.ok for verdict in verdicts):
+        click.get_current_context().exit(1)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("event")
+@click.argument("data", type=_json, metavar="[DATA]", required=False)
+@click.option("--wait", "is_waiting", is_flag=True, help="Wait for its end and print it.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, max=1e6), default=10.0, show_default=True, help="Seconds to wait."
+)
+@click.option("--meta", type=_json, metavar="JSON", help="A JSON object for t.meta and the log.")
+@click.option("--job-id", metavar="ID", help="Your own id: sent again with it, the event is applied once.")
+@json_option
+@placed
+def transition(  # noqa: PLR0913 - one parameter an option
+    place: Place,
+    name: str,
+    event: str,
+    data: Any,
+    *,
+    is_waiting: bool,
+    timeout: float,
+    meta: Any,
+    job_id: str | None,
+    as_json: bool,
+) -> None:
+    """Send an EVENT to the FSM called NAME.
+
+    DATA is JSON. Without --wait it is done when the event is in the mailbox. With --wait the exit code is 1
+    when the event was refused or failed. A repeat is safe with the same --job-id only.
+    """
+    with place.client() as client:
+        job = client.transition(name, event, data, meta=meta, result=is_waiting, job_id=job_id)
+        if not is_waiting:
+            if as_json:
+                print_json({"name": name, "event": event, "job_id": job.id})
+            else:
+                print_line("sent", event, name, job.id)
+            return
+        try:
+            with _spinner(job):
+                outcome = job.result(timeout)
+        except FSMError as error:
+            if as_json:
+                print_json(_as_json(job, error))
+            raise
+    _print_outcome(outcome, as_json=as_json)
+
+
+def _spinner(job: TransitionJob) -> AbstractContextManager[Any]:
+    """Show a person that we wait; on stderr, for stdout is the outcome's."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    console = Console(stderr=True, markup=False, highlight=False)
+    return console.status(f"waiting for job {job.id}")
+
+
+def _as_json(job: TransitionJob, error: FSMError) -> dict[str, Any]:
+    """Give an error in the form of an outcome."""
+    known = (
+        (error.state, error.version, error.reason) if isinstance(error, TransitionError) else (None, None, str(error))
+    )
+    state, version, reason = known
+    return {
+        "name": job.name,
+        "event": job.event,
+        "state": state,
+        "version": version,
+        "job_id": job.id,
+        "ok": False,
+        "reply": None,
+        "reason": reason,
+        "error": type(error).__name__,
+    }
+
+
+def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(outcome) | {"error": None})
+        return
+    print_fields(
+        [
+            ("state", outcome.state),
+            ("version", outcome.version),
+            ("reply", None if outcome.reply is None else json.dumps(outcome.reply, ensure_ascii=False, indent=2)),
+            ("not done", outcome.reason),
+        ]
+    )
+
+
+@click.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
+@json_option
+@placed
+def purge(place: Place, names: tuple[str, ...], *, is_sure: bool, as_json: bool) -> None:
+    """Take FSMs away.
+
+    Their mail goes with them, and their names are free afterwards. Asks on a terminal; elsewhere it wants --yes.
+    """
+    if not is_sure:
+        if not sys.stdin.isatty():
+            raise click.UsageError("purge takes FSMs away for good: say --yes where nobody can be asked")
+        what = f"FSM {names[0]!r}" if len(names) == 1 else f"{len(names)} FSMs"
+        if not click.confirm(f"Take away {what} for good?", err=True):
+            complain("nothing was purged")
+            click.get_current_context().exit(1)
+    errors: dict[str, FSMError] = {}
+    with place.client() as client:
+        for name in dict.fromkeys(names):
+            try:
+                client.purge(name)
+            except FSMError as error:
+                errors[name] = error
+                complain(error)
+            else:
+                if not as_json:
+                    print_line("purged", name)
+    if as_json:
+        print_array(
+            {"name": name, "purged": name not in errors, "error": str(errors[name]) if name in errors else None}
+            for name in dict.fromkeys(names)
+        )
+    if errors:
+        click.get_current_context().exit(1)

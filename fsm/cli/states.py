@@ -1,0 +1,177 @@
+"""Commands that show FSMs: `fsm state`, `fsm ls`.
+
+Who calls this: `root`, by name.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fsm import registry
+from fsm.cli.place import placed
+from fsm.cli.printing import (
+    Styled,
+    clock_time,
+    complain,
+    is_terminal,
+    json_option,
+    print_array,
+    print_fields,
+    print_json,
+    print_table,
+)
+from fsm.errors import ConfigError, UnknownFSMError, UnknownMachineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fsm.cli.place import Place
+    from fsm.client import Client
+    from fsm.store.codec import Snapshot
+
+__all__ = ["ls", "state"]
+
+_STATUSES = ("starting", "running", "finished", "failed", "paused")
+_STYLES = {"finished": "dim", "failed": "red", "paused": "yellow", "starting": "cyan"}
+_SCREENFUL = 100
+
+
+@click.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@json_option
+@placed
+def state(place: Place, names: tuple[str, ...], *, as_json: bool) -> None:
+    """Show FSMs, with all that is known of them.
+
+    With --json one NAME gives an object, several give an array.
+    """
+    found: list[dict[str, Any]] = []
+    is_first = True
+    is_complete = True
+    with place.client() as client:
+        for name in names:
+            try:
+                snapshot = client.state(name)
+            except UnknownFSMError as error:
+                complain(error)
+                is_complete = False
+                continue
+            about = snapshot.as_json() | {
+                "waiting": client.ask(registry.waiting(client.keys, name)),
+                "allowed": client.allowed(name),
+            }
+            if as_json:
+                found.append(about)
+                continue
+            if not is_first:
+                click.echo()
+            is_first = False
+            _show(snapshot, about)
+    if as_json and len(names) > 1:
+        print_array(found)
+    elif found:
+        print_json(found[0])
+    if not is_complete:
+        click.get_current_context().exit(1)
+
+
+def _show(snapshot: Snapshot, about: dict[str, Any]) -> None:
+    print_fields(
+        [
+            ("name", Styled(snapshot.name, "bold")),
+            ("machine", snapshot.machine),
+            ("state", Styled(snapshot.state, "bold")),
+            ("status", Styled(snapshot.status, _STYLES.get(snapshot.status, ""))),
+            ("version", snapshot.version),
+            ("queue", snapshot.queue),
+            ("updated", clock_time(snapshot.updated_at)),
+            ("waiting", f"{about['waiting']} events" if about["waiting"] != 1 else "1 event"),
+            ("allowed", ", ".join(about["allowed"])),
+            ("history", " → ".join(snapshot.history)),
+            ("deaths", f"{snapshot.tries} workers died on it" if snapshot.tries else None),
+            ("error", _note(snapshot.error, "red")),
+            ("refused", _note(snapshot.refused, "yellow")),
+            ("payload", json.dumps(snapshot.payload, ensure_ascii=False, indent=2)),
+        ]
+    )
+
+
+def _note(note: dict[str, Any] | None, style: str) -> Styled | None:
+    """Say in one line what failed or was refused last, and when."""
+    if note is None:
+        return None
+    kind = note.get("type") or note.get("failed") or note.get("refused") or ""
+    why = note.get("message") or note.get("reason") or ""
+    at_ms = note.get("at_ms")
+    when = f" ({clock_time(at_ms)})" if isinstance(at_ms, int) else ""
+    return Styled(f"{note.get('event')}: {kind}{': ' if kind and why else ''}{why}{when}", style)
+
+
+@click.command()
+@click.option("--machine", metavar="NAME", help="Only FSMs of this machine.")
+@click.option("--state", "in_state", metavar="NAME", help="Only FSMs in this state.")
+@click.option("--status", type=click.Choice(_STATUSES), help="Only FSMs of this status.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    help=f"At most so many, 0 for all.  [{_SCREENFUL} on a terminal, else all]",
+)
+@json_option
+@placed
+def ls(  # noqa: PLR0913 - one parameter an option
+    place: Place, *, machine: str | None, in_state: str | None, status: str | None, limit: int | None, as_json: bool
+) -> None:
+    """List FSMs by machine and state.
+
+    Those longest in their state come first. Piped, a line is: name, machine, state, status, version, last commit.
+    """
+    if limit is None:
+        limit = _SCREENFUL if is_terminal() and not as_json else 0
+    with place.client() as client:
+        _check_filters(client, machine, in_state)
+        found = client.snapshots(machine, in_state, status)
+        shown = islice(found, limit) if limit else found
+        if as_json:
+            print_array(snapshot.as_json() for snapshot in shown)
+            return
+        print_table(("name", "machine", "state", "status", "version", "updated"), _rows(shown))
+        if limit and next(found, None) is not None:
+            complain("… and more: --limit 0 shows all")
+
+
+def _rows(snapshots: Iterator[Snapshot]) -> Iterator[tuple[Any, ...]]:
+    for snapshot in snapshots:
+        style = _STYLES.get(snapshot.status, "")
+        yield (
+            snapshot.name,
+            snapshot.machine,
+            snapshot.state,
+            Styled(snapshot.status, style),
+            snapshot.version,
+            clock_time(snapshot.updated_at),
+        )
+
+
+def _check_filters(client: Client, machine: str | None, in_state: str | None) -> None:
+    """Refuse names that nobody has announced: an empty list would look like an answer.
+
+    Raises:
+        UnknownMachineError: No machine of this name has been started or served here.
+        ConfigError: No machine has a state of this name.
+    """
+    known = client.machines()
+    if machine is not None and machine not in known:
+        raise UnknownMachineError(machine, tuple(known))
+    if in_state is None:
+        return
+    states = dict.fromkeys(
+        name for of, about in known.items() if machine in (None, of) for name in about.get("states", ())
+    )
+    if in_state not in states:
+        of = f"machine {machine!r} has" if machine else "the machines known here have"
+        listed = ", ".join(states) or "none"
+        raise ConfigError(f"--state {in_state!r}", f"no such state: {of} {listed}")

@@ -1,0 +1,183 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from fsm.client import Client
+
+Run = Callable[..., Result]
+
+
+def test_start_starts_each_name(fsm: Run, client: Client) -> None:
+    done = fsm("start", "cli_shop:Door", "front", "back door")
+
+    assert (done.exit_code, done.stdout) == (0, "started\tfront\nstarted\tback door\n")
+    assert client.exists("front")
+    assert client.exists("back door")
+    assert client.state("front").machine == "Door"
+
+
+def test_start_knows_the_machines_of_the_application_by_name(fsm: Run, client: Client) -> None:
+    assert fsm("start", "Door", "front", "--app", "cli_shop").exit_code == 0
+    assert fsm("--app", "cli_shop", "start", "Lamp", "bulb").exit_code == 0
+
+    assert client.state("bulb").queue == "lamps"
+
+
+def test_start_takes_a_payload(fsm: Run, client: Client) -> None:
+    fsm("start", "cli_shop:Door", "front", "--payload", '{"pushes": 7}')
+
+    assert client.state("front").payload == {"pushes": 7}
+
+
+def test_start_goes_on_after_a_name_that_is_taken(fsm: Run, client: Client) -> None:
+    fsm("start", "cli_shop:Door", "front")
+
+    done = fsm("start", "cli_shop:Door", "front", "back", "--json")
+
+    assert done.exit_code == 1
+    front, back = json.loads(done.stdout)
+    assert (front["name"], front["started"], front["job_id"]) == ("front", False, None)
+    assert "exists already" in front["error"]
+    assert back["started"]
+    assert back["job_id"]
+    assert done.stderr == f"fsm: {front['error']}\n"
+    assert client.exists("back")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("start", "Door", "x"), 2, "no application is named"),
+        (("start", "Dor", "x", "--app", "cli_shop"), 1, "known are Door, Lamp"),
+        (("start", "cli_shop:Dor", "x"), 2, "has no 'Dor'"),
+        (("start", "cli_missing:Door", "x"), 2, "no module 'cli_missing'"),
+        (("start", "cli_shop:Door", ""), 1, "name"),
+        (("start", "cli_shop:Door", "x", "--payload", "[1]"), 1, "$"),
+        (("start", "cli_shop:Door", "x", "--payload", "{"), 2, "is not JSON"),
+        (("start", "cli_shop:Door"), 2, "NAME"),
+        (("transition", "x", "push"), 1, "no FSM 'x'"),
+        (("transition", "x", "push", "tea"), 2, "quote strings as '\"tea\"'"),
+        (("transition", "x", "push", "NaN"), 2, "is not JSON"),
+        (("transition", "x", "push", "18446744073709551616"), 1, "$"),
+        (("transition", "x", "push", "--meta", "3"), 1, "meta"),
+        (("transition", "x", "push", "--job-id", "a--b"), 1, "a--b"),
+        (("transition", "x", "push", "--namespace", "a:b"), 2, "namespace 'a:b'"),
+        (("purge", "x"), 2, "--yes"),
+        (("purge", "x", "--yes"), 1, "no FSM 'x'"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_words(fsm: Run, arguments: tuple[str, ...], code: int, text: str) -> None:
+    done = fsm(*arguments)
+
+    assert done.exit_code == code, done.output
+    assert text in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_an_application_that_cannot_be_imported_is_wrong_use(fsm: Run) -> None:
+    Path("cli_broken.py").write_text("x = 1\nraise KeyError('gone')\n", encoding="utf-8")
+
+    done = fsm("start", "cli_broken:Door", "x")
+
+    assert done.exit_code == 2
+    assert "KeyError: 'gone'" in done.stderr
+    assert "cli_broken.py, line 2" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_transition_sends_data_and_meta(fsm: Run, client: Client) -> None:
+    fsm("start", "cli_shop:Door", "front")
+
+    done = fsm("transition", "front", "push", '{"by": "ann"}', "--meta", '{"actor": "ann"}', "--json")
+
+    sent = json.loads(done.stdout)
+    assert (sent["name"], sent["event"]) == ("front", "push")
+    record = client.redis.hgetall(client.keys.job(sent["job_id"]))
+    assert b'"front","push",{"by":"ann"}' in record[b"data"]
+    assert json.loads(record[b"meta"]) == {"actor": "ann"}
+
+
+def test_the_same_job_id_twice_is_one_event(fsm: Run, client: Client) -> None:
+    fsm("start", "cli_shop:Door", "front")
+
+    first = fsm("transition", "front", "push", "--job-id", "mine")
+    second = fsm("transition", "front", "push", "--job-id", "mine")
+
+    assert first.stdout == second.stdout == "sent\tpush\tfront\tmine\n"
+    assert client.redis.lrange(client.keys.mailbox("front"), 1, -1) == [b"mine"]
+
+
+def test_waiting_in_vain_fails_and_says_that_the_event_stays(fsm: Run) -> None:
+    fsm("start", "cli_shop:Door", "front")
+
+    done = fsm("transition", "front", "push", "--wait", "--timeout", "0", "--json")
+
+    assert done.exit_code == 1
+    assert "it stays enqueued as job" in done.stderr
+    assert json.loads(done.stdout)["error"] == "CallTimeoutError"
+
+
+def test_waiting_for_what_has_ended_prints_its_outcome(fsm: Run, work: Callable[[], None]) -> None:
+    fsm("start", "cli_shop:Door", "front")
+    for event, job_id in (("break", "j1"), ("push", "j2"), ("pull", "j3")):
+        fsm("transition", "front", event, "--job-id", job_id)
+    work()
+
+    failed = fsm("transition", "front", "break", "--job-id", "j1", "--wait", "--json")
+    done = fsm("transition", "front", "push", "--job-id", "j2", "--wait", "--json")
+    text = fsm("transition", "front", "push", "--job-id", "j2", "--wait")
+    refused = fsm("transition", "front", "pull", "--job-id", "j3", "--wait")
+
+    assert failed.exit_code == 1
+    assert json.loads(failed.stdout)["error"] == "HandlerError"
+    assert "no glass" in failed.stderr
+    assert done.exit_code == 0
+    assert json.loads(done.stdout) == {
+        "name": "front",
+        "event": "push",
+        "state": "open",
+        "version": 3,
+        "job_id": "j2",
+        "ok": True,
+        "reply": {"pushes": 1},
+        "reason": "",
+        "error": None,
+    }
+    assert text.stdout.splitlines()[:2] == ["state:   open", "version: 3"]
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr == "fsm: event 'pull' of FSM 'front' in state 'open': stuck\n"
+
+
+def test_purge_takes_each_away_and_names_the_others(fsm: Run, client: Client) -> None:
+    fsm("start", "cli_shop:Door", "front", "back")
+
+    done = fsm("purge", "front", "nobody", "back", "--yes", "--json")
+
+    assert done.exit_code == 1
+    assert [(one["name"], one["purged"]) for one in json.loads(done.stdout)] == [
+        ("front", True),
+        ("nobody", False),
+        ("back", True),
+    ]
+    assert not client.exists("front")
+    assert not client.exists("back")
+    assert done.stderr.startswith("fsm: no FSM 'nobody'")
+
+
+@pytest.mark.parametrize(("answer", "code", "stays"), [("y\n", 0, False), ("n\n", 1, True)])
+def test_purge_asks_a_person(
+    fsm: Run, client: Client, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, stays: bool
+) -> None:
+    fsm("start", "cli_shop:Door", "front")
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
+
+    done = fsm("purge", "front", stdin=answer)
+
+    assert done.exit_code == code, done.output
+    assert client.exists("front") is stays
+    assert "Take away FSM 'front' for good?" in done.stderr

@@ -1,0 +1,155 @@
+import json
+from collections.abc import Callable
+
+import pytest
+from click.testing import Result
+
+from fsm.client import Client
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def doors(fsm: Run, work: Callable[[], None]) -> None:
+    """Front is open and was refused, back is closed and has failed and has mail, side has gone."""
+    fsm("start", "cli_shop:Door", "front", "back", "side")
+    for name, event in [("front", "push"), ("front", "pull"), ("back", "break"), ("side", "push"), ("side", "leave")]:
+        fsm("transition", name, event)
+    work()
+    fsm("transition", "back", "push")
+
+
+@pytest.mark.usefixtures("doors")
+def test_state_shows_all_that_is_known_of_an_fsm(fsm: Run) -> None:
+    done = fsm("state", "back")
+
+    lines = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
+    shown = {name: value.strip() for name, value in lines.items()}
+    assert done.exit_code == 0
+    assert shown.pop("updated").endswith("+00:00")
+    assert shown.pop("error").startswith("break: ValueError: no glass (")
+    assert shown == {
+        "name": "back",
+        "machine": "Door",
+        "state": "closed",
+        "status": "running",
+        "version": "2",
+        "queue": "fsm",
+        "waiting": "1 event",
+        "allowed": "push, break",
+        "history": "closed",
+        "payload": "{}",
+    }
+
+
+@pytest.mark.usefixtures("doors")
+def test_state_says_what_was_refused_and_leaves_out_what_is_not_so(fsm: Run) -> None:
+    text = fsm("state", "front").stdout
+
+    assert "refused: pull: rejected: stuck (" in text
+    assert "history: closed → open" in text
+    assert '{\n           "pushes": 1\n         }' in text
+    assert "error:" not in text
+    assert "allowed:" not in fsm("state", "side").stdout
+
+
+@pytest.mark.usefixtures("doors")
+def test_state_gives_an_object_for_one_name_and_an_array_for_several(fsm: Run, client: Client) -> None:
+    one = json.loads(fsm("state", "back", "--json").stdout)
+    several = json.loads(fsm("state", "back", "front", "--json").stdout)
+
+    assert one == several[0] == client.state("back").as_json() | {"waiting": 1, "allowed": ["push", "break"]}
+    assert [each["name"] for each in several] == ["back", "front"]
+
+
+@pytest.mark.usefixtures("doors")
+def test_state_shows_the_others_where_one_name_is_unknown(fsm: Run) -> None:
+    done = fsm("state", "nobody", "front", "--json")
+
+    assert done.exit_code == 1
+    assert [each["name"] for each in json.loads(done.stdout)] == ["front"]
+    assert done.stderr.startswith("fsm: no FSM 'nobody'")
+
+
+def test_a_name_with_line_breaks_and_escapes_is_one_line(fsm: Run) -> None:
+    fsm("start", "cli_shop:Door", "two\nlines\t\x1b[31m", "päck 🚪")
+
+    rows = fsm("ls").stdout.splitlines()
+
+    assert sorted(row.split("\t")[0] for row in rows) == ["päck 🚪", "two\\nlines\\t\\x1b[31m"]
+
+
+@pytest.mark.usefixtures("doors")
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ((), {"front", "back", "side"}),
+        (("--machine", "Door"), {"front", "back", "side"}),
+        (("--state", "open"), {"front"}),
+        (("--state", "gone", "--machine", "Door"), {"side"}),
+        (("--status", "finished"), {"side"}),
+        (("--status", "running", "--state", "closed"), {"back"}),
+        (("--status", "paused"), set()),
+    ],
+)
+def test_ls_filters_exactly(fsm: Run, arguments: tuple[str, ...], names: set[str]) -> None:
+    done = fsm("ls", *arguments)
+    as_json = json.loads(fsm("ls", *arguments, "--json").stdout)
+
+    assert {row.split("\t")[0] for row in done.stdout.splitlines()} == names
+    assert {each["name"] for each in as_json} == names
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("doors")
+def test_a_line_of_ls_is_name_machine_state_status_version_and_time(fsm: Run) -> None:
+    *fields, updated = fsm("ls", "--state", "open").stdout.rstrip("\n").split("\t")
+
+    assert fields == ["front", "Door", "open", "running", "3"]
+    assert updated.endswith("+00:00")
+
+
+@pytest.mark.usefixtures("doors")
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("--machine", "Dor"), 1, "unknown machine 'Dor': known are Door"),
+        (("--state", "opn"), 2, "the machines known here have closed, open, gone"),
+        (("--state", "opn", "--machine", "Door"), 2, "machine 'Door' has closed, open, gone"),
+        (("--status", "dead"), 2, "paused"),
+        (("--limit", "-1"), 2, "limit"),
+    ],
+)
+def test_ls_refuses_what_nobody_is_called(fsm: Run, arguments: tuple[str, ...], code: int, text: str) -> None:
+    done = fsm("ls", *arguments)
+
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert text in done.stderr
+
+
+@pytest.mark.usefixtures("doors")
+def test_ls_says_that_there_are_more(fsm: Run) -> None:
+    some = fsm("ls", "--limit", "2")
+    rest = fsm("ls", "--limit", "3")
+
+    assert some.stdout.count("\n") == 2
+    assert some.stderr == "fsm: … and more: --limit 0 shows all\n"
+    assert (rest.stdout.count("\n"), rest.stderr) == (3, "")
+    assert len(json.loads(fsm("ls", "--limit", "0", "--json").stdout)) == 3
+    assert len(json.loads(fsm("ls", "--limit", "1", "--json").stdout)) == 1
+
+
+def test_ls_of_nothing_is_empty(fsm: Run) -> None:
+    assert fsm("ls").output == ""
+    assert json.loads(fsm("ls", "--json").stdout) == []
+
+
+def test_a_snapshot_that_was_edited_by_hand_is_named(fsm: Run, client: Client) -> None:
+    fsm("start", "cli_shop:Door", "front")
+    client.redis.hset(client.keys.snapshot("front"), "payload", "{")
+
+    done = fsm("state", "front")
+
+    assert done.exit_code == 1
+    assert done.stderr.startswith("fsm: the snapshot of FSM 'front' cannot be read")
+    assert done.stderr.count("\n") == 1

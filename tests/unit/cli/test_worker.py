@@ -1,0 +1,163 @@
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fakeredis
+import pytest
+import redis
+from click.testing import Result
+
+from fsm.errors import StoreError
+
+Run = Callable[..., Result]
+
+
+def unplaced(cause: redis.RedisError) -> StoreError:
+    """Make the error of a request that does not know its URL."""
+    error = StoreError("Redis at  cannot be reached")
+    error.__cause__ = cause
+    return error
+
+
+class FakeWorker:
+    """Notes what it is made of, and ends as it is told."""
+
+    made: ClassVar[dict[str, Any]] = {}
+    ends: ClassVar[BaseException | None] = None
+    is_asked_to_end: ClassVar[bool] = True
+
+    def __init__(self, app: Any, url: str | None, queues: list[str], **rest: Any) -> None:
+        FakeWorker.made = {"machines": sorted(app.behaviours), "url": url, "queues": queues, **rest}
+        self.name = rest["name"] or "drawn"
+        self.birth_date: Any = None
+        self.connection = fakeredis.FakeRedis()
+        self._stop_requested = False
+
+    def work(self, **options: Any) -> None:
+        FakeWorker.made |= options
+        self.birth_date = "now"
+        if isinstance(self.ends, SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+        if self.ends is not None:
+            raise self.ends
+        self._stop_requested = self.is_asked_to_end
+
+    def teardown(self) -> None:
+        FakeWorker.made |= {"is_torn_down": True}
+
+
+@pytest.fixture(autouse=True)
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.worker.TransitionWorker", FakeWorker)
+    monkeypatch.setattr(FakeWorker, "made", {})
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_worker_is_made_of_its_options(fsm: Run) -> None:
+    done = fsm(
+        *("worker", "--app", "cli_shop:Door", "--url", "redis://somewhere", "--namespace", "shop", "--burst"),
+        *("--queue", "b", "--queue", "a", "--batch", "7", "--lease", "1m", "--name", "joe", "--log-level", "debug"),
+    )
+
+    assert done.exit_code == 0, done.output
+    assert FakeWorker.made == {
+        "machines": ["Door"],
+        "url": "redis://somewhere",
+        "queues": ["b", "a"],
+        "namespace": "shop",
+        "lease_ms": 60_000,
+        "batch": 7,
+        "name": "joe",
+        "burst": True,
+        "logging_level": "DEBUG",
+    }
+
+
+def test_defaults_come_from_the_environment_and_the_application(fsm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSM_APP", "cli_shop:Door")
+    monkeypatch.setenv("FSM_NAMESPACE", "shop")
+
+    assert fsm("worker", "--lease", "2.5").exit_code == 0
+
+    made = FakeWorker.made
+    assert (made["queues"], made["namespace"], made["url"], made["burst"]) == (["fsm.shop"], "shop", None, False)
+    assert (made["lease_ms"], made["batch"]) == (2500, 128)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((), "--app: a worker must know its machines"),
+        (("--app", "cli_missing"), "no module 'cli_missing'"),
+        (("--app", "cli_shop"), "machine Lamp cannot be made without arguments"),
+        (("--app", "cli_shop:Door", "--lease", "soon"), "--lease: 'soon' is no length of time"),
+        (("--app", "cli_shop:Door", "--lease", "0.1"), "between 500ms and 1h"),
+        (("--app", "cli_shop:Door", "--lease", "2h"), "between 500ms and 1h"),
+        (("--app", "cli_shop:Door", "--queue", "default"), "--queue: 'default' is not allowed"),
+        (("--app", "cli_shop:Door", "--queue", "fsm-effects"), "--queue: 'fsm-effects' is not allowed"),
+        (("--app", "cli_shop:Door", "--namespace", "a:b"), "namespace 'a:b'"),
+        (("--app", "cli_shop:Door", "--batch", "0"), "--batch"),
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_done(fsm: Run, arguments: tuple[str, ...], text: str) -> None:
+    done = fsm("worker", *arguments)
+
+    assert done.exit_code == 2
+    assert text in done.stderr
+    assert FakeWorker.made == {}
+
+
+@pytest.mark.parametrize("package", ["workers/__init__.py", "workers.py", "fsm/__init__.py", "fsm.py"])
+def test_a_users_package_of_our_name_is_refused(fsm: Run, package: str) -> None:
+    path = Path(package)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("", encoding="utf-8")
+
+    done = fsm("worker", "--app", "cli_shop:Door")
+
+    assert done.exit_code == 2
+    assert f"{path.absolute()} has the name of ours" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ValueError("There exists an active worker named 'joe' already"), 2, "--name: 'joe' is in use"),
+        (redis.ConnectionError("Error 111 refused"), 1, "Redis at redis://localhost:6379/0 cannot be reached"),
+        (unplaced(redis.ConnectionError("Error 111 refused")), 1, "Redis at redis://localhost:6379/0 cannot be"),
+        (StoreError("Redis at x has version 5: use Redis 6.2"), 1, "fsm: Redis at x has version 5"),
+    ],
+)
+def test_a_worker_that_cannot_begin_says_why(
+    fsm: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, text: str
+) -> None:
+    monkeypatch.setattr(FakeWorker, "ends", error)
+
+    done = fsm("worker", "--app", "cli_shop:Door", "--name", "joe")
+
+    assert done.exit_code == code
+    assert text in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_a_worker_that_nobody_asked_to_end_has_failed(fsm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeWorker, "is_asked_to_end", False)
+
+    done = fsm("worker", "--app", "cli_shop:Door")
+
+    assert done.exit_code == 1
+    assert "ended without being asked to" in done.stderr
+    assert fsm("worker", "--app", "cli_shop:Door", "--burst").exit_code == 0
+
+
+def test_a_signal_while_it_starts_ends_it_cleanly(fsm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(FakeWorker, "ends", SystemExit())
+
+    done = fsm("worker", "--app", "cli_shop:Door")
+
+    assert done.exit_code == 0
+    assert FakeWorker.made["is_torn_down"]
+    assert signal.getsignal(signal.SIGTERM) is before
