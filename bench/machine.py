@@ -1,0 +1,41 @@
+"""The application whose transitions are measured: `python -m workers --app bench.machine` runs it.
+
+Two states and one event that leads to and fro, so that each transition changes the state and its index, as real ones
+do, and one counter in a payload of 100 bytes, so that what was applied can be counted afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fsm import Machine, Settings, Transition, on
+
+__all__ = ["EVENT", "FIRST_COUNT", "PAYLOAD_BYTES", "Pendulum", "new_payload"]
+
+EVENT = "swing"
+PAYLOAD_BYTES = 100
+# The counter keeps its width from the first transition to the last, so the payload keeps its 100 bytes.
+FIRST_COUNT = 1_000_000
+_FRAME_BYTES = len('{"count":1000000,"note":""}')
+
+
+class Pendulum(Machine[dict[str, Any]]):
+    """It swings for ever."""
+
+    settings = Settings(endless=True)
+    diagram = """
+    stateDiagram-v2
+        [*] --> left
+        left --> right : swing
+        right --> left : swing
+    """
+
+    @on("swing")
+    def swing(self, t: Transition[dict[str, Any]]) -> None:
+        """Count: the trivial handler of the benchmark."""
+        t.payload["count"] += 1
+
+
+def new_payload() -> dict[str, Any]:
+    """Give the payload of a new FSM, `PAYLOAD_BYTES` long as JSON."""
+    return {"count": FIRST_COUNT, "note": "x" * (PAYLOAD_BYTES - _FRAME_BYTES)}
