@@ -19,11 +19,14 @@ from fsm.engine import (
     HandlerTimeout,
     Life,
     abandon,
+    break_circle,
     derived_id,
     follow_up,
     give_up,
     step,
 )
+from fsm.errors import PayloadError
+from fsm.machine.values import JSON
 from fsm.store.codec import event_data
 from fsm.store.commits import Block
 
@@ -68,7 +71,7 @@ class Activation:
             The block for `commits.commit`.
         """
         behaviour, fsm = self.behaviour, self.fsm
-        history = tuple(orjson.loads(fsm.history)) if fsm.history else ()
+        history = _history(fsm.history) if fsm.history else ()
         life = Life(
             fsm.name,
             fsm.state,
@@ -83,6 +86,11 @@ class Activation:
         for mail in fsm.mail:
             if self.done + self.failed and time.monotonic() > until:
                 break
+            if life.status == "starting" and not self._is_entry(mail):
+                # The entry event was taken away: an FSM owes it to itself, and makes it again before anything else.
+                await self._begin(life, block, mail.job_id)
+                if fsm.tries:
+                    break
             if life.status == "failed":
                 break
             block.take(mail.job_id)
@@ -99,7 +107,7 @@ class Activation:
             return
         if mail.place not in (b"mail", b"later"):
             return  # applied, failed or taken away already: its id was put here again by hand
-        if (mail.born or b"").decode() != self.fsm.born:
+        if mail.born != self.fsm.born.encode():
             block.gone(mail.job_id)
             line = {"name": life.name, "event": mail.event, "job": mail.job_id, "error": "sent to an earlier life"}
             block.log(line)
@@ -114,24 +122,35 @@ class Activation:
             )
             block.log({"name": life.name, "event": mail.event, "job": mail.job_id, "refused": "finished"})
             return
-        try:
-            event.raw = event_data(mail.data, self.keys.namespace, life.name, mail.event)
-        except ValueError as error:
-            decision = await give_up(self.behaviour, life, event, f"its job record was edited by hand: {error}")
-            self._write(life, block, decision, asked=mail.asked, ms=0)
-            return
-        entry = self.behaviour.graph.entry
-        if life.status == "starting" and mail.event != entry:
-            # The record of its entry event was taken away: an FSM owes it to itself, and makes it again.
-            begin = Event(derived_id(mail.job_id, "entry"), entry)
-            block.record(begin.job_id, begin.name)
-            await self._follow(life, block, await self._timed(life, block, begin, asked=False))
-        settings = self.behaviour.definition.settings
-        if self.fsm.tries > settings.max_attempts:
-            decision = await abandon(self.behaviour, life, event, self.fsm.tries)
-            self._write(life, block, decision, asked=mail.asked, ms=0)
+        if life.status != "starting":  # an entry event carries no data
+            try:
+                event.raw = event_data(mail.data, self.keys.namespace, life.name, mail.event)
+            except (ValueError, TypeError) as error:
+                decision = await give_up(self.behaviour, life, event, f"its job record was edited by hand: {error}")
+                self._write(life, block, decision, asked=mail.asked, ms=0)
+                await self._follow(life, block, decision)
+                return
+        await self._apply(life, block, event, asked=mail.asked)
+
+    def _is_entry(self, mail: Mail) -> bool:
+        """Tell whether this is the entry event of this life, to be applied."""
+        is_whole = mail.place in (b"mail", b"later") and mail.status != b"canceled"
+        return is_whole and mail.event == self.behaviour.graph.entry and mail.born == self.fsm.born.encode()
+
+    async def _begin(self, life: Life, block: Block, job_id: str) -> None:
+        """Make an entry event anew, with an id derived from that of the event that found it missing, and apply it."""
+        event = Event(derived_id(job_id, "entry"), self.behaviour.graph.entry)
+        block.record(event.job_id, event.name)
+        await self._apply(life, block, event, asked=False)
+
+    async def _apply(self, life: Life, block: Block, event: Event, *, asked: bool) -> None:
+        """Run an event, or give it up where too many workers died on it; then what follows from it."""
+        tries = self.fsm.tries
+        if tries > self.behaviour.definition.settings.max_attempts:
+            decision = await abandon(self.behaviour, life, event, tries)
+            self._write(life, block, decision, asked=asked, ms=0)
         else:
-            decision = await self._timed(life, block, event, asked=mail.asked)
+            decision = await self._timed(life, block, event, asked=asked)
         await self._follow(life, block, decision)
 
     async def _timed(self, life: Life, block: Block, event: Event, *, asked: bool) -> Decision:
@@ -144,28 +163,28 @@ class Activation:
             with self.executor.timed(seconds, is_async=behaviour.is_async):
                 decision = await step(behaviour, life, event)
         except HandlerTimeout:
-            # The alarm rang between the end of the step and its own end: the step's decision stands.
+            # The alarm rang between the end of the step and its own end: the step's decision stands. Where it rang in
+            # the step's own code the FSM may be half moved: nothing of it must be written.
             if decision is None:
-                raise
+                problem = f"the time-out of event {event.name!r} of FSM {life.name!r} rang outside of its handlers"
+                raise RuntimeError(problem) from None
         self._write(life, block, decision, asked=asked, ms=(time.perf_counter_ns() - begin) // _MS)
         return decision
 
     async def _follow(self, life: Life, block: Block, decision: Decision) -> None:
         """Run the hard events that follow, each as a job of its own; a suspect's are left to a claim of their own."""
-        for count in range(LONGEST_CHAIN + 1):
-            event = follow_up(self.behaviour, life, decision)
-            if event is None:
-                return
+        count = 0
+        while event := follow_up(self.behaviour, life, decision):
             block.record(event.job_id, event.name)
             if self.fsm.tries:
                 block.owe(event.job_id)
                 return
-            if count == LONGEST_CHAIN:
-                why = f"more than {LONGEST_CHAIN} hard events in a row: the handlers lead in a circle"
-                decision = await give_up(self.behaviour, life, event, why)
+            if count < LONGEST_CHAIN:
+                decision = await self._timed(life, block, event, asked=False)
+            else:
+                decision = await break_circle(self.behaviour, life, event, count - LONGEST_CHAIN)
                 self._write(life, block, decision, asked=False, ms=0)
-                return
-            decision = await self._timed(life, block, event, asked=False)
+            count += 1
 
     def _write(self, life: Life, block: Block, decision: Decision, *, asked: bool, ms: int) -> None:
         """Write one decision: the job's end, the snapshot's notes, what goes out, and a line of the log."""
@@ -232,10 +251,20 @@ class Activation:
             block.drop("owes")
 
 
+def _history(raw: bytes) -> tuple[str, ...]:
+    """Read the last states; where they were edited by hand they begin anew, for the FSM must go on."""
+    try:
+        return tuple(map(str, orjson.loads(raw)))
+    except (ValueError, TypeError):
+        return ()
+
+
 def _meta(raw: bytes | None) -> dict[str, Any]:
     """Read what the sender gave as `meta`; RQ's tools may have written there too."""
+    if not raw:
+        return {}
     try:
-        meta = orjson.loads(raw) if raw else {}
-    except ValueError:
+        meta = JSON.decode(raw)
+    except PayloadError:
         return {}
     return meta if isinstance(meta, dict) else {}

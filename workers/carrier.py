@@ -1,4 +1,7 @@
-"""How a worker's requests get through while Redis is away.
+"""How a worker's requests get to Redis: ahead of their replies while all is well, and through it when Redis is away.
+
+Redis and the worker are two processes. If one waits whenever the other works, a transition takes the sum of their
+times; `Line` sends the next claim and the last commit ahead, so that both work at once.
 
 Who calls this: the worker and its intake.
 """
@@ -7,25 +10,29 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, TypeVar
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from redis.exceptions import BusyLoadingError, ReadOnlyError
+from redis.exceptions import BusyLoadingError, NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from fsm.errors import StoreError
-from fsm.store.requests import Request, run
+from fsm.store.connection import explain
+from fsm.store.requests import Request, run, script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import redis
 
-__all__ = ["Carrier", "is_passing"]
+__all__ = ["Carrier", "Line", "Ticket", "is_passing"]
 
 R = TypeVar("R")
 _log = logging.getLogger("fsm.worker")
 _TRANSIENT = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
+_SENT_AHEAD = ("claim", "commit")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 
 
@@ -71,3 +78,113 @@ class Carrier:
     def once(self, request: Request[R]) -> R:
         """Carry one request without repeating it."""
         return run(self._client, request)
+
+
+@dataclass(slots=True)
+class Ticket(Generic[R]):
+    """One request on its way, and what came of it."""
+
+    request: Request[R]
+    value: R | None = None
+    error: StoreError | None = None
+    is_read: bool = field(default=False)
+
+
+class Line:
+    """One connection on which scripts are sent without waiting; replies come in the same order.
+
+    When it breaks, nobody knows which of the requests under way were executed. All of them are carried again, in their
+    order: each script knows its repeats.
+
+    Args:
+        client: The worker's connection pool.
+        carrier: Carries them when the line is broken.
+    """
+
+    def __init__(self, client: redis.Redis, carrier: Carrier) -> None:
+        self._pool = client.connection_pool
+        self._carrier = carrier
+        self._connection: Any = None
+        self._under_way: deque[Ticket[Any]] = deque()
+
+    def post(self, request: Request[R]) -> Ticket[R]:
+        """Send a script; its reply is read later."""
+        ticket = Ticket(request)
+        self._under_way.append(ticket)
+        try:
+            if self._connection is None:
+                self._connect()
+            _, sha = script(request.script)
+            self._connection.send_command("EVALSHA", sha, len(request.keys), *request.keys, *request.arguments)
+        except RedisError:
+            self._carry_all()
+        return ticket
+
+    def result(self, ticket: Ticket[R]) -> R:
+        """Wait for a reply; those before it are read on the way.
+
+        Raises:
+            StoreError: Redis refused it, or is away and this worker is to stop.
+        """
+        while not ticket.is_read:
+            self._read()
+        if ticket.error is not None:
+            raise ticket.error
+        value: R = ticket.value  # type: ignore[assignment] # read, and no error: it is there
+        return value
+
+    def close(self) -> None:
+        """Give the connection back; what is under way is executed, and nobody hears of it."""
+        if self._connection is not None:
+            if self._under_way:
+                self._connection.disconnect()
+            self._pool.release(self._connection)
+            self._connection = None
+        self._under_way.clear()
+
+    def _connect(self) -> None:
+        self._connection = self._pool.get_connection()
+        for name in _SENT_AHEAD:
+            # Known to the server before the first is sent: a request that has to be carried again loses its place.
+            self._connection.send_command("SCRIPT", "LOAD", script(name)[0])
+            self._connection.read_response()
+
+    def _read(self) -> None:
+        """Read the oldest reply."""
+        ticket = self._under_way[0]
+        try:
+            ticket.value = ticket.request.read(self._connection.read_response())
+        except NoScriptError:
+            self._again(ticket)
+        except RedisError as error:
+            if is_passing(_explained(error)):
+                self._carry_all()
+                return
+            ticket.error = _explained(error)
+        ticket.is_read = True
+        self._under_way.popleft()
+
+    def _carry_all(self) -> None:
+        """Carry all that is under way by other connections, in order."""
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._pool.release(self._connection)
+            self._connection = None
+        while self._under_way:
+            ticket = self._under_way[0]
+            self._again(ticket)
+            ticket.is_read = True
+            self._under_way.popleft()
+
+    def _again(self, ticket: Ticket[Any]) -> None:
+        try:
+            ticket.value = self._carrier.carry(ticket.request)
+        except StoreError as error:
+            ticket.error = error
+
+
+def _explained(error: RedisError) -> StoreError:
+    """Put an exception of redis in our words, with the exception as its cause."""
+    explained = explain(error, "")
+    explained.__cause__ = error
+    return explained

@@ -36,7 +36,7 @@ class InlineExecutor:
     """
 
     def __init__(self, *, timed: bool = True) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runner: asyncio.Runner | None = None
         in_main = threading.current_thread() is threading.main_thread()
         self._alarm = _Alarm() if timed and in_main else None
 
@@ -48,9 +48,10 @@ class InlineExecutor:
             is_async: Whether an event loop is needed; without one the machine pays nothing for it.
         """
         if is_async:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-            return self._loop.run_until_complete(work)
+            if self._runner is None:
+                self._runner = asyncio.Runner()
+            # Not `Runner.run`, which sets context and signals anew for each FSM.
+            return self._runner.get_loop().run_until_complete(work)
         try:
             work.send(None)
         except StopIteration as end:
@@ -66,14 +67,14 @@ class InlineExecutor:
             return nullcontext()
         # A coroutine's own time-out speaks first; the alarm is for code that blocks the loop.
         self._alarm.seconds = seconds * 1.1 + 1 if is_async else seconds
+        self._alarm.loop = self._runner.get_loop() if is_async and self._runner else None
         return self._alarm
 
     def close(self) -> None:
-        """Close the event loop."""
-        if self._loop is not None:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
-            self._loop = None
+        """Close the event loop, with all that handlers left running on it."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
         if self._alarm is not None:
             self._alarm.remove()
 
@@ -83,12 +84,18 @@ class _Alarm:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._armed = False
         self._before = signal.signal(signal.SIGALRM, self._ring)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._armed:
-            raise HandlerTimeout
+        if not self._armed:
+            return
+        if self.loop is not None and asyncio.current_task(self.loop) is None:
+            # The loop waits for something and blocks nobody. Raised here, this would break the loop and the worker, and
+            # not reach the handler, whose own time-out is about to speak.
+            return
+        raise HandlerTimeout
 
     def __enter__(self) -> None:
         self._armed = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from fsm.errors import StoreError
@@ -15,11 +16,11 @@ from fsm.store import calls, presence
 from workers.carrier import is_passing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from fsm.store.calls import Claimed, Claims
     from fsm.store.keys import Keys
-    from workers.carrier import Carrier
+    from workers.carrier import Carrier, Line, Ticket
     from workers.lease import LeaseKeeper
 
 __all__ = ["AHEAD_S", "Intake"]
@@ -32,6 +33,8 @@ _SLEEP_S = 1
 # A worker that was not heard of for this long is dead: six heartbeats.
 _DEAD_AFTER_MS = 30_000
 _STRANGE_PAUSE_S = 0.2
+# Claims smaller than this are those of slow handlers: for them nothing is claimed ahead.
+_FLOW = 16
 
 
 class Intake:
@@ -39,11 +42,12 @@ class Intake:
 
     Args:
         carrier: Carries the requests.
+        line: Carries claims, ahead of their replies; commits go the same way, so that they keep their order.
         keys: Of the namespace.
         worker: Name of the worker.
         queues: Names of queues, in order of preference.
         keeper: Who renews the locks.
-        machines: Names of the machines that this worker knows.
+        is_known: Whether this worker knows an FSM's machine, and its state.
         lease_ms: How long a lock lasts unrenewed.
         batch: Most FSMs in one claim.
     """
@@ -51,26 +55,34 @@ class Intake:
     def __init__(  # noqa: PLR0913 - what a claim is made of
         self,
         carrier: Carrier,
+        line: Line,
         keys: Keys,
         worker: str,
         queues: Sequence[str],
         keeper: LeaseKeeper,
-        machines: Collection[str],
+        is_known: Callable[[Claimed], bool],
         *,
         lease_ms: int,
         batch: int,
     ) -> None:
         self._carrier = carrier
+        self._line = line
         self._keys = keys
         self._worker = worker
         self._queues = tuple(queues)
         self._keeper = keeper
-        self._machines = machines
+        self._is_known = is_known
         self._lease_ms = lease_ms
         self._batch = batch
         # Numbers grow also over a restart under the same name: the last verdicts of the former life are not ours.
         self._number = time.time_ns() // 1000
         self._seconds_per_fsm = AHEAD_S / batch
+        # A claim frees what this worker holds with other tokens: claims whose reply was lost. These two it must not
+        # free: batches in hand or whose commit is under way, and FSMs that are left to their lease.
+        self._recent: deque[str] = deque(maxlen=2 + len(self._queues))
+        self._left: deque[str] = deque(maxlen=32)
+        self._is_flowing = False
+        self._ahead: tuple[Ticket[Claims], str, float] | None = None
         self._recovered_at = 0.0
         self._found: list[str] = []
         self._reported: set[str] = set()
@@ -78,55 +90,88 @@ class Intake:
 
     def claim(self) -> Claims:
         """Claim from each queue in order, until the batch is full: about 20 ms of work, down to one FSM."""
-        want = max(1, min(self._batch, int(AHEAD_S / max(self._seconds_per_fsm, 1e-6))))
+        want = self._want()
         claims = calls.Claims([], [])
-        for queue in self._queues:
-            more = self._claim_from(queue, want - len(claims.held), {fsm.token for fsm in claims.held})
-            claims.held += more.held
-            claims.at = claims.at or more.at
-            claims.at_ms = claims.at_ms or more.at_ms
-            if len(claims.held) >= want:
-                break
+        if self._ahead is not None:
+            claims = self._collect(self._ahead)
+            self._ahead = None
+        if not claims.held:
+            for queue in self._queues:
+                more = self._collect(self._post(queue, want - len(claims.held)))
+                claims.held += more.held
+                claims.at = claims.at or more.at
+                claims.at_ms = claims.at_ms or more.at_ms
+                if len(claims.held) >= want:
+                    break
+        first = claims.held[0].queue if claims.held else ""
+        self._is_flowing = want >= _FLOW and len(claims.held) >= want and first == self._queues[0]
         return self._known(claims)
 
-    def _claim_from(self, queue: str, fsms: int, kept: Collection[str]) -> Claims:
+    def claim_ahead(self) -> None:
+        """Send the next claim while the present batch is run, if there is likely to be something."""
+        if self._is_flowing:
+            self._ahead = self._post(self._queues[0], self._want())
+
+    def leave(self, token: str) -> None:
+        """Leave what was claimed with this token to its lease, so that its end is seen as a death and counted."""
+        self._left.append(token)
+
+    def drop_ahead(self) -> None:
+        """Give back what was claimed ahead: the batch in hand takes longer than was thought."""
+        if self._ahead is not None:
+            claims = self._collect(self._ahead)
+            self._ahead = None
+            if claims.held:
+                self.give_back(claims.held)
+
+    def _want(self) -> int:
+        return max(1, min(self._batch, int(AHEAD_S / max(self._seconds_per_fsm, 1e-6))))
+
+    def _post(self, queue: str, fsms: int) -> tuple[Ticket[Claims], str, float]:
         self._number += 1
         token = secrets.token_hex(16)
         found, self._found = self._found, []
         asked_at = time.monotonic()
-        claims = self._carrier.carry(
-            calls.claim(
-                self._keys,
-                self._worker,
-                queue,
-                token,
-                self._number,
-                lease_ms=self._lease_ms,
-                fsms=fsms,
-                kept=tuple(kept),
-                found=tuple(found),
-            )
+        request = calls.claim(
+            self._keys,
+            self._worker,
+            queue,
+            token,
+            self._number,
+            lease_ms=self._lease_ms,
+            fsms=fsms,
+            kept=(*self._recent, *self._left),
+            found=tuple(found),
         )
-        self._keeper.hold([fsm.name for fsm in claims.held], token, asked_at)
+        return self._line.post(request), token, asked_at
+
+    def _collect(self, posted: tuple[Ticket[Claims], str, float]) -> Claims:
+        ticket, token, asked_at = posted
+        claims = self._line.result(ticket)
+        if claims.held:
+            self._recent.append(token)
+            self._keeper.hold([fsm.name for fsm in claims.held], token, asked_at)
         for name, why in claims.broken:
             _log.error("a key of FSM %r is of another type and it cannot go on: %s", name, why)
         return claims
 
     def _known(self, claims: Claims) -> Claims:
-        """Keep FSMs whose machine this worker knows; the others go to the tail, where another worker may find them."""
-        strange = [fsm for fsm in claims.held if fsm.machine not in self._machines]
+        """Keep FSMs that this worker can run; the others go to the tail, where another worker may find them."""
+        strange = [fsm for fsm in claims.held if not self._is_known(fsm)]
         for fsm in strange:
-            if fsm.machine not in self._reported:
-                self._reported.add(fsm.machine)
+            about = f"{fsm.machine}.{fsm.state}"
+            if about not in self._reported:
+                self._reported.add(about)
                 _log.warning(
-                    "FSM %r waits for a worker that knows machine %r; this one knows %s",
+                    "FSM %r waits for a worker that knows state %r of machine %r (definition %s); this one does not",
                     fsm.name,
+                    fsm.state,
                     fsm.machine,
-                    ", ".join(sorted(self._machines)),
+                    fsm.definition,
                 )
         if strange:
             self.give_back(strange, tail=True)
-            claims.held = [fsm for fsm in claims.held if fsm.machine in self._machines]
+            claims.held = [fsm for fsm in claims.held if self._is_known(fsm)]
             if not claims.held:
                 # They ring again at once: wait, so that a worker that knows them gets a chance before us.
                 time.sleep(_STRANGE_PAUSE_S)
@@ -163,7 +208,8 @@ class Intake:
         if now - self._recovered_at < _SLEEP_S:
             return 0
         self._recovered_at = now
-        dead = self._carrier.carry(presence.silent(self._keys, int(time.time() * 1000) - _DEAD_AFTER_MS))
+        now_ms = self._carrier.carry(presence.time_ms())
+        dead = self._carrier.carry(presence.silent(self._keys, now_ms - _DEAD_AFTER_MS))
         freed, rehung = self._carrier.carry(calls.recover(self._keys, dead))
         if dead:
             self._carrier.carry(presence.leave(self._keys, dead))

@@ -17,6 +17,7 @@ import os
 import secrets
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rq import Queue
@@ -31,18 +32,21 @@ from fsm.store.keys import Keys
 from fsm.store.requests import run
 from fsm.verbs import announce
 from workers.activation import Activation
-from workers.carrier import Carrier
+from workers.batch import Batch, Relief
+from workers.carrier import Carrier, Line
 from workers.executors import InlineExecutor
 from workers.intake import AHEAD_S, Intake
 from workers.lease import LeaseKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
     import redis
 
     from fsm.app import App
     from fsm.store.calls import Claimed, Claims
+    from workers.carrier import Ticket
 
 __all__ = ["DEFAULT_BATCH", "DEFAULT_LEASE_MS", "TransitionWorker", "worker_name"]
 
@@ -50,8 +54,6 @@ _log = logging.getLogger("fsm.worker")
 
 DEFAULT_LEASE_MS = 15_000
 DEFAULT_BATCH = 128
-# How long what is done may wait for its neighbours.
-_COMMIT_WITHIN_S = 0.010
 _BEAT_S = 5.0
 _SUSPENSION_CHECK_S = 0.5
 
@@ -60,6 +62,10 @@ def worker_name(host: str = "") -> str:
     """Draw a name that tells host and process, and is unique."""
     host = (host or socket.gethostname()).replace("/", "-")
     return f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+class _ForcedStop(BaseException):
+    """Raised by the second signal, in the middle of a handler too."""
 
 
 class TransitionWorker(BaseWorker):
@@ -101,16 +107,20 @@ class TransitionWorker(BaseWorker):
             lambda: connect(url, check=False), self.keys, self.name, lease_ms, self._beat_while_busy
         )
         self._carrier = Carrier(self._client, lambda: self._stop_requested)
+        self._line = Line(self._client, self._carrier)
         self._intake = Intake(
             self._carrier,
+            self._line,
             self.keys,
             self.name,
             queues,
             self._keeper,
-            app.behaviours.keys(),
+            self._is_known,
             lease_ms=lease_ms,
             batch=batch,
         )
+        self._relief = Relief()
+        self._committing: tuple[Ticket[list[str]], Sequence[str]] | None = None
         # As the numbers of claims: they grow over a restart under the same name.
         self._nonce = time.time_ns() // 1000
         self._beaten_at = 0.0
@@ -132,6 +142,16 @@ class TransitionWorker(BaseWorker):
         if self._intake.is_sleeping:
             raise StopRequested
 
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Stop at once, at the second signal: what is in hand is not finished, and goes on elsewhere.
+
+        Not by `SystemExit`, as RQ does, which a handler may raise itself.
+        """
+        with suppress(SystemExit):
+            super().request_force_stop(signum, frame)
+            return  # RQ takes two signals within a second for one
+        raise _ForcedStop
+
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Tell RQ, and our own registry, that this worker lives; at most every 5 s, since a turn takes some ms."""
         now = time.monotonic()
@@ -145,11 +165,7 @@ class TransitionWorker(BaseWorker):
         done, failed, worked = self._counted
         self._counted = [0, 0, 0.0]
         super().heartbeat()
-        now_ms = int(time.time() * 1000)
-        run(
-            self._client,
-            presence.beat(self.keys, self.name, now_ms, done=int(done), failed=int(failed), seconds=worked),
-        )
+        run(self._client, presence.beat(self.keys, self.name, done=int(done), failed=int(failed), seconds=worked))
 
     def _beat_while_busy(self) -> None:
         """Beat from the keeper's thread while a handler runs for long; redis-py's pool serves both threads."""
@@ -169,12 +185,16 @@ class TransitionWorker(BaseWorker):
         self._announce()
         self._beat()
         self._keeper.start()
+        self._relief.start()
 
     def teardown(self) -> None:
         """Give back what is held, and register the death."""
+        self._relief.stop()
         self._keeper.stop()
-        held = self._keeper.held()
         try:
+            self._intake.drop_ahead()
+            self._read_commit()
+            held = self._keeper.held()
             if held:
                 run(self._client, calls.release(self.keys, self.name, held))
             run(self._client, calls.recover(self.keys, [self.name]))
@@ -182,6 +202,7 @@ class TransitionWorker(BaseWorker):
             run(self._client, presence.leave(self.keys, [self.name]))
             super().teardown()  # type: ignore[no-untyped-call] # as above
         finally:
+            self._line.close()
             self._executor.close()
             self.app.close()
 
@@ -189,11 +210,11 @@ class TransitionWorker(BaseWorker):
         if self.app.definitions:
             run(self._client, announce(self.keys, self.app.definitions, int(time.time() * 1000)))
         for queue in self.queues:
-            for key in run(self._client, presence.strangers(self.keys, queue.name)):
-                if key != self.key:
+            for record in run(self._client, presence.on_queue(queue.name)):
+                if record != self.key and run(self._client, presence.is_stranger(record)):
                     _log.warning(
                         "%s on queue %s is no worker of fsm: it runs our jobs only with the JSON serializer",
-                        key,
+                        record,
                         queue.name,
                     )
 
@@ -209,20 +230,30 @@ class TransitionWorker(BaseWorker):
         Returns:
             Claims and a queue, in the place of RQ's job and queue; `None` to stop.
         """
+        try:
+            return self._take(is_burst=timeout is None, max_idle_time=max_idle_time)
+        except _ForcedStop:
+            raise SystemExit from None
+
+    def _take(self, *, is_burst: bool, max_idle_time: int | None) -> Any:
         idle_since = time.monotonic()
+        empty = 0
         while not self._stop_requested:
             self.heartbeat()
+            recovered = self._intake.recover()
             claims = self._intake.claim()
             if claims.held:
                 return claims, self.queues[0]
-            if timeout is None:
+            empty += 1
+            # A claim that brought nothing may have put requeued events into mailboxes: it takes two of them to say so.
+            if is_burst and empty > 1:
                 return None
             if max_idle_time is not None and time.monotonic() - idle_since > max_idle_time:
                 return None
             self._become(WorkerStatus.IDLE)
-            if not self._intake.recover() and not self._stop_requested:
+            if not recovered and not is_burst and not self._stop_requested:
                 self._intake.sleep()
-            self.check_for_suspension(burst=False)
+            self.check_for_suspension(is_burst)
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()  # type: ignore[no-untyped-call] # as above
         return None
@@ -239,34 +270,34 @@ class TransitionWorker(BaseWorker):
         claims: Claims = job
         self._become(WorkerStatus.BUSY)
         begin = time.monotonic()
-        blocks: list[list[Any]] = []
-        names: list[str] = []
-        since = begin
-        for position, fsm in enumerate(claims.held):
-            if self._stop_requested or (position and time.monotonic() - begin > 2 * AHEAD_S):
-                # Another worker that is idle gets the rest at once.
-                self._commit(claims.at, blocks, names)
-                self._intake.give_back(claims.held[position:])
-                self._learn(position, begin)
-                return
-            if not self._keeper.is_trusted(fsm.name):
-                self._keeper.let_go([fsm.name])
-                continue
-            block = self._activate(fsm, claims.at_ms)
-            if block is not None:
-                blocks.append(block)
-                names.append(fsm.name)
-            if blocks and time.monotonic() - since > _COMMIT_WITHIN_S:
-                self._commit(claims.at, blocks, names)
-                blocks, names = [], []
-                since = time.monotonic()
-        self._commit(claims.at, blocks, names)
-        self._learn(len(claims.held), begin)
+        self._intake.claim_ahead()
+        batch = Batch(claims, self._commit, self._intake.give_back, self._intake.drop_ahead)
+        self._relief.watch(batch)
+        fsms = 0
+        try:
+            while (fsm := batch.take()) is not None:
+                if not self._keeper.is_trusted(fsm.name):
+                    _log.warning("the lock of FSM %r was lost before its events were run", fsm.name)
+                    self._keeper.let_go([fsm.name])
+                    continue
+                block = self._activate(fsm, claims.at_ms)
+                fsms += 1
+                batch.add(fsm.name, block)
+                if self._stop_requested or time.monotonic() - begin > 2 * AHEAD_S:
+                    # Another worker that is idle gets the rest at once.
+                    batch.drop_rest()
+        except _ForcedStop:
+            raise SystemExit from None
+        finally:
+            self._relief.watch(None)
+            batch.close()
+            seconds = time.monotonic() - begin
+            self._counted[2] += seconds
+            self._intake.learn(fsms, seconds)
 
-    def _learn(self, fsms: int, begin: float) -> None:
-        seconds = time.monotonic() - begin
-        self._counted[2] += seconds
-        self._intake.learn(fsms, seconds)
+    def _is_known(self, fsm: Claimed) -> bool:
+        behaviour = self.app.behaviours.get(fsm.machine)
+        return behaviour is not None and fsm.state in behaviour.enter
 
     def _activate(self, fsm: Claimed, now_ms: int) -> list[Any] | None:
         behaviour = self.app.behaviours[fsm.machine]
@@ -277,24 +308,46 @@ class TransitionWorker(BaseWorker):
             # A fault of ours, or a snapshot that cannot be read: nothing is written, its lease ends, and `recover`
             # counts it, so that a worker that gets it once too often says so instead of running in a circle.
             _log.exception("FSM %r could not be run; it is left to its lease", fsm.name)
+            self._intake.leave(fsm.token)
             self._keeper.let_go([fsm.name])
             return None
         self._counted[0] += work.done
         self._counted[1] += work.failed
         return block
 
-    def _commit(self, claimed_at: str, blocks: Sequence[list[Any]], names: Sequence[str]) -> None:
-        if not blocks:
-            return
+    def _commit(self, claimed_at: str, blocks: Sequence[list[Any]], names: Sequence[str], later: bool) -> None:  # noqa: FBT001 - a callback
+        """Commit what is done.
+
+        Args:
+            claimed_at: Time of the claim.
+            blocks: One for each FSM.
+            names: The FSMs.
+            later: Send it and read the reply with the next claim: only from the main thread.
+        """
         self._nonce += 1
         request = commits.commit(self.keys, self.name, self._nonce, self._lease_ms, claimed_at, blocks)
+        self._keeper.let_go(names)
+        if later:
+            self._read_commit()
+            self._committing = (self._line.post(request), names)
+            return
         try:
-            words = self._carrier.carry(request, until=time.monotonic() + self._lease_ms / 1000)
+            self._tell(self._carrier.carry(request, until=time.monotonic() + self._lease_ms / 1000), names)
         except StoreError as error:
             _log.error("a commit of %d FSMs was not written and will be run again: %s", len(blocks), error)
-            words = []
-        self._keeper.let_go(names)
-        for name, word in zip(names, words, strict=False):
+
+    def _read_commit(self) -> None:
+        """Read the reply of the commit that was sent last."""
+        if self._committing is not None:
+            ticket, names = self._committing
+            self._committing = None
+            try:
+                self._tell(self._line.result(ticket), names)
+            except StoreError as error:
+                _log.error("a commit of %d FSMs was not written and will be run again: %s", len(names), error)
+
+    def _tell(self, words: list[str], names: Sequence[str]) -> None:
+        for name, word in zip(names, words, strict=True):
             if word == "STALE":
                 _log.warning("the lock of FSM %r was lost before its commit: nothing was written", name)
             elif word == "BROKEN":

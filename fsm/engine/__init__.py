@@ -7,11 +7,20 @@ Who calls this: workers and the test kit. PURE: imports neither redis nor rq.
 """
 
 from fsm.engine.behaviour import Behaviour
-from fsm.engine.chain import LONGEST_CHAIN, follow_up, run_chain
+from fsm.engine.chain import LONGEST_CHAIN, break_circle, follow_up, run_chain
 from fsm.engine.life import Decision, Event, Life
 from fsm.engine.outcomes import Goto, HandlerTimeout, Outcome, Reject, Retry, Stay
 from fsm.engine.step import abandon, give_up, step
-from fsm.engine.transition import Effect, Mail, NewFSM, Transition, checked_event, checked_name, derived_id
+from fsm.engine.transition import (
+    Effect,
+    Mail,
+    NewFSM,
+    Transition,
+    checked_event,
+    checked_name,
+    derived_id,
+    encode_payload,
+)
 
 __all__ = [
     "LONGEST_CHAIN",
@@ -30,9 +39,11 @@ __all__ = [
     "Stay",
     "Transition",
     "abandon",
+    "break_circle",
     "checked_event",
     "checked_name",
     "derived_id",
+    "encode_payload",
     "follow_up",
     "give_up",
     "run_chain",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fsm.engine.behaviour import Behaviour
     from fsm.engine.life import Decision, Life
 
-__all__ = ["LONGEST_CHAIN", "follow_up", "run_chain"]
+__all__ = ["LONGEST_CHAIN", "break_circle", "follow_up", "run_chain"]
 
 # The checks refuse a cycle of hard events whose targets are certain; `Goto` among several targets can still build one.
 LONGEST_CHAIN = 100
@@ -38,10 +38,23 @@ async def run_chain(behaviour: Behaviour, life: Life, event: Event) -> list[Deci
     decisions = [await step(behaviour, life, event)]
     follower = follow_up(behaviour, life, decisions[-1])
     while follower:
-        if len(decisions) > LONGEST_CHAIN:
-            why = f"more than {LONGEST_CHAIN} hard events in a row: the handlers lead in a circle"
-            decisions.append(await give_up(behaviour, life, follower, why))
-            break
-        decisions.append(await step(behaviour, life, follower))
+        over = len(decisions) - 1 - LONGEST_CHAIN
+        if over < 0:
+            decisions.append(await step(behaviour, life, follower))
+        else:
+            decisions.append(await break_circle(behaviour, life, follower, over))
         follower = follow_up(behaviour, life, decisions[-1])
     return decisions
+
+
+async def break_circle(behaviour: Behaviour, life: Life, event: Event, over: int) -> Decision:
+    """Fail a hard event that is one too many.
+
+    Args:
+        behaviour: The machine.
+        life: The FSM.
+        event: The hard event, which is not run.
+        over: 0 for the first one too many, which may still take its `fails` edge; more where that led on in the circle.
+    """
+    why = f"more than {LONGEST_CHAIN} hard events in a row: the handlers lead in a circle, let one of them lead out"
+    return await give_up(behaviour, life, event, why, final=over > 0)

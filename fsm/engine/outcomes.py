@@ -7,11 +7,14 @@ redis, no rq.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fsm.machine.durations import duration_ms
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fsm.machine.durations import Duration
 
 __all__ = ["Goto", "HandlerTimeout", "Outcome", "Reject", "Retry", "Stay"]
@@ -40,6 +43,10 @@ class Reject(Exception):  # noqa: N818 - it is an answer, returned or raised, an
         reason: One sentence for the sender.
         details: JSON values for the sender's program.
     """
+
+    # For subclasses that make themselves in their own way.
+    reason: str = ""
+    details: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, reason: str, **details: Any) -> None:
         super().__init__(reason)

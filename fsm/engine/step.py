@@ -43,6 +43,7 @@ __all__ = ["abandon", "give_up", "step"]
 END = "[*]"
 # The end of a traceback tells more than its beginning; this much of it is kept in a record.
 _LONGEST_TRACEBACK = 16_384
+_NOT_ALLOWED = ("not_allowed", "guard")
 _REFUSED = {
     "not_allowed": NotAllowedError,
     "guard": NotAllowedError,
@@ -67,6 +68,7 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:
         What is to be committed.
     """
     t: Transition[Any] = Transition(life, event, life.state)
+    target: str | None
     try:
         if life.status == "starting":
             target = await _begin(behaviour, t)
@@ -78,15 +80,16 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:
         raw = _encoded(behaviour, life)
     except Reject as rejection:
         if life.status != "starting":
-            return await _refused(behaviour, life, t, "rejected", rejection.reason, dict(rejection.details))
-        return await _failed(
-            behaviour, life, event, HandlerError, _WrongAnswerError("an entry event cannot be refused")
-        )
+            return await _refused(behaviour, life, t, "rejected", rejection.reason, rejection.details or {})
+        problem = f"an entry event cannot be refused, and its handler said Reject({_said(rejection)!r})"
+        return await _failed(behaviour, life, event, HandlerError, _WrongAnswerError(problem))
     except _RefusedHere as refusal:
         return await _refused(behaviour, life, t, refusal.kind, refusal.reason, refusal.details)
     except HandlerTimeout:
         return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - user code may raise anything: its failure, not ours
+    except BaseException as error:  # user code may raise anything: its failure, not ours
+        if _is_for_us(behaviour, error):
+            raise
         return await _failed(behaviour, life, event, HandlerError, error)
     life.settle(raw)
     source = life.state
@@ -104,9 +107,17 @@ async def abandon(behaviour: Behaviour, life: Life, event: Event, deaths: int) -
     return await _failed(behaviour, life, event, AbandonedError, _WrongAnswerError(why))
 
 
-async def give_up(behaviour: Behaviour, life: Life, event: Event, why: str) -> Decision:
-    """Fail an event without running it."""
-    return await _failed(behaviour, life, event, HandlerError, _WrongAnswerError(why))
+async def give_up(behaviour: Behaviour, life: Life, event: Event, why: str, *, final: bool = False) -> Decision:
+    """Fail an event without running it.
+
+    Args:
+        behaviour: The machine.
+        life: The FSM.
+        event: The event.
+        why: The reason, and what to do.
+        final: Take no `fails` edge either: it is the failures that lead in a circle.
+    """
+    return await _failed(behaviour, life, event, HandlerError, _WrongAnswerError(why), final=final)
 
 
 class _RefusedHere(Exception):  # noqa: N818 - a way out of the step, never seen outside this module
@@ -117,23 +128,33 @@ class _RefusedHere(Exception):  # noqa: N818 - a way out of the step, never seen
         self.details = details
 
 
-async def _run(behaviour: Behaviour, func: Callable[..., Any], *args: Any) -> Any:
+def _is_for_us(behaviour: Behaviour, fault: BaseException) -> bool:
+    """Tell what the process wants of us from what user code raised: an interrupt, a closed or cancelled step."""
+    if isinstance(fault, asyncio.CancelledError) and behaviour.is_async:
+        # Whoever awaits a task that was cancelled gets this too; then nobody asked our own task to stop.
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(fault, (KeyboardInterrupt, GeneratorExit))
+
+
+async def _run(behaviour: Behaviour, func: Callable[..., Any], t: Transition[Any], *more: Any) -> Any:
     """Call user code, plain or async."""
-    answer = func(*args)
-    if inspect.isawaitable(answer):
-        if not behaviour.is_async:
-            if inspect.iscoroutine(answer):
-                answer.close()
-            problem = "a plain function gave something to be awaited: declare it with `async def`"
-            raise _WrongAnswerError(problem)
-        try:
-            async with asyncio.timeout(behaviour.definition.settings.timeout_ms / 1000):
-                return await answer
-        except TimeoutError as error:
-            if isinstance(error.__cause__, asyncio.CancelledError):
-                raise HandlerTimeout from None
-            raise
-    return answer
+    answer = func(t, *more)
+    if answer is None or not inspect.isawaitable(answer):
+        return answer
+    if not behaviour.is_async:
+        if inspect.iscoroutine(answer):
+            answer.close()
+        problem = f"{func.__name__!r} is a plain method and returned something to be awaited: declare it `async def`"
+        raise _WrongAnswerError(problem)
+    scope = asyncio.timeout_at(t.deadline(behaviour.definition.settings.timeout_ms / 1000))
+    try:
+        async with scope:
+            return await answer
+    except TimeoutError:
+        if scope.expired():
+            raise HandlerTimeout from None
+        raise
 
 
 async def _begin(behaviour: Behaviour, t: Transition[Any]) -> str:
@@ -143,6 +164,8 @@ async def _begin(behaviour: Behaviour, t: Transition[Any]) -> str:
     if on_start := behaviour.hooks.get("on_start"):
         await _run(behaviour, on_start, t)
     if handler := behaviour.handlers.get(("", t.event)):
+        if (codec := handler[1]) is not None:
+            t.data = codec.decode(b"null")  # an entry event carries no data
         answer = await _call(behaviour, handler, t)
         if answer is not None and answer != Goto(start):
             problem = f"the handler of an entry event answers nothing, not {answer!r}"
@@ -163,6 +186,12 @@ async def _decide(behaviour: Behaviour, life: Life, event: Event, t: Transition[
     """Find the state to move to; `None` stays and runs no hooks."""
     edges = behaviour.graph.edges_for(life.state, event.name)
     if not edges:
+        if life.state not in behaviour.enter:
+            problem = (
+                f"this worker's machine {behaviour.name!r} has no state {life.state!r}: "
+                "give its diagram that state again, or start newer workers; then requeue this job"
+            )
+            raise _WrongAnswerError(problem)
         raise _RefusedHere("not_allowed", "not allowed here", {})
     handler = behaviour.handlers.get((life.state, event.name))
     if handler and (codec := handler[1]) is not None:
@@ -268,28 +297,28 @@ def _timed_out(behaviour: Behaviour) -> Exception:
 
 
 async def _refused(  # noqa: PLR0913 - the parts of one refusal
-    behaviour: Behaviour, life: Life, t: Transition[Any], kind: str, reason: str, details: dict[str, Any]
+    behaviour: Behaviour, life: Life, t: Transition[Any], kind: str, reason: Any, details: Any
 ) -> Decision:
     """Refuse the event: nothing changes but the record, and what `on_refused` sends."""
     event = t._event  # noqa: SLF001 - the step made this transition
     life.forget()
     t.outbox = []
     allowed = behaviour.graph.allowed(life.state)
-    if on_refused := behaviour.hooks.get("on_refused"):
-        error = _REFUSED[kind](
-            life.name, event.name, life.state, life.version, event.job_id, reason, {**details, "allowed": allowed}
-        )
-        try:
-            JSON.encode(details)
-            await _run(behaviour, on_refused, t, error)
-        except HandlerTimeout:
-            return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour))
-        except (Exception, SystemExit) as fault:  # noqa: BLE001 - as in `step`: whatever a hook raises is its failure
-            return await _failed(behaviour, life, event, HandlerError, fault)
-        life.forget()
     try:
-        JSON.encode(details)
-    except PayloadError as fault:
+        if not isinstance(reason, str) or not isinstance(details, dict):
+            problem = f"Reject({reason!r}, **{details!r}): a reason is text; give other values as details"
+            raise _WrongAnswerError(problem)  # noqa: TRY301 - it ends as what hooks raise does
+        JSON.encode([reason, details])
+        if on_refused := behaviour.hooks.get("on_refused"):
+            more = {"allowed": allowed} if kind in _NOT_ALLOWED else details
+            error = _REFUSED[kind](life.name, event.name, life.state, life.version, event.job_id, reason, more)
+            await _run(behaviour, on_refused, t, error)
+            life.forget()
+    except HandlerTimeout:
+        return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour))
+    except BaseException as fault:  # as in `step`: whatever a hook raises is its failure
+        if _is_for_us(behaviour, fault):
+            raise
         return await _failed(behaviour, life, event, HandlerError, fault)
     soft = behaviour.graph.is_soft(life.state, event.name)
     soft = soft or behaviour.definition.settings.refused.get(event.name) == "ignore"
@@ -308,22 +337,29 @@ async def _refused(  # noqa: PLR0913 - the parts of one refusal
     return Decision("refused", event, life.state, life.state, life.version, result, t.outbox, reason, ending, soft=soft)
 
 
-async def _failed(
-    behaviour: Behaviour, life: Life, event: Event, kind: type[FailedError], fault: BaseException
+async def _failed(  # noqa: PLR0913 - the parts of one failure
+    behaviour: Behaviour,
+    life: Life,
+    event: Event,
+    kind: type[FailedError],
+    fault: BaseException,
+    *,
+    final: bool = False,
 ) -> Decision:
     """Record a failure: state and payload stay, or the `fails` edge is taken."""
     life.forget()
     source = life.state
     ours = isinstance(fault, _WrongAnswerError)
     name = kind.__name__ if ours else type(fault).__name__
-    text = "" if ours else "".join(traceback.format_exception(fault))[-_LONGEST_TRACEBACK:]
+    text = "" if ours else _traceback(fault)
     message = _said(fault)
     details = {"type": name, "message": message, "traceback": text}
     error = kind(life.name, event.name, source, life.version, event.job_id, message, details)
-    t: Transition[Any] = Transition(life, event, source)
+    # An event may fail, be requeued and fail again: what each failure sends has ids of its own.
+    t: Transition[Any] = Transition(life, event, source, f"v{life.version}")
     t.data = {"type": name, "message": message}
     target, ending = source, ""
-    edge = None if life.status == "starting" else behaviour.graph.fails_edge(source, event.name)
+    edge = None if final or life.status == "starting" else behaviour.graph.fails_edge(source, event.name)
     try:
         if on_failure := behaviour.hooks.get("on_failure"):
             await _run(behaviour, on_failure, t, error)
@@ -333,10 +369,12 @@ async def _failed(
             ending = await _finish(behaviour, t, edge.target)
             life.settle(_encoded(behaviour, life))
             target = source if edge.target == END else edge.target
-    except (Exception, SystemExit, HandlerTimeout) as second:  # noqa: BLE001 - as in `step`; the first is the reason
+    except BaseException as second:  # as in `step`; the first is the reason
+        if _is_for_us(behaviour, second):
+            raise
         life.forget()
         t.outbox, edge, ending = [], None, ""
-        text += "".join(traceback.format_exception(second))[-_LONGEST_TRACEBACK:]
+        text += _traceback(second)
         message += f"; and then its failure hook raised {type(second).__name__}: {_said(second)}"
     soft = behaviour.graph.is_soft(source, event.name)
     if not edge and (life.status == "starting" or behaviour.graph.hard_event(source) == event.name):
@@ -369,9 +407,16 @@ def _said(fault: BaseException) -> str:
     """Give the text of an exception; one whose `__str__` raises must not take the worker down."""
     try:
         text = str(fault)
-    except Exception as error:  # noqa: BLE001 - user code again
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - user code again
         text = f"(its text cannot be made: {type(error).__name__})"
-    return text.encode("utf-8", "backslashreplace").decode()[:2000]
+    return text.encode("utf-8", "backslashreplace").decode()[:2000] or type(fault).__name__
+
+
+def _traceback(fault: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(fault))[-_LONGEST_TRACEBACK:]
+    except Exception as error:  # noqa: BLE001 - it asks the exception for its parts: user code again
+        return f"(the traceback of {type(fault).__name__} cannot be made: {type(error).__name__})"
 
 
 _FAILED: dict[type[FailedError], str] = {

@@ -5,6 +5,7 @@ Who calls this: the step makes it, user code reads it and puts into it what is t
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from fsm.engine.life import Event, Life
     from fsm.machine import Definition, Machine
 
-__all__ = ["Effect", "Mail", "NewFSM", "Transition", "derived_id"]
+__all__ = ["Effect", "Mail", "NewFSM", "Transition", "checked_event", "checked_name", "derived_id", "encode_payload"]
 
 P = TypeVar("P")
 _log = logging.getLogger("fsm.transition")
@@ -81,15 +82,21 @@ class Transition(Generic[P]):
     All that is put in here (`send`, `start_fsm`, `enqueue`, `reply`) happens with the commit or not at all.
     """
 
-    __slots__ = ("_data", "_event", "_life", "_made", "attempt", "outbox", "replied", "source", "target")
+    __slots__ = (
+        "_data", "_deadline", "_event", "_life", "_made", "_mark", "_meta", "attempt", "outbox", "replied", "source",
+        "target",
+    )  # fmt: skip
 
     source: str
     target: str
     attempt: int
+    _deadline: float
+    _meta: dict[str, Any]
 
-    def __init__(self, life: Life, event: Event, source: str) -> None:
+    def __init__(self, life: Life, event: Event, source: str, mark: str = "") -> None:
         self._life = life
         self._event = event
+        self._mark = mark
         self._data: Any = _UNREAD
         self._made = 0
         self.source = source
@@ -115,8 +122,13 @@ class Transition(Generic[P]):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the sender gave as `meta=`."""
-        return self._event.meta
+        """What the sender gave as `meta=`: a private copy, for the log wants what was sent."""
+        try:
+            return self._meta
+        except AttributeError:  # few handlers look, and every transition would pay for a first value
+            meta: dict[str, Any] = JSON.decode(JSON.encode(self._event.meta))
+            self._meta = meta
+            return meta
 
     @property
     def version(self) -> int:
@@ -162,9 +174,21 @@ class Transition(Generic[P]):
             },
         )
 
+    def deadline(self, seconds: float) -> float:
+        """Give the time of the event loop at which the methods of this transition must have ended, all together.
+
+        Args:
+            seconds: What they have from the first call on.
+        """
+        try:
+            return self._deadline
+        except AttributeError:
+            self._deadline = asyncio.get_running_loop().time() + seconds
+            return self._deadline
+
     def _next(self, mark: str) -> str:
         self._made += 1
-        return derived_id(self.job_id, f"{mark}{self._made}")
+        return derived_id(self.job_id, f"{self._mark}{mark}{self._made}")
 
     def send(self, name: str, event: str, data: Any = None) -> str:
         """Send an event to an FSM, also to this one; it goes with the commit.
@@ -190,16 +214,16 @@ class Transition(Generic[P]):
             The id of the job of its entry event.
 
         Raises:
-            PayloadError: The payload is not of the machine's type.
+            PayloadError: The payload is not of the machine's type, or too large; or the name is not what it should be.
         """
         definition = machine.definition
-        raw = definition.payload.encode(definition.payload.default() if payload is None else payload)
+        raw = encode_payload(definition, payload)
         new = NewFSM(self._next("f"), checked_name(name), definition, raw)
         self.outbox.append(new)
         return new.job_id
 
     def enqueue(self, func: str | Callable[..., Any], *args: Any, queue: str = "fsm-effects", **kwargs: Any) -> str:
-        """Enqueue an ordinary RQ job; it goes with the commit, at least once.
+        """Enqueue an ordinary RQ job: once, with the commit. RQ may run it more than once, when its worker dies.
 
         Args:
             func: An importable function or its dotted path.
@@ -211,9 +235,11 @@ class Transition(Generic[P]):
             The id of the job.
 
         Raises:
-            PayloadError: An argument is not JSON, or the function cannot be imported by another process.
+            PayloadError: An argument is not JSON, the queue is no name, or another process cannot import the function.
         """
         path = _importable(func)
+        # A name that Redis cannot be given would break the commit of all FSMs beside this one.
+        _check_queue(queue)
         call = b"[%s,null,%s,%s]" % (JSON.encode(path), JSON.encode(list(args)), JSON.encode(kwargs))
         effect = Effect(self._next("e"), queue, path, call)
         self.outbox.append(effect)
@@ -225,8 +251,8 @@ class Transition(Generic[P]):
         Raises:
             PayloadError: The value is not JSON.
         """
-        JSON.encode(value)
-        self.replied = value
+        # As it is now: what the handler does with it later is its own affair.
+        self.replied = JSON.decode(JSON.encode(value))
 
 
 _UNREAD: Any = object()
@@ -234,6 +260,27 @@ _UNREAD: Any = object()
 
 def _plain(data: Any) -> bytes:
     return b"null" if data is None else JSON.encode(data)
+
+
+def _check_queue(queue: Any) -> None:
+    if not isinstance(queue, str) or not queue or not queue.isprintable():
+        problem = f"the queue of an effect is its name, printable text, not {queue!r}"
+        raise PayloadError(problem, "queue")
+
+
+def encode_payload(definition: Definition, payload: Any) -> bytes:
+    """Write the first payload of an FSM as JSON; `None` is the default of its machine's type.
+
+    Raises:
+        PayloadError: It is not of that type, or larger than the machine allows.
+    """
+    codec = definition.payload
+    raw = codec.encode(codec.default() if payload is None else payload)
+    limit = definition.settings.payload_limit
+    if len(raw) > limit:
+        problem = f"the payload has {len(raw)} bytes, and Settings(payload_limit=…) allows {limit}"
+        raise PayloadError(problem)
+    return raw
 
 
 def checked_name(name: Any) -> str:

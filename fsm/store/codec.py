@@ -109,7 +109,7 @@ class Snapshot:
         started_at: When it was started, aware, UTC.
         updated_at: Time of the last commit, aware, UTC.
         error: The last failure, until an event is done; else `None`.
-        refused: The last refusal, until an event is done; else `None`.
+        refused: The last refusal, however long ago; else `None`.
         history: The last states, oldest first, the present one last.
         tries: Deaths of workers that held it, since its last commit.
         definition: Fingerprint of the definition that wrote it last.

@@ -14,26 +14,17 @@ from fsm.store.requests import Request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["beat", "leave", "silent", "sleep", "strangers"]
+__all__ = ["beat", "is_stranger", "leave", "on_queue", "silent", "sleep", "time_ms"]
 
 
 def _ignored(_reply: Any) -> None:
     """Read nothing from a reply."""
 
 
-def beat(  # noqa: PLR0913 - three counters
-    keys: Keys, worker: str, now_ms: int, *, done: int, failed: int, seconds: float
-) -> Request[None]:
+def beat(keys: Keys, worker: str, *, done: int, failed: int, seconds: float) -> Request[None]:
     """Note that a worker lives, and what it did since it said so last."""
-    record = Keys.rq_worker(worker)
-    commands: list[tuple[Any, ...]] = [("ZADD", keys.workers, now_ms, worker)]
-    if done:
-        commands.append(("HINCRBY", record, "successful_job_count", done))
-    if failed:
-        commands.append(("HINCRBY", record, "failed_job_count", failed))
-    if seconds:
-        commands.append(("HINCRBYFLOAT", record, "total_working_time", round(seconds, 6)))
-    return Request(_ignored, commands=commands)
+    names = (keys.workers, Keys.rq_worker(worker))
+    return Request(_ignored, "beat", names, [worker, keys.namespace, done, failed, round(seconds, 6)])
 
 
 def leave(keys: Keys, workers: Sequence[str]) -> Request[None]:
@@ -41,20 +32,27 @@ def leave(keys: Keys, workers: Sequence[str]) -> Request[None]:
     return Request(_ignored, commands=[("ZREM", keys.workers, *workers)])
 
 
+def time_ms() -> Request[int]:
+    """Read the clock of Redis."""
+    return Request(lambda reply: int(reply[0]) * 1000 + int(reply[1]) // 1000, commands=[("TIME",)])
+
+
 def silent(keys: Keys, before_ms: int) -> Request[list[str]]:
-    """Give workers that were not heard of since then, ten at most."""
+    """Give workers that were not heard of since then, by the clock of Redis; ten at most."""
     command = ("ZRANGEBYSCORE", keys.workers, "-inf", before_ms, "LIMIT", 0, 10)
     return Request(lambda reply: [text(name) for name in reply], commands=[command])
 
 
-def strangers(keys: Keys, queue: str) -> Request[list[str]]:
-    """Give RQ's names of workers on a queue that are not ours: stock workers, and what they may do to our jobs."""
+def on_queue(queue: str) -> Request[list[str]]:
+    """Give the keys of RQ's records of all workers on a queue."""
+    command = ("SMEMBERS", f"rq:workers:{queue}")
+    return Request(lambda reply: sorted(text(key) for key in reply), commands=[command])
 
-    def read(replies: list[Any]) -> list[str]:
-        ours = {Keys.rq_worker(text(name)) for name in replies[0]}
-        return sorted({text(key) for key in replies[1]} - ours)
 
-    return Request(read, commands=[("ZRANGE", keys.workers, 0, -1), ("SMEMBERS", f"rq:workers:{queue}")])
+def is_stranger(record: str) -> Request[bool]:
+    """Whether a worker, by the key of RQ's record, lives and is not one of ours."""
+    command = ("HMGET", record, "birth", "fsm")
+    return Request(lambda reply: reply[0] is not None and reply[1] is None, commands=[command])
 
 
 def sleep(keys: Keys, worker: str, queues: Sequence[str], seconds: float) -> Request[str]:

@@ -8,7 +8,7 @@ Who calls this: the client. It may import `fsm.store`, `fsm.engine`, `fsm.machin
 
 from fsm.verbs.looking import allowed, counts, exists, list_names, log_end, machines, read_log, state, states
 from fsm.verbs.plans import Plan
-from fsm.verbs.sending import Sending, Verdict, announce, encode_payload, purge, send_many, sending, start_many
+from fsm.verbs.sending import Sending, Verdict, announce, purge, send_many, sending, start_many
 from fsm.verbs.waiting import JobView, ended, standing, view, wait
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "allowed",
     "announce",
     "counts",
-    "encode_payload",
     "ended",
     "exists",
     "list_names",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fsm.engine import checked_name
-from fsm.errors import UnknownFSMError
+from fsm.errors import StoreError, UnknownFSMError, UnknownMachineError
 from fsm.store.codec import Snapshot, read_snapshot, text
 from fsm.store.requests import Request
 
@@ -39,7 +39,16 @@ def states(keys: Keys, names: Sequence[str]) -> Plan[list[Snapshot | None]]:
     if not names:
         return []
     commands = [("HGETALL", keys.snapshot(checked_name(name))) for name in names]
-    replies = yield Request(lambda reply: reply, commands=commands)
+    try:
+        replies = yield Request(lambda reply: reply, commands=commands)
+    except StoreError as error:
+        if len(names) == 1 and "WRONGTYPE" in error.problem:
+            # Redis does not say of which key it speaks.
+            problem = (
+                f"key {keys.snapshot(names[0])} should be the snapshot of FSM {names[0]!r}, a hash: {error.problem}"
+            )
+            raise StoreError(problem) from error
+        raise
     if len(commands) == 1:
         replies = [replies]
     found: list[Snapshot | None] = []
@@ -59,7 +68,14 @@ def machines(keys: Keys) -> Request[dict[str, dict[str, Any]]]:
     """Read the machines that workers and starters have announced."""
 
     def read(reply: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
-        return {text(name): orjson.loads(about) for name, about in sorted(reply.items())}
+        known = {}
+        for name, about in sorted(reply.items()):
+            try:
+                known[text(name)] = orjson.loads(about)
+            except ValueError as error:
+                problem = f"machine {text(name)!r} in {keys.machines} is no JSON ({error}): a worker writes it anew"
+                raise StoreError(problem) from error
+        return known
 
     return Request(read, commands=[("HGETALL", keys.machines)])
 
@@ -85,14 +101,21 @@ def list_names(keys: Keys, machine: str, state_name: str, first: int, count: int
 
 
 def allowed(keys: Keys, name: str, definition: Definition | None) -> Plan[tuple[str, ...]]:
-    """Say which events an FSM would take now; by the class, or by what was announced of its machine."""
+    """Say which events an FSM would take now; by the class, or by what was announced of its machine.
+
+    Raises:
+        UnknownFSMError: There is none of this name.
+        UnknownMachineError: The class was not given, and its machine was never announced.
+    """
     snapshot = yield from state(keys, name)
     if snapshot.status == "finished":
         return ()
     if definition is not None and definition.name == snapshot.machine:
         return definition.graph.allowed(snapshot.state)
     known = yield machines(keys)
-    return tuple(known.get(snapshot.machine, {}).get("allowed", {}).get(snapshot.state, ()))
+    if snapshot.machine not in known:
+        raise UnknownMachineError(snapshot.machine, tuple(known))
+    return tuple(known[snapshot.machine].get("allowed", {}).get(snapshot.state, ()))
 
 
 def log_end(keys: Keys) -> Request[str]:
@@ -108,7 +131,7 @@ def read_log(keys: Keys, after: str, block_ms: int | None = None) -> Request[lis
         command = ("XREAD", "COUNT", 100, "BLOCK", block_ms, "STREAMS", keys.log, after)
 
     def read(reply: Any) -> list[tuple[str, dict[str, Any]]]:
-        found = []
+        found: list[tuple[str, dict[str, Any]]] = []
         for _, entries in reply or ():
             for entry_id, fields in entries:
                 found.extend(_lines(text(entry_id), fields))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fsm.engine import checked_event, checked_name
+from fsm.engine import checked_event, checked_name, encode_payload
 from fsm.errors import (
     CallTimeoutError,
     FSMError,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
-__all__ = ["Sending", "Verdict", "announce", "encode_payload", "purge", "send_many", "sending", "start_many"]
+__all__ = ["Sending", "Verdict", "announce", "purge", "send_many", "sending", "start_many"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +78,6 @@ def announce(keys: Keys, definitions: Iterable[Definition], seen_at: int) -> Req
         }
         command += (definition.name, orjson.dumps(about))
     return Request(lambda reply: reply, commands=[tuple(command)])
-
-
-def encode_payload(definition: Definition, payload: Any) -> bytes:
-    """Write a payload as JSON, checked against the machine's type and limit; `None` is the type's default."""
-    codec = definition.payload
-    raw = codec.encode(codec.default() if payload is None else payload)
-    limit = definition.settings.payload_limit
-    if len(raw) > limit:
-        problem = f"the payload has {len(raw)} bytes, and Settings(payload_limit=…) allows {limit}"
-        raise PayloadError(problem)
-    return raw
 
 
 def start_many(keys: Keys, definition: Definition, items: Iterable[tuple[str, Any]]) -> Plan[list[Verdict]]:

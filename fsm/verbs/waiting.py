@@ -24,6 +24,7 @@ from fsm.errors import (
     RefusedError,
     RejectedError,
     StaleVersionError,
+    StoreError,
 )
 from fsm.store.codec import text
 from fsm.store.requests import Request
@@ -85,7 +86,7 @@ def wait(keys: Keys, job_id: str, name: str, event: str, timeout: float | None) 
     begin = time.monotonic()
     while True:
         seen = yield view(keys, job_id)
-        if seen.word != "WAITING" or seen.status == "canceled":
+        if seen.word != "WAITING" or is_cancelled(seen):
             return ended(job_id, seen, name, event)
         left_ms = _SLICE_MS
         if timeout is not None:
@@ -98,6 +99,7 @@ def wait(keys: Keys, job_id: str, name: str, event: str, timeout: float | None) 
         )
 
 
+_NOT_ALLOWED = ("not_allowed", "guard")
 _REFUSALS: dict[str, type[RefusedError]] = {
     "not_allowed": NotAllowedError,
     "guard": NotAllowedError,
@@ -119,10 +121,14 @@ def ended(job_id: str, seen: JobView, name: str, event: str) -> Outcome:
         RefusedError: It was refused; the class says why.
         FailedError: It failed; or it was taken away by an operator.
         FSMFinishedError: The FSM had ended before it.
+        StoreError: The record was edited by hand, and does not say how it ended.
     """
     name, event, result = seen.name or name, seen.event or event, seen.result
-    state, version = str(result.get("state", "")), int(result.get("version", 0))
-    if seen.word in ("MISSING", "GONE") or seen.status == "canceled":
+    state, version = str(result.get("state", "")), result.get("version", 0)
+    allowed, details = result.get("allowed", []), result.get("details", {})
+    if not isinstance(version, int) or not isinstance(allowed, list) or not isinstance(details, dict):
+        raise StoreError(f"the result in job {job_id} of FSM {name!r} cannot be read: was it edited by hand?")
+    if seen.word in ("MISSING", "GONE") or is_cancelled(seen):
         reason = result.get("reason") or {
             "MISSING": "its job has no record: it was deleted, or ended longer ago than result_ttl",
         }.get(seen.word, "an operator took it away before it was applied")
@@ -131,21 +137,29 @@ def ended(job_id: str, seen: JobView, name: str, event: str) -> Outcome:
         kind = result["refused"]
         if kind == "finished":
             raise FSMFinishedError(name, state)
-        details = dict(result.get("details", {})) | {"allowed": result.get("allowed", [])}
-        raise _REFUSALS.get(kind, RefusedError)(name, event, state, version, job_id, result.get("reason", ""), details)
+        details = {"allowed": allowed} if kind in _NOT_ALLOWED else details
+        reason = str(result.get("reason", ""))
+        raise _REFUSALS.get(str(kind), RefusedError)(name, event, state, version, job_id, reason, details)
     if ("failed" in result and not result.get("soft")) or seen.word == "FAILED":
         message = str(result.get("message", seen.text))
         details = {"type": result.get("type", ""), "message": message, "traceback": seen.text}
         kind = _FAILURES.get(str(result.get("failed")), FailedError)
         raise kind(name, event, state, version, job_id, message, details)
+    if "version" not in result:
+        raise StoreError(f"job {job_id} of FSM {name!r} has ended and has no result of ours: was it edited by hand?")
     ok = "refused" not in result and "failed" not in result
     reason = "" if ok else str(result.get("reason") or result.get("message", ""))
     return Outcome(name, event, state, version, job_id, ok, result.get("reply"), reason)
 
 
+def is_cancelled(seen: JobView) -> bool:
+    """Tell whether it was taken back before its end; RQ's tools write this also over what had ended."""
+    return seen.status == "canceled" and seen.word in ("WAITING", "GONE")
+
+
 def standing(seen: JobView) -> str:
     """Say in a word where a job stands."""
-    if seen.status == "canceled":
+    if is_cancelled(seen):
         return "cancelled"
     if seen.word == "DONE":
         if "refused" in seen.result:

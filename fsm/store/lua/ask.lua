@@ -18,6 +18,7 @@ elseif f[1] == 'gone' then
   word = 'GONE'
 elseif f[1] then
   word = 'WAITING'
-  redis.call('HSET', KEYS[1], 'asked', 1)
+  -- A full Redis refuses the mark: the waiter looks again by itself.
+  redis.pcall('HSET', KEYS[1], 'asked', 1)
 end
 return { word, newest[1] and newest[1][1] or '0-0', f[2], f[3], f[4], f[5], f[6] }

@@ -11,8 +11,9 @@ ARGV      1 prefix   2 worker   3 token   4 number of this claim   5 lease, ms  
           14.. tokens that the worker still holds, and ids that it took off RQ's list as "id:<id>"
 RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a list: name, 11 fields of the snapshot,
           urgent ids, then id, event, data, place, status, born, meta, asked of each event (an id without a record
-          has no event); LATE a newer claim of this worker was answered already; BROKEN as one FSM's list: name, why
-REPEATED  known by the number: the same FSMs come again, with their mail as it is now
+          has no event; one that comes twice has place `done` the second time); LATE a newer claim of this worker was
+          answered already; BROKEN as one FSM's list: name, why
+REPEATED  known by the number: the same FSMs come again, as far as their locks stand, with their mail as it is now
 ]]
 local ready, rq_list, held, claims, replies, hand = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local prefix, worker, token, number, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -21,6 +22,8 @@ local queue, default_queue, effects, ns, wanted = ARGV[9], ARGV[10], ARGV[11], A
 
 -- Not refused by a full Redis, and after it nothing in this script is: the backlog can drain.
 call('PEXPIRE', claims, lease * 4)
+-- Raises now, before anything is freed or popped, where the key is of another type.
+call('ZCARD', ready)
 local ms, s, us = clock()
 local now = rq_time(s, us)
 local answer = { 'CLAIMED', now, ms }
@@ -31,6 +34,9 @@ local function read(name)
   local f = try('HMGET', prefix .. 'snapshot:' .. name, 'machine', 'state', 'payload', 'version', 'status', 'born',
     'history', 'tries', 'owes', 'error', 'definition')
   if f.err then return nil, f.err end
+  for _, number in ipairs({ f[4] or '0', f[8] or '0' }) do
+    if not string.find(number, '^%d+$') then return nil, 'version or tries is no number: edited by hand' end
+  end
   return f
 end
 
@@ -38,7 +44,7 @@ end
 local function open(name, f)
   local one = { name }
   for i = 1, 11 do one[i + 1] = f[i] end
-  local most = math.min(most_events - events, tonumber(f[8] or 0) > 0 and 1 or 100)
+  local most = math.max(1, math.min(most_events - events, tonumber(f[8] or 0) > 0 and 1 or 100))
   local urgent = f[9] and try('LRANGE', prefix .. 'urgent:' .. name, 0, most - 1) or {}
   if urgent.err then return nil, urgent.err end
   one[13] = #urgent
@@ -53,11 +59,13 @@ local function open(name, f)
   for _, id in ipairs(ids) do
     if count > 0 and bytes > most_bytes then break end
     local job = try('HMGET', 'rq:job:' .. id, 'event', 'data', 'place', 'status', 'born', 'meta', 'asked')
-    seen[id] = true
     count = count + 1
     local n = #one
     one[n + 1] = id
     for i = 1, 7 do one[n + 1 + i] = not job.err and job[i] or false end
+    -- An id whose record was deleted and that was sent anew lies there twice, and is to be applied once.
+    if seen[id] then one[n + 4] = 'done' end
+    seen[id] = true
     if not job.err then bytes = bytes + #(job[2] or '') end
   end
   events = events + count
@@ -69,7 +77,7 @@ if number < last then return { 'LATE' } end
 local mine = call('HGETALL', claims)
 if number == last then
   for i = 1, #mine, 2 do
-    if mine[i + 1] == token then
+    if mine[i + 1] == token and try('GET', prefix .. 'lock:' .. mine[i]) == worker .. '/' .. token then
       local f = read(mine[i])
       local one = f and open(mine[i], f)
       if one then answer[#answer + 1] = one end
@@ -90,8 +98,8 @@ for i = 1, #mine, 2 do
     if try('GET', prefix .. 'lock:' .. name) == worker .. '/' .. mine[i + 1] then
       call('UNLINK', prefix .. 'lock:' .. name)
       call('ZREM', held, name)
-      local f = read(name)
-      if f then ring_if_mail(prefix, call('HGET', prefix .. 'snapshot:' .. name, 'queue') or default_queue, name) end
+      local home = try('HGET', prefix .. 'snapshot:' .. name, 'queue')
+      if type(home) ~= 'table' then ring_if_mail(prefix, home or default_queue, name) end
     end
   end
 end
@@ -102,10 +110,13 @@ if wanted ~= '' then
   popped = call('ZREM', ready, wanted) == 1 and { wanted, 0 } or {}
 else
   popped = call('ZPOPMIN', ready, most_fsms)
-  for _, id in ipairs(call('LRANGE', hand, 0, -1)) do found[#found + 1] = id end
-  if #found > 0 then call('UNLINK', hand) end
-  local listed = call('LPOP', rq_list, most_fsms + 10)
-  if listed then for _, id in ipairs(listed) do found[#found + 1] = id end end
+  -- FSMs are popped now: from here on nothing may fail.
+  local hung = try('LRANGE', hand, 0, -1)
+  for _, id in ipairs(hung) do found[#found + 1] = id end
+  if hung.err or #hung > 0 then call('UNLINK', hand) end
+  -- As many ids as FSMs, so that in a steady flow they are the same and need no look; all where none is left behind.
+  local listed = try('LPOP', rq_list, #popped == 2 * most_fsms and most_fsms or most_fsms + 10)
+  for _, id in ipairs(listed or {}) do found[#found + 1] = id end
 end
 
 local taken, locked, holder = {}, {}, worker .. '/' .. token
@@ -116,7 +127,7 @@ local function put_back(first)
     back[#back + 1] = popped[k + 1]
     back[#back + 1] = popped[k]
   end
-  if #back > 0 then call('ZADD', ready, unpack(back)) end
+  variadic('ZADD', ready, back)
 end
 for i = 1, #popped, 2 do
   local name = popped[i]
@@ -137,7 +148,10 @@ for i = 1, #popped, 2 do
     local one, fault = open(name, f)
     if not one then
       answer[#answer + 1] = { 'BROKEN', name, fault }
-    elseif #one > 13 and try('SET', prefix .. 'lock:' .. name, holder, 'NX', 'PX', lease) then
+    elseif #one > 13 and not try('SET', prefix .. 'lock:' .. name, holder, 'NX', 'PX', lease) then
+      -- Its holder makes it ready again; or `recover`, where the lock is nobody's and so not in `held`.
+      try('ZADD', held, 'NX', ends, name)
+    elseif #one > 13 then
       taken[#taken + 1] = name
       taken[#taken + 1] = token
       locked[#locked + 1] = ends
@@ -151,8 +165,8 @@ for i = 1, #popped, 2 do
   end
 end
 if #taken > 0 then
-  call('HSET', claims, unpack(taken))
-  call('ZADD', held, unpack(locked))
+  variadic('HSET', claims, taken)
+  variadic('ZADD', held, locked)
   call('PEXPIRE', claims, lease * 4)
 end
 call('HSET', replies, 'claim', number)
@@ -161,30 +175,34 @@ call('PEXPIRE', replies, lease * 4)
 for _, id in ipairs(found) do
   if not seen[id] then
     local key = 'rq:job:' .. id
-    local job = try('HMGET', key, 'fsm', 'place', 'status', 'born', 'data', 'ns')
+    local job = try('HMGET', key, 'fsm', 'place', 'status', 'born', 'data', 'ns', 'origin', 'ended_at')
     if job.err or not job[5] then
       seen[id] = true
     elseif not job[1] then
       call('HSET', key, 'origin', effects)
-      call('RPUSH', 'rq:queue:' .. effects, id)
-      call('SADD', 'rq:queues', 'rq:queue:' .. effects)
+      try('RPUSH', 'rq:queue:' .. effects, id)
+      try('SADD', 'rq:queues', 'rq:queue:' .. effects)
     elseif job[2] == 'done' then
       call('HSET', key, 'status', 'finished')
-    elseif (job[2] == 'failed' or job[2] == 'gone') and job[3] == 'queued' and job[6] == ns then
-      local fsm = addressee(prefix, job[1], job[4] or '', default_queue)
-      if fsm then
+    elseif (job[2] == 'failed' or job[2] == 'gone')
+      and (job[3] == 'queued' or job[3] == 'started' and (job[8] or '') == '') then
+      -- Requeued: RQ has cleared `ended_at`. Another namespace may share this list, so each event goes to its own.
+      local home = job[6] and 'fsm:' .. job[6] .. ':' or prefix
+      local fsm, why = addressee(home, job[1], job[4] or '', home == prefix and default_queue or job[7] or queue)
+      local length = fsm and try('RPUSH', home .. 'mailbox:' .. job[1], id)
+      if type(length) == 'number' then
         call('PERSIST', key)
-        call('HSET', key, 'place', 'mail')
+        call('HSET', key, 'place', 'mail', 'born', fsm.born)
         call('HDEL', key, 'exc_info', 'result', 'ended_at', 'started_at')
-        local length = try('RPUSH', prefix .. 'mailbox:' .. job[1], id)
         if length == 1 and fsm.moves then ring(fsm.queue, job[1], id) end
+        flush_ready(home)
       else
-        call('HSET', key, 'status', 'failed')
-        call('ZADD', 'rq:failed:' .. queue, s + 2592000, id)
+        call('HSET', key, 'status', 'failed', 'ended_at', now, 'exc_info',
+          'requeued, but its FSM cannot take it: ' .. (why or 'BROKEN'))
+        try('ZADD', 'rq:failed:' .. queue, s + 2592000, id)
         call('EXPIRE', key, 2592000)
       end
     end
   end
 end
-flush_ready(prefix)
 return answer

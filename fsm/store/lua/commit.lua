@@ -1,7 +1,7 @@
 --[[
 commit: write what a worker did with the FSMs that it holds: all of it for each, or nothing where the lock is lost.
 
-KEYS      1 held   2 claims:<worker>   3 replies:<worker>   4 log   5 ended
+KEYS      1 held   2 claims:<worker>   3 replies:<worker>   4 log   5 ended   6 finished
 ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a number that grows   6 lease, ms
           7 most entries of the log   8 time of the claim as RQ writes it   9 timeout of new jobs, s   10.. per FSM:
             name, token, queue, result_ttl s, failure_ttl s,
@@ -18,18 +18,21 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
               C 14 arguments            a new FSM: machine state event queue definition definition_version
                                         max_mailbox timeout ttl name born id payload data
               E id queue count fields   an ordinary RQ job
+              (an id that was used, by an earlier run of an event that was requeued, gets a new end)
             the log lines, a piece of JSON
 RETURNS   COMMITTED, then one word an FSM: REST nothing waits; READY more mail waits; STALE the lock is not ours;
           BROKEN its snapshot is not a hash any more. Outgoing mail that found no target is noted in its own record
 REPEATED  known by the nonce: the verdicts are kept, nothing is written
 ]]
-local held, claims, replies, log, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local held, claims, replies, log, ended, over_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local prefix, ns, default_queue, worker, nonce, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local log_length, claimed_at, timeout = ARGV[7], ARGV[8], ARGV[9]
 
 call('PEXPIRE', claims, lease * 4)
-local known = call('HGET', replies, nonce)
-if known then
+-- The last sixteen numbers are remembered: an older repeat finds its tokens gone, and is STALE.
+local slot = 'c' .. tonumber(nonce) % 16
+local known = call('HGET', replies, slot)
+if known and string.match(known, '^%d+') == nonce then
   local answer = { 'COMMITTED' }
   for word in string.gmatch(known, '%u+') do answer[#answer + 1] = word end
   return answer
@@ -79,14 +82,21 @@ local function gather(map, key, ...)
   for _, value in ipairs({ ... }) do list[#list + 1] = value end
 end
 
--- A job that failed: its record, RQ's registry, and RQ's result, at which a waiter wakes.
+-- A job that failed: its record, RQ's registry, and RQ's result, at which a waiter wakes. What an operator put under
+-- the name of a job must not stop a commit that has begun to write: so no write of a record may raise.
 local function fail(id, queue, result, text, packed, ttl)
   local key = 'rq:job:' .. id
-  call('HSET', key, 'status', 'failed', 'place', 'failed', 'started_at', claimed_at, 'ended_at', now, 'worker_name',
+  try('HSET', key, 'status', 'failed', 'place', 'failed', 'started_at', claimed_at, 'ended_at', now, 'worker_name',
     worker, 'result', result, 'exc_info', text)
   call('EXPIRE', key, ttl)
   try('ZADD', 'rq:failed:' .. queue, s + ttl, id)
   result_stream(id, 2, worker, 'exc_string', packed, ttl)
+end
+
+-- A line of the log for what could not be delivered.
+local function note(target, event, id, word)
+  lines[#lines + 1] = '{"name":' .. cjson.encode(target) .. ',"event":' .. cjson.encode(event) .. ',"job":"' .. id
+    .. '","error":' .. cjson.encode('undeliverable: ' .. word) .. '}'
 end
 
 for n, start in ipairs(starts) do
@@ -112,7 +122,10 @@ for n, start in ipairs(starts) do
       gather(left, prefix .. 'state:' .. machine .. ':' .. before, name)
       gather(entered, prefix .. 'state:' .. machine .. ':' .. after, ms, name)
     end
-    if ending == 'finished' then over[#over + 1] = name end
+    if ending == 'finished' then
+      over[#over + 1] = ms
+      over[#over + 1] = name
+    end
 
     local urgent, mail = tonumber(take()), tonumber(take())
     if urgent > 0 then try('LPOP', prefix .. 'urgent:' .. name, urgent) end
@@ -134,7 +147,7 @@ for n, start in ipairs(starts) do
       local op = take()
       if op == 'D' then
         local id, result, stream = take(), take(), take()
-        call('HSET', 'rq:job:' .. id, 'status', 'finished', 'place', 'done', 'started_at', claimed_at, 'ended_at', now,
+        try('HSET', 'rq:job:' .. id, 'status', 'finished', 'place', 'done', 'started_at', claimed_at, 'ended_at', now,
           'worker_name', worker, 'result', result)
         if stream ~= '' then result_stream(id, 1, worker, 'return_value', stream, result_ttl) end
         gather(finished, queue .. ' ' .. result_ttl, id)
@@ -144,49 +157,52 @@ for n, start in ipairs(starts) do
       elseif op == 'N' then
         local id, event, data = take(), take(), take()
         local born = call('HGET', snapshot, 'born')
-        record(id, now, ns, { name = name, born = born, queue = queue }, event, data, timeout, result_ttl)
+        record(id, now, ns, { name = name, born = born, queue = queue }, event, data, timeout, result_ttl, try)
       elseif op == 'U' then
-        call('RPUSH', prefix .. 'urgent:' .. name, take())
+        try('RPUSH', prefix .. 'urgent:' .. name, take())
         owes = true
       elseif op == 'G' then
         local id = take()
-        if call('EXISTS', 'rq:job:' .. id) == 1 then
-          call('HSET', 'rq:job:' .. id, 'place', 'gone')
+        local status = try('HGET', 'rq:job:' .. id, 'status')
+        if type(status) == 'string' then
+          call('HSET', 'rq:job:' .. id, 'place', 'gone', 'status', status == 'canceled' and status or 'failed',
+            'ended_at', now)
           call('EXPIRE', 'rq:job:' .. id, failure_ttl)
         end
         result_stream(id, 3, worker, 'exc_string', '', failure_ttl)
       elseif op == 'S' then
-        local id, target, event, data = take(), take(), take(), take()
+        local id, target, event, data = unused(take(), ms), take(), take(), take()
         local word = deliver(prefix, ns, default_queue, now, id, target, event, data, timeout, result_ttl)
         if word ~= 'SENT' then
           record(id, now, ns, { name = target, born = '', queue = queue }, event, data, timeout, result_ttl)
           fail(id, queue, '{"failed":"undeliverable"}', 'mail from ' .. name .. ' not delivered: ' .. word, '',
             failure_ttl)
-          lines[#lines + 1] = '{"name":' .. cjson.encode(target) .. ',"event":' .. cjson.encode(event) .. ',"job":"'
-            .. id .. '","error":"undeliverable: ' .. word .. '"}'
+          note(target, event, id, word)
         end
       elseif op == 'C' then
         local m = {
           machine = take(), state = take(), event = take(), queue = take(), definition = take(),
           definition_version = take(), limit = take(), timeout = take(), ttl = take(),
         }
-        local child, born, id, payload, data = take(), take(), take(), take(), take()
+        local child, born, id, payload, data = take(), take(), unused(take(), ms), take(), take()
         if m.queue == '' then m.queue = default_queue end
         local word = create(prefix, ns, default_queue, ms, now, m, child, born, id, payload, data)
         if word ~= 'CREATED' then
           record(id, now, ns, { name = child, born = born, queue = m.queue }, m.event, data, m.timeout, m.ttl)
           fail(id, m.queue, '{"failed":"undeliverable"}', 'start from ' .. name .. ' not done: ' .. word, '',
             failure_ttl)
-          lines[#lines + 1] = '{"name":' .. cjson.encode(child) .. ',"event":' .. cjson.encode(m.event) .. ',"job":"'
-            .. id .. '","error":"undeliverable: ' .. word .. '"}'
+          note(child, m.event, id, word)
         end
       else
-        local id, target, fields = take(), take(), tonumber(take())
-        call('HSET', 'rq:job:' .. id, 'created_at', now, 'enqueued_at', now, 'status', 'queued', 'origin', target,
+        local id, target, fields = unused(take(), ms), take(), tonumber(take())
+        try('HSET', 'rq:job:' .. id, 'created_at', now, 'enqueued_at', now, 'status', 'queued', 'origin', target,
           unpack(ARGV, at, at + 2 * fields - 1))
         at = at + 2 * fields
-        call('RPUSH', 'rq:queue:' .. target, id)
-        call('SADD', 'rq:queues', 'rq:queue:' .. target)
+        if type(try('RPUSH', 'rq:queue:' .. target, id)) == 'table' then
+          fail(id, target, '{"failed":"undeliverable"}', 'effect of ' .. name .. ' not enqueued: BROKEN', '', failure_ttl)
+          note(target, 'effect', id, 'BROKEN')
+        end
+        try('SADD', 'rq:queues', 'rq:queue:' .. target)
       end
     end
     local line = take()
@@ -194,8 +210,7 @@ for n, start in ipairs(starts) do
 
     freed_locks[#freed_locks + 1] = locks[n]
     freed[#freed + 1] = name
-    local next_id = ending ~= 'failed'
-      and (owes and try('LINDEX', prefix .. 'urgent:' .. name, 0) or try('LINDEX', mailbox, 0))
+    local next_id = ending ~= 'failed' and (owes and head(prefix, name) or try('LINDEX', mailbox, 0))
     if type(next_id) == 'string' then
       ring(queue, name, next_id)
       verdict = 'READY'
@@ -209,7 +224,7 @@ end
 for key, members in pairs(left) do variadic('ZREM', key, members) end
 for key, members in pairs(entered) do variadic('ZADD', key, members) end
 flush_begun(prefix)
-if #over > 0 then variadic('ZREM', prefix .. 'alive', over) end
+if #over > 0 then variadic('ZADD', over_key, over) end
 flush_ready(prefix)
 if #freed > 0 then
   for first = 1, #freed_locks, 1000 do
@@ -219,8 +234,7 @@ if #freed > 0 then
   variadic('ZREM', held, freed)
 end
 local words = table.concat(verdicts, ' ')
-call('HSET', replies, nonce, words)
-call('HDEL', replies, string.format('%.0f', nonce - 16))
+call('HSET', replies, slot, nonce .. ' ' .. words)
 call('PEXPIRE', replies, lease * 4)
 
 -- From here on nothing carries state: none of it may fail the commit.

@@ -31,23 +31,38 @@ local function rq_time(s, us)
     floor(rest / 3600), floor(rest % 3600 / 60), rest % 60, us)
 end
 
+-- Whether FSMs of this queue can be made ready: asked before anything is written for them, once a queue and call.
+local sounded = {}
+local function sound(prefix, queue)
+  local ready = prefix .. 'ready:' .. queue
+  if sounded[ready] == nil then sounded[ready] = type(try('ZCARD', ready)) == 'number' end
+  return sounded[ready]
+end
+
 -- What is said of this FSM, or nil and why not: an FSM that can be sent to.
 local function addressee(prefix, name, born, default_queue)
   local s = try('HMGET', prefix .. 'snapshot:' .. name, 'status', 'born', 'queue', 'max_mailbox', 'state')
   if s.err then return nil, 'BROKEN' end
   if not s[2] or s[1] == 'purging' or (born ~= '' and born ~= s[2]) then return nil, 'UNKNOWN' end
   if s[1] == 'finished' then return nil, 'FINISHED ' .. (s[5] or '') end
+  if not sound(prefix, s[3] or default_queue) then return nil, 'BROKEN' end
   return {
-    name = name, born = s[2], queue = s[3] or default_queue, limit = tonumber(s[4] or 10000),
+    name = name, born = s[2], queue = s[3] or default_queue, limit = tonumber(s[4] or 10000) or 10000,
     moves = s[1] ~= 'paused' and s[1] ~= 'failed',
   }
 end
 
--- The RQ record of one event that waits in a mailbox.
-local function record(id, now, ns, fsm, event, data, timeout, ttl)
-  call('HSET', 'rq:job:' .. id, 'status', 'queued', 'place', 'mail', 'fsm', fsm.name, 'ns', ns, 'event', event,
+-- The RQ record of one event that waits in a mailbox. The first write of `send` and `start`: it raises where Redis is full.
+local function record(id, now, ns, fsm, event, data, timeout, ttl, write)
+  write = write or call
+  write('HSET', 'rq:job:' .. id, 'status', 'queued', 'place', 'mail', 'fsm', fsm.name, 'ns', ns, 'event', event,
     'born', fsm.born, 'data', data, 'description', event .. ' ' .. fsm.name, 'origin', fsm.queue,
     'created_at', now, 'enqueued_at', now, 'timeout', timeout, 'result_ttl', ttl)
+end
+
+-- An id that no record has: the one wanted, unless an event that was requeued made something under it before.
+local function unused(id, ms)
+  return call('EXISTS', 'rq:job:' .. id) == 0 and id or id .. 'r' .. ms
 end
 
 -- FSMs to be made ready: gathered per queue, so that the writes are variadic.
@@ -62,18 +77,23 @@ local function ring(queue, name, id)
   bell.ids[#bell.ids + 1] = id
 end
 
--- Many members in few calls: at most 1,000 arguments each, far below what `unpack` can carry.
+-- Many members in few calls: at most 1,000 arguments each, far below what `unpack` can carry. An index, a registry or a
+-- list of RQ's under whose name lies something else must not stop what carries state: the last reply tells.
 local function variadic(command, key, members)
+  local reply
   for first = 1, #members, 1000 do
-    call(command, key, unpack(members, first, math.min(first + 999, #members)))
+    reply = try(command, key, unpack(members, first, math.min(first + 999, #members)))
   end
+  return reply
 end
 
 -- Makes ready what was gathered, behind all that waits, and tells RQ's list.
 local function flush_ready(prefix)
   for queue, bell in pairs(rung) do
     local count = #bell.names
-    local number = call('INCRBY', prefix .. 'ring', count) - count
+    local number = try('INCRBY', prefix .. 'ring', count)
+    -- Without a counter the clock serves: it is far ahead of any count, so behind all that waits.
+    number = (type(number) == 'number' and number or tonumber((clock()))) - count
     local scored = {}
     for i = 1, count do
       scored[2 * i - 1] = string.format('%.0f', number + i)
@@ -83,15 +103,23 @@ local function flush_ready(prefix)
       call('ZADD', prefix .. 'ready:' .. queue, 'NX', unpack(scored, first, math.min(first + 999, #scored)))
     end
     variadic('RPUSH', 'rq:queue:' .. queue, bell.ids)
-    call('SADD', 'rq:queues', 'rq:queue:' .. queue)
+    try('SADD', 'rq:queues', 'rq:queue:' .. queue)
   end
   rung = {}
 end
 
+-- The id of the oldest mail, urgent mail first; nil where there is none.
+local function head(prefix, name)
+  for _, list in ipairs({ 'urgent:', 'mailbox:' }) do
+    local id = try('LINDEX', prefix .. list .. name, 0)
+    if type(id) == 'string' then return id end
+  end
+end
+
 -- Makes an FSM that was freed ready again if it has mail.
 local function ring_if_mail(prefix, queue, name)
-  local id = try('LINDEX', prefix .. 'urgent:' .. name, 0) or try('LINDEX', prefix .. 'mailbox:' .. name, 0)
-  if type(id) == 'string' then ring(queue, name, id) end
+  local id = head(prefix, name)
+  if id then ring(queue, name, id) end
 end
 
 -- A result in RQ's own form, where a waiter sleeps on it.
@@ -105,45 +133,46 @@ end
 local function deliver(prefix, ns, default_queue, now, id, name, event, data, timeout, ttl)
   local fsm, why = addressee(prefix, name, '', default_queue)
   if not fsm then return why end
-  if call('EXISTS', 'rq:job:' .. id) == 1 then return 'SENT' end
+  record(id, now, ns, fsm, event, data, timeout, ttl)
   local length = try('RPUSH', prefix .. 'mailbox:' .. name, id)
   if type(length) == 'table' then return 'BROKEN' end
   if length > 2 * fsm.limit then
     call('RPOP', prefix .. 'mailbox:' .. name)
     return 'FULL'
   end
-  record(id, now, ns, fsm, event, data, timeout, ttl)
   if length == 1 and fsm.moves then ring(fsm.queue, name, id) end
   return 'SENT'
 end
 
--- One new FSM with its entry event: index and `alive` are gathered in `begun`, and written by `flush_begun`.
-local begun = { alive = {}, states = {} }
+-- One new FSM with its entry event: what goes to the index is gathered in `begun`, and written by `flush_begun`.
+local begun = {}
 local function create(prefix, ns, default_queue, ms, now, m, name, born, id, payload, data)
   local key = prefix .. 'snapshot:' .. name
   local known = try('HGET', key, 'born')
-  if type(known) == 'table' then return 'BROKEN' end
+  if type(known) == 'table' or not sound(prefix, m.queue) then return 'BROKEN' end
   if known then return known == born and 'CREATED' or 'EXISTS' end
+  record(id, now, ns, { name = name, born = born, queue = m.queue }, m.event, data, m.timeout, m.ttl)
+  if type(try('RPUSH', prefix .. 'mailbox:' .. name, id)) == 'table' then
+    call('UNLINK', 'rq:job:' .. id)
+    return 'BROKEN'
+  end
   call('HSET', key, 'machine', m.machine, 'state', m.state, 'payload', payload, 'version', 0, 'status', 'starting',
-    'born', born, 'updated_at', ms, 'definition', m.definition)
+    'born', born, 'started_at', ms, 'updated_at', ms, 'definition', m.definition)
   if m.definition_version ~= '1' then call('HSET', key, 'definition_version', m.definition_version) end
   if m.queue ~= default_queue then call('HSET', key, 'queue', m.queue) end
   if m.limit ~= '10000' then call('HSET', key, 'max_mailbox', m.limit) end
-  record(id, now, ns, { name = name, born = born, queue = m.queue }, m.event, data, m.timeout, m.ttl)
-  if call('RPUSH', prefix .. 'mailbox:' .. name, id) == 1 then ring(m.queue, name, id) end
-  begun.alive[#begun.alive + 1] = ms
-  begun.alive[#begun.alive + 1] = name
+  -- Whatever lay in the mailbox: mail of an earlier life, whose snapshot was deleted by hand, rings nobody.
+  ring(m.queue, name, id)
   local index = prefix .. 'state:' .. m.machine .. ':' .. m.state
-  local members = begun.states[index] or {}
-  begun.states[index] = members
+  local members = begun[index] or {}
+  begun[index] = members
   members[#members + 1] = ms
   members[#members + 1] = name
   return 'CREATED'
 end
 
 local function flush_begun(prefix)
-  if #begun.alive > 0 then variadic('ZADD', prefix .. 'alive', begun.alive) end
-  for index, members in pairs(begun.states) do variadic('ZADD', index, members) end
+  for index, members in pairs(begun) do variadic('ZADD', index, members) end
 end
 
 -- Removes records whose time is over: `ended` holds batches "queue id id …" by the second in which they end.

@@ -1,13 +1,13 @@
 --[[
 purge: take one FSM away with its mail, in portions; the name is free afterwards.
 
-KEYS      1 alive   2 held
+KEYS      1 finished   2 held
 ARGV      1 prefix   2 name   3 born or ""   4 most jobs in this call   5 default queue   6 failure_ttl, s
 RETURNS   PURGED it is gone; AGAIN more mail is left, call again; HELD a worker is at it, call again later;
           UNKNOWN no such FSM, or another life of its name; BROKEN a key of it is of another type
 REPEATED  by state: what is gone is UNKNOWN
 ]]
-local alive, held = KEYS[1], KEYS[2]
+local finished, held = KEYS[1], KEYS[2]
 local prefix, name, born, most, default_queue, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local snapshot = prefix .. 'snapshot:' .. name
 local f = try('HMGET', snapshot, 'born', 'machine', 'state', 'queue')
@@ -16,8 +16,9 @@ if not f[1] or (born ~= '' and born ~= f[1]) then return { 'UNKNOWN' } end
 local _, s, us = clock()
 local now = rq_time(s, us)
 local queue = f[4] or default_queue
+-- First a command that a full Redis does not refuse: purging makes room.
+try('ZREM', prefix .. 'ready:' .. queue, name)
 call('HSET', snapshot, 'status', 'purging')
-call('ZREM', prefix .. 'ready:' .. queue, name)
 if call('EXISTS', prefix .. 'lock:' .. name) == 1 then return { 'HELD' } end
 for _, list in ipairs({ 'urgent:', 'mailbox:' }) do
   local ids = try('LPOP', prefix .. list .. name, most)
@@ -25,17 +26,17 @@ for _, list in ipairs({ 'urgent:', 'mailbox:' }) do
   for _, id in ipairs(ids or {}) do
     local key = 'rq:job:' .. id
     if call('EXISTS', key) == 1 then
-      call('HSET', key, 'place', 'gone', 'status', 'failed', 'ended_at', now, 'exc_info', 'purged with its FSM',
+      try('HSET', key, 'place', 'gone', 'status', 'failed', 'ended_at', now, 'exc_info', 'purged with its FSM',
         'result', '{"failed":"gone","reason":"purged with its FSM"}')
       call('EXPIRE', key, ttl)
-      call('ZADD', 'rq:failed:' .. queue, s + ttl, id)
+      try('ZADD', 'rq:failed:' .. queue, s + ttl, id)
       result_stream(id, 2, '', 'exc_string', '', ttl)
     end
   end
 end
 if call('EXISTS', prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name) > 0 then return { 'AGAIN' } end
-call('ZREM', alive, name)
-call('ZREM', held, name)
-call('ZREM', prefix .. 'state:' .. (f[2] or '') .. ':' .. (f[3] or ''), name)
+try('ZREM', finished, name)
+try('ZREM', held, name)
+try('ZREM', prefix .. 'state:' .. (f[2] or '') .. ':' .. (f[3] or ''), name)
 call('UNLINK', snapshot)
 return { 'PURGED' }

@@ -12,37 +12,45 @@ local held, ended = KEYS[1], KEYS[2]
 local prefix, default_queue, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local ms, s = clock()
 local freed, rehung = 0, 0
+-- Not refused by a full Redis, and after it nothing in this script is.
+call('PERSIST', held)
 
 local function free(name)
   local snapshot = prefix .. 'snapshot:' .. name
+  local f = try('HMGET', snapshot, 'born', 'queue')
+  local queue = f[2] or default_queue
+  if not sound(prefix, queue) then
+    -- It cannot be made ready before somebody has repaired that key: it stays noted for another minute.
+    call('ZADD', held, string.format('%.0f', tonumber(ms) + 60000), name)
+    return
+  end
   call('ZREM', held, name)
   call('UNLINK', prefix .. 'lock:' .. name)
-  local queue = try('HMGET', snapshot, 'born', 'queue')
-  if not queue.err and queue[1] then
-    call('HINCRBY', snapshot, 'tries', 1)
-    ring_if_mail(prefix, queue[2] or default_queue, name)
+  if not f.err and f[1] then
+    try('HINCRBY', snapshot, 'tries', 1)
+    ring_if_mail(prefix, queue, name)
   end
   freed = freed + 1
 end
 
 for i = 4, #ARGV do
   local worker = ARGV[i]
-  local claims = call('HGETALL', prefix .. 'claims:' .. worker)
+  local claims = try('HGETALL', prefix .. 'claims:' .. worker)
   for k = 1, math.min(#claims, 2 * most), 2 do
     if try('GET', prefix .. 'lock:' .. claims[k]) == worker .. '/' .. claims[k + 1] then free(claims[k]) end
     call('HDEL', prefix .. 'claims:' .. worker, claims[k])
   end
   local hand = prefix .. 'hand:' .. worker
-  for _, id in ipairs(call('LRANGE', hand, 0, most)) do
+  for _, id in ipairs(try('LRANGE', hand, 0, most)) do
     local queue = try('HGET', 'rq:job:' .. id, 'origin')
     if type(queue) == 'string' then
-      call('LPUSH', 'rq:queue:' .. queue, id)
+      try('LPUSH', 'rq:queue:' .. queue, id)
       rehung = rehung + 1
     end
   end
   call('UNLINK', hand)
 end
-for _, name in ipairs(call('ZRANGEBYSCORE', held, '-inf', ms, 'LIMIT', 0, most)) do
+for _, name in ipairs(try('ZRANGEBYSCORE', held, '-inf', ms, 'LIMIT', 0, most)) do
   -- A lock that still stands was renewed or is another's: its end is the truth, `held` only a note of it.
   local left = call('PTTL', prefix .. 'lock:' .. name)
   if left > 0 then

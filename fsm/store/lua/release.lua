@@ -1,5 +1,5 @@
 --[[
-release: give FSMs back unworked: to the front, as when a worker is asked to stop, or to the tail.
+release: give FSMs back unworked: to the front, in the order given, as when a worker is asked to stop; or to the tail.
 
 KEYS      1 held   2 claims:<worker>
 ARGV      1 prefix   2 worker   3 default queue   4 "front" or "tail"   5.. per FSM: name, token
@@ -8,7 +8,7 @@ REPEATED  known by the token: the lock is gone, so STALE, and nothing is written
 ]]
 local held, claims = KEYS[1], KEYS[2]
 local prefix, worker, default_queue, place = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local answer = {}
+local answer, front = {}, {}
 for i = 5, #ARGV, 2 do
   local name, token = ARGV[i], ARGV[i + 1]
   local lock = prefix .. 'lock:' .. name
@@ -18,20 +18,30 @@ for i = 5, #ARGV, 2 do
     call('ZREM', held, name)
     local queue = try('HGET', prefix .. 'snapshot:' .. name, 'queue')
     if type(queue) ~= 'string' then queue = default_queue end
-    local id = try('LINDEX', prefix .. 'urgent:' .. name, 0) or try('LINDEX', prefix .. 'mailbox:' .. name, 0)
-    if type(id) == 'string' then
-      if place == 'front' then
-        local first = call('ZRANGE', prefix .. 'ready:' .. queue, 0, 0, 'WITHSCORES')
-        call('ZADD', prefix .. 'ready:' .. queue, string.format('%.0f', tonumber(first[2] or 0) - 1), name)
-        call('LPUSH', 'rq:queue:' .. queue, id)
-      else
-        ring(queue, name, id)
-      end
+    local id = head(prefix, name)
+    if id and place == 'front' then
+      local row = front[queue] or {}
+      front[queue] = row
+      row[#row + 1] = { name, id }
+    elseif id then
+      ring(queue, name, id)
     end
     answer[#answer + 1] = 'RELEASED'
   else
     answer[#answer + 1] = 'STALE'
   end
+end
+for queue, row in pairs(front) do
+  local first = call('ZRANGE', prefix .. 'ready:' .. queue, 0, 0, 'WITHSCORES')
+  local number = tonumber(first[2] or 0) - #row - 1
+  local scored, ids = {}, {}
+  for i, one in ipairs(row) do
+    scored[2 * i - 1] = string.format('%.0f', number + i)
+    scored[2 * i] = one[1]
+    ids[#row - i + 1] = one[2]
+  end
+  variadic('ZADD', prefix .. 'ready:' .. queue, scored)
+  variadic('LPUSH', 'rq:queue:' .. queue, ids)
 end
 flush_ready(prefix)
 return answer

@@ -13,6 +13,7 @@ local prefix, ns, default_queue, timeout, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[
 local _, s, us = clock()
 local now = rq_time(s, us)
 local fsms, order, answer = {}, {}, {}
+local dropped, again = {}, {}
 for i = 6, #ARGV, 7 do
   local n = (i + 1) / 7
   local name, id, event = ARGV[i], ARGV[i + 1], ARGV[i + 3]
@@ -26,12 +27,14 @@ for i = 6, #ARGV, 7 do
     fsms[name] = fsm or false
   elseif not fsm or fsm.refused then
     why = 'SKIPPED'
+  elseif ARGV[i + 2] ~= '' and ARGV[i + 2] ~= fsm.born then
+    why, fsm.refused = 'UNKNOWN', true
   end
   if fsm and not why then
-    local known = try('HMGET', 'rq:job:' .. id, 'fsm', 'event', 'place', 'ns')
+    local known = try('HMGET', 'rq:job:' .. id, 'fsm', 'event', 'place', 'ns', 'created_at')
     if known.err then
       why = 'BROKEN'
-    elseif not known[1] then
+    elseif not known[1] and not known[5] then
       record(id, now, ns, fsm, event, ARGV[i + 4], timeout, ttl)
       if ARGV[i + 5] ~= '' then call('HSET', 'rq:job:' .. id, 'asked', 1) end
       if ARGV[i + 6] ~= '' then call('HSET', 'rq:job:' .. id, 'meta', ARGV[i + 6]) end
@@ -40,6 +43,7 @@ for i = 6, #ARGV, 7 do
       why = 'SENT'
     elseif known[1] == name and known[2] == event and known[4] == ns then
       why = 'DUPLICATE ' .. (known[3] or '')
+      again[n] = id
     else
       why = 'CONFLICT'
     end
@@ -51,19 +55,24 @@ for _, fsm in ipairs(order) do
   local count = #fsm.ids
   if count > 0 then
     local mailbox = prefix .. 'mailbox:' .. fsm.name
-    local length = try('RPUSH', mailbox, unpack(fsm.ids))
+    local length = variadic('RPUSH', mailbox, fsm.ids)
     local over = type(length) == 'table' and count or length - fsm.limit
     if over > 0 then
       over = math.min(over, count)
       if type(length) ~= 'table' then call('RPOP', mailbox, over) end
       for k = count, count - over + 1, -1 do
         call('UNLINK', 'rq:job:' .. fsm.ids[k])
+        dropped[fsm.ids[k]] = true
         answer[fsm.items[k]] = 'SKIPPED'
       end
       answer[fsm.items[count - over + 1]] = type(length) == 'table' and 'BROKEN' or 'FULL ' .. fsm.limit
     end
     if length == count and over < count and fsm.moves then ring(fsm.queue, fsm.name, fsm.ids[1]) end
   end
+end
+-- Sent twice in this call, and the first was refused after all.
+for n, id in pairs(again) do
+  if dropped[id] then answer[n] = 'SKIPPED' end
 end
 flush_ready(prefix)
 return answer

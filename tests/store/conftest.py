@@ -1,0 +1,224 @@
+"""Builders for the tests of the scripts: a tiny machine, and a store that sends, claims and commits in a line."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsm.engine import Decision, Event
+from fsm.machine import Machine
+from fsm.store import calls, codec, commits
+from fsm.store.keys import Keys
+from fsm.store.requests import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import redis
+
+    from fsm.machine import Definition, Settings
+    from fsm.store.calls import Claimed, Claims
+
+LEASE_MS = 60_000
+_DONE = {"state": "open", "version": 1}
+
+
+class Ticket(Machine):
+    """A ticket that is noted on until it is shut."""
+
+    diagram = """
+    stateDiagram-v2
+        [*] --> open
+        open --> open : note
+        open --> shut : shut
+        shut --> [*]
+    """
+
+
+class Work:
+    """What a worker does with one claimed FSM, made into the block of its commit."""
+
+    def __init__(self, keys: Keys, fsm: Claimed, settings: Settings) -> None:
+        self.fsm = fsm
+        self.block = commits.Block(keys, fsm, settings)
+        self.state = fsm.state
+
+    def apply(self, count: int | None = None) -> Work:
+        """Apply the oldest events (all of them, unless told), as a handler does that changes nothing."""
+        mail = self.fsm.mail if count is None else self.fsm.mail[:count]
+        for item in mail:
+            self.block.take(item.job_id)
+            self.block.applied(item.job_id, _DONE, asked=item.asked)
+        self.block.set("version", self.fsm.version + len(mail))
+        self.block.drop("status")
+        return self
+
+    def fail(self, text: str = "Traceback: it broke") -> Work:
+        """Fail the oldest event."""
+        job_id = self.fsm.mail[0].job_id
+        self.block.take(job_id)
+        self.block.failed(job_id, {"failed": "handler", "message": "it broke"}, text)
+        return self
+
+    def out(self, *outbox: Any) -> Work:
+        """Send mail, FSMs and effects with the commit."""
+        event = Event("cause", "note")
+        self.block.send_out(Decision("done", event, self.state, self.state, 1, {}, list(outbox)))
+        return self
+
+    def move(self, state: str, ending: str = "") -> Work:
+        """Move to another state, and end there if told."""
+        self.state = state
+        self.block.set("state", state)
+        if ending:
+            self.block.end(ending)
+            self.block.set("status", ending)
+        return self
+
+    def arguments(self) -> list[Any]:
+        """Lay it out for the script."""
+        return self.block.arguments(self.state)
+
+
+class Store:
+    """One namespace in one Redis, seen by clients and by any number of workers."""
+
+    def __init__(self, client: redis.Redis, namespace: str = "default") -> None:
+        self.redis: Any = client  # redis-py types each reply as all that it could ever be
+        self.keys = Keys(namespace)
+        self.queue = self.keys.default_queue
+        self.machine: Definition = Ticket.definition
+        self.tokens: dict[str, list[str]] = {}
+        self.number = 1_790_000_000_000_000  # as a worker's: µs since 1970
+
+    def next_number(self) -> int:
+        self.number += 1
+        return self.number
+
+    def births(self, names: Iterable[str]) -> list[calls.Birth]:
+        names = list(names)
+        return [calls.Birth(name, job_id, b"{}") for name, job_id in zip(names, codec.new_ids(len(names)), strict=True)]
+
+    def start(self, *names: str, machine: Definition | None = None) -> list[str]:
+        """Start FSMs: their words."""
+        return run(self.redis, calls.start(self.keys, machine or self.machine, self.births(names)))
+
+    def idle(self, *names: str, machine: Definition | None = None) -> None:
+        """Start FSMs and apply their entry events: they are at rest, in state open."""
+        assert self.start(*names, machine=machine) == ["CREATED"] * len(names)
+        queue = (machine or self.machine).settings.queue or self.queue
+        claims = self.claim(queue=queue, fsms=len(names))
+        assert [fsm.name for fsm in claims.held] == list(names)
+        assert self.commit(*claims.held) == ["REST"] * len(names)
+
+    def letter(self, name: str, event: str = "note", job_id: str = "", **more: Any) -> calls.Letter:
+        return calls.Letter(name, job_id or codec.new_ids(1)[0], event, **more)
+
+    def send_all(self, letters: Sequence[calls.Letter]) -> list[str]:
+        """Send in one call: their words."""
+        return run(self.redis, calls.send(self.keys, letters))
+
+    def send(self, name: str, event: str = "note", job_id: str = "", **more: Any) -> str:
+        """Send one event: its word."""
+        return self.send_all([self.letter(name, event, job_id, **more)])[0]
+
+    def sent(self, name: str, *ids: str) -> None:
+        """Send events with these ids, one call each."""
+        for job_id in ids:
+            assert self.send(name, "note", job_id) == "SENT"
+
+    def claim(self, worker: str = "w1", number: int = 0, token: str = "", **more: Any) -> Claims:
+        """Claim as this worker, which names what it claimed before as still held."""
+        queue = more.pop("queue", self.queue)
+        tokens = self.tokens.setdefault(worker, [])
+        more.setdefault("kept", tuple(tokens))
+        token = token or secrets.token_hex(16)
+        tokens.append(token)
+        more.setdefault("fsms", 100)
+        more.setdefault("lease_ms", LEASE_MS)
+        number = number or self.next_number()
+        return run(self.redis, calls.claim(self.keys, worker, queue, token, number, **more))
+
+    def one(self, worker: str = "w1", **more: Any) -> Claimed:
+        """Claim exactly one FSM."""
+        claims = self.claim(worker, **more)
+        assert len(claims.held) == 1, claims
+        return claims.held[0]
+
+    def work(self, fsm: Claimed) -> Work:
+        return Work(self.keys, fsm, self.machine.settings)
+
+    def commit(self, *work: Work | Claimed, worker: str = "w1", nonce: int = 0) -> list[str]:
+        """Commit what was done; a claim alone means that all its events are applied. Their verdicts."""
+        blocks = [(item if isinstance(item, Work) else self.work(item).apply()).arguments() for item in work]
+        nonce = nonce or self.next_number()
+        request = commits.commit(self.keys, worker, nonce, LEASE_MS, "2026-01-02T03:04:05.000006Z", blocks)
+        return run(self.redis, request)
+
+    def release(self, *fsms: Claimed, worker: str = "w1", tail: bool = False) -> list[str]:
+        pairs = [(fsm.name, fsm.token) for fsm in fsms]
+        return run(self.redis, calls.release(self.keys, worker, pairs, tail=tail))
+
+    def extend(self, *fsms: Claimed, worker: str = "w1", lease_ms: int = LEASE_MS) -> list[str]:
+        pairs = [(fsm.name, fsm.token) for fsm in fsms]
+        return run(self.redis, calls.extend(self.keys, worker, pairs, lease_ms))
+
+    def recover(self, *dead: str, most: int = 200) -> tuple[int, int]:
+        return run(self.redis, calls.recover(self.keys, dead, most))
+
+    def purge(self, name: str, born: str = "", most: int = 500) -> str:
+        return run(self.redis, calls.purge(self.keys, name, born, most))
+
+    def cancel(self, job_id: str) -> str:
+        return run(self.redis, calls.cancel(self.keys, job_id))
+
+    def lapse(self, *names: str) -> None:
+        """Make the leases of FSMs end now."""
+        for name in names:
+            self.redis.delete(self.keys.lock(name))
+            self.redis.zadd(self.keys.held, {name: 1})
+
+    def mailbox(self, name: str) -> list[str]:
+        return [item.decode() for item in self.redis.lrange(self.keys.mailbox(name), 0, -1)]
+
+    def ready(self, queue: str = "") -> list[str]:
+        return [name.decode() for name in self.redis.zrange(self.keys.ready(queue or self.queue), 0, -1)]
+
+    def listed(self, queue: str = "") -> list[str]:
+        return [item.decode() for item in self.redis.lrange(self.keys.rq_list(queue or self.queue), 0, -1)]
+
+    def job(self, job_id: str) -> dict[str, str]:
+        return {
+            field.decode(): value.decode("utf-8", "replace")
+            for field, value in self.redis.hgetall(self.keys.job(job_id)).items()
+        }
+
+    def snapshot(self, name: str) -> dict[str, str]:
+        return {field.decode(): value.decode() for field, value in self.redis.hgetall(self.keys.snapshot(name)).items()}
+
+    def dump(self) -> dict[bytes, Any]:
+        """All that is in Redis, to see that nothing was written."""
+        return {key: self.redis.dump(key) for key in self.redis.scan_iter(count=10_000)}
+
+    def log_lines(self) -> list[bytes]:
+        return [fields[b"transitions"] for _, fields in self.redis.xrange(self.keys.log)]
+
+
+@pytest.fixture
+def store(any_redis: redis.Redis) -> Store:
+    """A store over fakeredis, then over a real server."""
+    return Store(any_redis)
+
+
+@pytest.fixture
+def real_store(raw_redis: redis.Redis) -> Store:
+    """A store over a real server, for what fakeredis does not do."""
+    return Store(raw_redis)
+
+
+@pytest.fixture
+def another(any_redis: redis.Redis) -> Callable[[str], Store]:
+    """A store of another namespace in the same Redis."""
+    return lambda namespace: Store(any_redis, namespace)

@@ -1,0 +1,85 @@
+"""A Redis that is full takes no new events, loses none, and lets the backlog drain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsm.errors import StoreError
+from fsm.store.requests import Request, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.store.conftest import Store
+
+
+@pytest.fixture
+def full(real_store: Store) -> Iterator[Store]:
+    """A store with events for two FSMs, one claimed, one whose worker died, and one to be purged; then full."""
+    store = real_store
+    store.idle("a", "b", "dead", "old", "renewed")
+    store.sent("a", "a-1", "a-2")
+    store.sent("dead", "dead-1")
+    store.sent("renewed", "renewed-1")
+    store.sent("old", "old-1")
+    store.claim("w9", name="dead")
+    store.claim("w9", name="renewed")
+    store.lapse("dead")
+    store.redis.zadd(store.keys.held, {"renewed": 1})
+    store.redis.config_set("maxmemory-policy", "noeviction")
+    store.redis.config_set("maxmemory", 1)
+    yield store
+    store.redis.config_set("maxmemory", 0)
+
+
+def test_send_raises_and_writes_nothing(full: Store) -> None:
+    before = full.dump()
+
+    with pytest.raises(StoreError, match="is full"):
+        full.send("b", "note", "b-1")
+    with pytest.raises(StoreError, match="is full"):
+        full.send("a", "note", "a-3")
+    assert full.dump() == before
+
+
+def test_start_raises_and_writes_nothing(full: Store) -> None:
+    before = full.dump()
+
+    with pytest.raises(StoreError, match="is full"):
+        full.start("new")
+    assert full.dump() == before
+
+
+def test_the_backlog_drains(full: Store) -> None:
+    fsms = {fsm.name: fsm for fsm in full.claim().held}
+    assert fsms.keys() == {"a", "old"}
+    assert full.extend(*fsms.values()) == ["EXTENDED", "EXTENDED"]
+    assert full.release(fsms["old"]) == ["RELEASED"]
+    assert full.commit(fsms["a"]) == ["REST"]
+    assert full.job("a-1")["place"] == "done"
+    assert full.one().name == "old"
+
+
+def test_dead_workers_are_recovered(full: Store) -> None:
+    assert full.recover() == (1, 0)
+    assert "dead" in full.ready()
+
+
+def test_notes_of_locks_that_were_renewed_are_corrected(full: Store) -> None:
+    full.redis.zrem(full.keys.held, "dead")
+
+    assert full.recover() == (0, 0)
+    assert full.redis.zscore(full.keys.held, "renewed") > 1
+
+
+def test_purge_makes_room(full: Store) -> None:
+    assert full.purge("old") == "PURGED"
+    assert full.job("old-1")["place"] == "gone"
+
+
+def test_a_waiter_can_look(full: Store) -> None:
+    reply = run(full.redis, Request(list, "ask", (full.keys.job("a-1"), full.keys.result("a-1"))))
+
+    assert reply[0] == b"WAITING"

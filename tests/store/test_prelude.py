@@ -1,0 +1,57 @@
+"""What the scripts share, where no script shows it: time as RQ writes it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from rq.utils import str_to_date
+
+from fsm.store import requests
+
+if TYPE_CHECKING:
+    import redis
+
+
+def rq_time(client: redis.Redis, seconds: int, micros: int) -> str:
+    text, _ = requests.script("ask")
+    prelude = text[: text.rindex("--[[")]
+    reply = client.eval(prelude + "return rq_time(tonumber(ARGV[1]), tonumber(ARGV[2]))", 0, seconds, micros)
+    assert isinstance(reply, bytes)
+    return reply.decode()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1970, 1, 1, tzinfo=UTC),
+        datetime(2000, 2, 29, 23, 59, 59, 999_999, UTC),
+        datetime(2024, 2, 28, 23, 59, 59, 1, UTC),
+        datetime(2024, 2, 29, 0, 0, 0, 0, UTC),
+        datetime(2024, 3, 1, 0, 0, 0, 10, UTC),
+        datetime(2025, 12, 31, 23, 59, 59, 100_000, UTC),
+        datetime(2026, 1, 1, tzinfo=UTC),
+        datetime(2038, 1, 19, 3, 14, 8, tzinfo=UTC),
+        datetime(2100, 2, 28, tzinfo=UTC),
+        datetime(2100, 3, 1, tzinfo=UTC),
+        datetime(2400, 2, 29, tzinfo=UTC),
+    ],
+)
+def test_a_time_is_written_as_rq_reads_it(any_redis: redis.Redis, moment: datetime) -> None:
+    written = rq_time(any_redis, int(moment.replace(microsecond=0).timestamp()), moment.microsecond)
+
+    assert written == moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    assert str_to_date(written.encode()) == moment
+
+
+def test_every_day_of_a_century_has_its_date(fake_redis: redis.Redis) -> None:
+    text, _ = requests.script("ask")
+    prelude = text[: text.rindex("--[[")]
+    loop = "local t = {} for d = 0, 36524 do t[d + 1] = string.sub(rq_time(d * 86400, 0), 1, 10) end return t"
+    days = fake_redis.eval(prelude + loop, 0)
+    assert isinstance(days, list)
+
+    assert [day.decode() for day in days] == [
+        datetime.fromtimestamp(day * 86400, UTC).strftime("%Y-%m-%d") for day in range(36525)
+    ]

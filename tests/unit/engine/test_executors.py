@@ -1,0 +1,121 @@
+"""Who runs user code, and keeps its time."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from fsm.engine import HandlerTimeout
+from workers.executors import InlineExecutor
+
+
+async def seven() -> int:
+    return 7
+
+
+def test_plain_work_needs_no_loop() -> None:
+    executor = InlineExecutor()
+
+    assert executor.run(seven(), is_async=False) == 7
+    executor.close()
+
+
+def test_plain_work_that_suspends_is_an_error_and_is_closed() -> None:
+    closed = []
+
+    async def suspends() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            closed.append(True)
+
+    executor = InlineExecutor(timed=False)
+
+    with pytest.raises(RuntimeError, match="declare it with `async def`"):
+        executor.run(suspends(), is_async=False)
+    assert closed == [True]
+    executor.close()
+
+
+def test_async_work_shares_one_loop_whose_leftovers_end_with_it() -> None:
+    loops, ended = [], []
+
+    async def leaves_something() -> None:
+        loops.append(asyncio.get_running_loop())
+
+        async def left() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append(True)
+
+        loops.append(asyncio.create_task(left()))  # type: ignore[arg-type]  # kept from being collected
+        await asyncio.sleep(0)
+
+    executor = InlineExecutor(timed=False)
+    executor.run(leaves_something(), is_async=True)
+    executor.run(leaves_something(), is_async=True)
+    executor.close()
+
+    assert loops[0] is loops[2]
+    assert ended == [True, True]
+    executor.close()
+
+
+def test_the_timer_is_given_back_to_whoever_had_it() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+
+    executor = InlineExecutor()
+    assert signal.getsignal(signal.SIGALRM) is not before
+    executor.close()
+
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_time_is_kept_only_inside() -> None:
+    executor = InlineExecutor()
+    with executor.timed(60, is_async=False):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 50
+
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    executor.close()
+
+
+def test_outside_of_the_main_thread_nothing_is_timed() -> None:
+    values: list[Any] = []
+
+    def work() -> None:
+        executor = InlineExecutor()
+        with executor.timed(0.001, is_async=False):
+            values.append(executor.run(seven(), is_async=False))
+        executor.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+    assert values == [7]
+
+
+def test_an_alarm_reaches_code_that_blocks_the_loop_and_passes_by_a_loop_at_rest() -> None:
+    executor = InlineExecutor()
+    rung: list[float] = []
+
+    async def rests_then_blocks() -> None:
+        begin = time.monotonic()
+        with executor.timed(0.05, is_async=True):  # rings after 1.055 s, and again
+            await asyncio.sleep(1.2)
+            rung.append(time.monotonic() - begin)
+            time.sleep(60)  # noqa: ASYNC251 - what is tried
+
+    with pytest.raises(HandlerTimeout):
+        executor.run(rests_then_blocks(), is_async=True)
+    assert rung
+    assert executor.run(seven(), is_async=True) == 7
+    executor.close()

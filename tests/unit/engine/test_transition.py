@@ -1,0 +1,205 @@
+"""What a handler sees of a transition, and what it may put into it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import pytest
+
+from fsm import Goto, HandlerError, Machine, PayloadError, Retry, Settings, Transition
+from fsm.engine import Effect, Event, HandlerTimeout, Mail, NewFSM, checked_event, checked_name, derived_id
+from fsm.errors import ConfigError
+from tests.unit.engine.probe import Probe, life_of
+
+
+def transition(event: Event | None = None) -> Transition[dict[str, Any]]:
+    return Transition(life_of(Probe()), event or Event("job", "go", b'{"a":[1]}', {"actor": "ada"}, 2), "a")
+
+
+def effect(path: str) -> None:
+    """Stand for an effect of an application."""
+
+
+@dataclass
+class Cart:
+    owner: str
+    items: list[str] = field(default_factory=list)
+
+
+class Shop(Machine[Cart]):
+    settings = Settings(payload_limit=60)
+    diagram = """
+    stateDiagram-v2
+        [*] --> open : begin
+        open --> [*] : close
+    """
+
+
+def test_a_transition_says_what_is_being_done() -> None:
+    t = transition()
+
+    assert (t.name, t.event, t.job_id, t.source, t.target) == ("fsm-1", "go", "job", "a", "a")
+    assert (t.version, t.attempt, t.data, t.payload, t.meta) == (7, 2, {"a": [1]}, {"n": 7}, {"actor": "ada"})
+    assert t.now == datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC)
+
+
+def test_meta_is_a_private_copy() -> None:
+    event = Event("job", "go", meta={"actor": {"name": "ada"}})
+    t = transition(event)
+
+    t.meta["actor"]["name"] = object()
+
+    assert t.meta["actor"]["name"] != "ada"
+    assert event.meta == {"actor": {"name": "ada"}}
+
+
+def test_the_log_knows_where_it_comes_from(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "fsm.transition"):
+        transition().log.info("paid")
+
+    record = caplog.records[0]
+    assert {name: vars(record)[name] for name in ("fsm", "event", "job_id", "attempt", "version")} == {
+        "fsm": "fsm-1",
+        "event": "go",
+        "job_id": "job",
+        "attempt": 2,
+        "version": 7,
+    }
+
+
+def test_what_leaves_is_gathered_in_order_with_ids_that_a_crash_does_not_change() -> None:
+    def make() -> Transition[dict[str, Any]]:
+        t = transition()
+        data = {"n": 1}
+        t.send("other", "go", data)
+        data["n"] = 2
+        t.start_fsm(Shop, "shop", Cart("ada"))
+        t.enqueue(effect, "path", retry=3)
+        t.enqueue("shop.bank.charge", 12, queue="slow")
+        return t
+
+    first, second = make().outbox, make().outbox
+
+    assert first == second
+    assert first == [
+        Mail("job--s1", "other", "go", b'{"n":1}'),
+        NewFSM("job--f2", "shop", Shop.definition, b'{"owner":"ada","items":[]}'),
+        Effect("job--e3", "fsm-effects", f"{__name__}.effect", first[2].call),
+        Effect("job--e4", "slow", "shop.bank.charge", b'["shop.bank.charge",null,[12],{}]'),
+    ]
+    assert first[2].call == b'["%s.effect",null,["path"],{"retry":3}]' % __name__.encode()
+
+
+def test_ids_that_would_grow_too_long_are_folded_to_something_as_unique() -> None:
+    ids, job_id = set(), "a" * 24
+    for _ in range(100):
+        job_id = derived_id(job_id, "s1")
+        ids.add(job_id)
+
+    assert len(ids) == 100
+    assert max(map(len, ids)) <= 64
+    assert derived_id("x" * 128, "h1") != derived_id("y" * 128, "h1")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("", "must not be empty"),
+        ("x" * 513, "at most 512 bytes, and 'xxxx"),
+        ("é" * 257, "has 514"),
+        ("\ud800", "holds a lone surrogate"),
+        (None, "is text, not NoneType None"),
+        (b"x", "is text, not bytes"),
+        (7, "is text, not int 7"),
+    ],
+)
+def test_names_that_cannot_be_are_refused_wherever_they_are_given(name: Any, problem: str) -> None:
+    t = transition()
+
+    for give in (checked_name, lambda name: t.send(name, "go"), lambda name: t.start_fsm(Shop, name, Cart("ada"))):
+        with pytest.raises(PayloadError, match=problem):
+            give(name)
+    assert t.outbox == []
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 512, "é" * 256, "a b:c\n{d}\t🐙", " ", "\x00"])
+def test_any_other_text_is_a_name(name: str) -> None:
+    assert checked_name(name) == name
+
+
+@pytest.mark.parametrize("event", ["", "x" * 513, "\ud800", None, 7, b"go"])
+def test_events_that_cannot_be_are_refused(event: Any) -> None:
+    with pytest.raises(PayloadError, match="the name of an event"):
+        checked_event(event)
+    with pytest.raises(PayloadError, match="the name of an event"):
+        transition().send("other", event)
+
+
+@pytest.mark.parametrize(
+    ("payload", "problem"),
+    [
+        (None, r"\$: "),
+        (Cart("ada", ["tea"] * 20), r"\$: the payload has \d+ bytes, and Settings\(payload_limit=…\) allows 60"),
+        ({"owner": 7}, r"\$\.owner: "),
+        (Cart("ada", [7]), r"\$\.items\[0\]: "),  # type: ignore[list-item]  # that is what is tried
+    ],
+)
+def test_an_fsm_cannot_be_started_with_a_payload_that_it_could_not_carry(payload: Any, problem: str) -> None:
+    t = transition()
+
+    with pytest.raises(PayloadError, match=problem):
+        t.start_fsm(Shop, "shop", payload)
+    assert t.outbox == []
+
+
+@pytest.mark.parametrize(
+    "func",
+    ["print", "a b.c", "", "shop.", lambda: None, partial(effect, "x"), Shop.freeze.__get__(Shop()), 7, None],
+    ids=str,
+)
+def test_an_effect_must_be_importable_by_another_process(func: Any) -> None:
+    with pytest.raises(PayloadError, match="func: an effect"):
+        transition().enqueue(func)
+
+
+@pytest.mark.parametrize("queue", ["", None, 7, b"slow", "a\nb", "\ud800"])
+def test_the_queue_of_an_effect_is_a_name(queue: Any) -> None:
+    t = transition()
+
+    with pytest.raises(PayloadError, match="queue: the queue of an effect is its name"):
+        t.enqueue(effect, "x", queue=queue)
+    assert t.outbox == []
+
+
+def test_arguments_of_an_effect_must_be_json() -> None:
+    with pytest.raises(PayloadError, match=r"\$\[0\]: a bytes is not JSON"):
+        transition().enqueue(effect, b"")
+    with pytest.raises(PayloadError, match=r"\$\.when: a datetime is not JSON"):
+        transition().enqueue(effect, when=datetime.now(UTC))
+
+
+def test_a_reply_is_what_it_was_when_it_was_given() -> None:
+    t, value = transition(), {"n": 1}
+
+    t.reply(value)
+    value["n"] = 2
+
+    assert t.replied == {"n": 1}
+    with pytest.raises(PayloadError):
+        t.reply(object())
+
+
+def test_the_time_out_of_a_handler_is_no_exception_that_it_would_catch() -> None:
+    assert not issubclass(HandlerTimeout, Exception)
+    assert issubclass(HandlerError, Exception)
+
+
+def test_answers_are_values() -> None:
+    assert Goto("a") == Goto("a")
+    assert Retry(after="30s") != Retry()
+    with pytest.raises(ConfigError, match=r"Retry\(after=…\)"):
+        Retry(after="soon")

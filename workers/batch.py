@@ -1,0 +1,160 @@
+"""What a worker has in its hands between a claim and its commits, and who relieves it when a handler is slow.
+
+Handlers run one after the other in the worker's main thread. While they are quick, that thread commits many FSMs at
+once. When one takes longer than some ms, `Relief` commits meanwhile what was done before it, and gives the FSMs behind
+it back, so that another worker gets them: a slow handler delays only its own FSM.
+
+Who calls this: the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from fsm.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fsm.store.calls import Claimed, Claims
+
+__all__ = ["Batch", "Relief"]
+
+_log = logging.getLogger("fsm.worker")
+# What is done is committed so soon, though its neighbours still run; looked at twice in that time.
+_COMMIT_WITHIN_S = 0.010
+_LOOK_S = 0.005
+# FSMs behind a handler that runs for so long are given back.
+_SLOW_S = 0.020
+
+
+class Batch:
+    """The FSMs of one claim: those to come, the one that is run, and those that are done.
+
+    Args:
+        claims: What the claim brought.
+        commit: Commits blocks: time of the claim, blocks, names, and whether the reply may be read later. It is called
+            by one thread at a time.
+        give_back: Releases FSMs unworked.
+        drop_ahead: Releases what was claimed ahead.
+    """
+
+    def __init__(
+        self,
+        claims: Claims,
+        commit: Callable[[str, Sequence[list[Any]], Sequence[str], bool], None],
+        give_back: Callable[[Sequence[Claimed]], None],
+        drop_ahead: Callable[[], None],
+    ) -> None:
+        self._at = claims.at
+        self._rest = deque(claims.held)
+        self._commit = commit
+        self._give_back = give_back
+        self._drop_ahead = drop_ahead
+        self._names: list[str] = []
+        self._blocks: list[list[Any]] = []
+        self._first_done_at = 0.0
+        self._begun_at = 0.0
+        self._guard = threading.Lock()
+
+    def take(self) -> Claimed | None:
+        """Give the next FSM to be run, or `None` when none is left; commits before it what is due."""
+        with self._guard:
+            now = time.monotonic()
+            if self._blocks and now - self._first_done_at > _COMMIT_WITHIN_S:
+                self._flush()
+                now = time.monotonic()
+            if not self._rest:
+                return None
+            self._begun_at = now
+            return self._rest.popleft()
+
+    def add(self, name: str, block: list[Any] | None) -> None:
+        """Note what came of the FSM taken last; `None`: nothing is to be written for it."""
+        with self._guard:
+            self._begun_at = 0.0
+            if block is not None:
+                if not self._blocks:
+                    self._first_done_at = time.monotonic()
+                self._names.append(name)
+                self._blocks.append(block)
+
+    def drop_rest(self) -> None:
+        """Give back what was not begun."""
+        with self._guard:
+            self._drop_rest()
+
+    def close(self) -> None:
+        """Commit what is done, and give back what was not begun."""
+        with self._guard:
+            self._begun_at = 0.0
+            self._flush()
+            self._drop_rest()
+
+    def relieve(self) -> None:
+        """Commit and give back while the main thread is in a slow handler; from the thread of `Relief`."""
+        begun_at = self._begun_at
+        if not begun_at or time.monotonic() - begun_at < _LOOK_S:
+            return
+        with self._guard:
+            if self._begun_at != begun_at:
+                return
+            self._flush(later=False)
+            if time.monotonic() - begun_at > _SLOW_S:
+                self._drop_rest()
+                self._drop_ahead()
+
+    def _flush(self, *, later: bool = True) -> None:
+        if self._blocks:
+            blocks, names = self._blocks, self._names
+            self._blocks, self._names = [], []
+            self._commit(self._at, blocks, names, later)
+
+    def _drop_rest(self) -> None:
+        if self._rest:
+            rest = list(self._rest)
+            self._rest.clear()
+            self._give_back(rest)
+
+
+class Relief:
+    """The thread that looks after the batch in hand, some hundred times a second; it rests while there is none."""
+
+    def __init__(self) -> None:
+        self._batch: Batch | None = None
+        self._is_working = threading.Event()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="fsm-relief", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def watch(self, batch: Batch | None) -> None:
+        """Look after this batch from now on; `None`: after none."""
+        self._batch = batch
+        if batch is None:
+            self._is_working.clear()
+        else:
+            self._is_working.set()
+
+    def stop(self) -> None:
+        """Stop the thread and wait for it."""
+        self._is_over.set()
+        self._is_working.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def _look(self) -> None:
+        while self._is_working.wait() and not self._is_over.is_set():
+            batch = self._batch
+            if batch is not None:
+                try:
+                    batch.relieve()
+                except StoreError as error:
+                    _log.warning("what is done waits for the slow handler beside it: %s", error)
+            self._is_over.wait(_LOOK_S)
