@@ -299,7 +299,10 @@ class Client:
     def snapshots(
         self, machine: str | None = None, state: str | None = None, status: str | None = None
     ) -> Iterator[Snapshot]:
-        """Iterate over FSMs, page by page: by machine, state and status, those longest in their state first."""
+        """Iterate over FSMs, page by page: by machine, state and status, those longest in their state first.
+
+        One whose snapshot was damaged by hand comes with status "damaged", and the reason as its `error`.
+        """
         for known, about in self.machines().items():
             if machine is not None and known != machine:
                 continue
@@ -311,7 +314,7 @@ class Client:
     def _page(self, machine: str, state: str, status: str | None) -> Iterator[Snapshot]:
         first = 0
         while names := self.ask(verbs.list_names(self.keys, machine, state, first)):
-            for snapshot in self.do(verbs.states(self.keys, names)):
+            for snapshot in self.do(verbs.states(self.keys, names, damaged_too=True)):
                 if snapshot is not None and (status is None or snapshot.status == status):
                     yield snapshot
             first += len(names)

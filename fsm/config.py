@@ -19,7 +19,7 @@ __all__ = ["Origin", "check_namespace", "origin", "resolve", "tool_settings"]
 Origin = Literal["argument", "environment", "pyproject.toml", "default"]
 
 _FILE = "pyproject.toml"
-_KEYS = ("app", "namespace", "queue", "url")
+_KEYS = ("app", "namespace", "url")
 _VARIABLES = {"url": "FSM_URL", "namespace": "FSM_NAMESPACE", "app": "FSM_APP"}
 _DEFAULTS = {"url": "redis://localhost:6379/0", "namespace": "default"}
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -34,7 +34,7 @@ def tool_settings(start: Path | None = None) -> dict[str, str]:
         start: Where to begin to look upwards; the current directory when not given.
 
     Returns:
-        Those of `app`, `namespace`, `queue` and `url` that are set; empty when there is no file or no table.
+        Those of `app`, `namespace` and `url` that are set; empty when there is no file or no table.
 
     Raises:
         ConfigError: The file cannot be read, is not TOML, or has an unknown key or a value that is not text.

@@ -46,11 +46,13 @@ class Carrier:
 
     Args:
         client: The worker's connection.
+        url: Where it leads, for messages.
         is_stopping: Whether the worker was asked to stop: then nothing is repeated.
     """
 
-    def __init__(self, client: redis.Redis, is_stopping: Callable[[], bool]) -> None:
+    def __init__(self, client: redis.Redis, url: str, is_stopping: Callable[[], bool]) -> None:
         self._client = client
+        self.url = url
         self._is_stopping = is_stopping
 
     def carry(self, request: Request[R], until: float | None = None) -> R:
@@ -66,7 +68,7 @@ class Carrier:
         pause = _FIRST_PAUSE_S
         while True:
             try:
-                return run(self._client, request)
+                return run(self._client, request, self.url)
             except StoreError as error:
                 over = until is not None and time.monotonic() + pause > until
                 if not is_passing(error) or self._is_stopping() or over:
@@ -77,7 +79,7 @@ class Carrier:
 
     def once(self, request: Request[R]) -> R:
         """Carry one request without repeating it."""
-        return run(self._client, request)
+        return run(self._client, request, self.url)
 
 
 @dataclass(slots=True)
@@ -157,10 +159,12 @@ class Line:
         except NoScriptError:
             self._again(ticket)
         except RedisError as error:
-            if is_passing(_explained(error)):
+            ticket.error = explain(error, self._carrier.url)
+            ticket.error.__cause__ = error
+            if is_passing(ticket.error):
+                ticket.error = None
                 self._carry_all()
                 return
-            ticket.error = _explained(error)
         ticket.is_read = True
         self._under_way.popleft()
 
@@ -181,10 +185,3 @@ class Line:
             ticket.value = self._carrier.carry(ticket.request)
         except StoreError as error:
             ticket.error = error
-
-
-def _explained(error: RedisError) -> StoreError:
-    """Put an exception of redis in our words, with the exception as its cause."""
-    explained = explain(error, "")
-    explained.__cause__ = error
-    return explained

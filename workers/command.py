@@ -135,7 +135,7 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
             process.connection.close()
         for number, handler in before.items():
             signal.signal(number, handler)
-    if not is_burst and not process._stop_requested:  # noqa: SLF001 - RQ says it nowhere else
+    if process.fault is not None or (not is_burst and not process._stop_requested):  # noqa: SLF001 - RQ says it nowhere else
         raise StoreError(f"worker {process.name} ended without being asked to: its log says why; start it again")
     _log.info("worker %s has ended", process.name)
 

@@ -74,7 +74,7 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
     give_up_at = time.monotonic() + _PATIENCE_S
     executor = InlineExecutor(timed=False)  # RQ's own timer runs around this job
     keeper = LeaseKeeper(
-        lambda: Redis(connection_pool=client.connection_pool), keys, worker, _LEASE_MS, beat=lambda: None
+        lambda: Redis(connection_pool=client.connection_pool), "", keys, worker, _LEASE_MS, beat=lambda: None
     )
     keeper.start()
     try:

@@ -48,16 +48,24 @@ class LeaseKeeper:
 
     Args:
         connect: Makes a connection for the thread, of its own: the worker's may be busy.
+        url: Where it leads, for messages.
         keys: Of the namespace.
         worker: Name of the worker.
         lease_ms: The lease.
         beat: Called at each turn of the thread: the worker's heartbeat while a handler runs.
     """
 
-    def __init__(
-        self, connect: Callable[[], redis.Redis], keys: Keys, worker: str, lease_ms: int, beat: Callable[[], None]
+    def __init__(  # noqa: PLR0913 - what a renewal is made of
+        self,
+        connect: Callable[[], redis.Redis],
+        url: str,
+        keys: Keys,
+        worker: str,
+        lease_ms: int,
+        beat: Callable[[], None],
     ) -> None:
         self._connect = connect
+        self._url = url
         self._keys = keys
         self._worker = worker
         self._lease_ms = lease_ms
@@ -120,7 +128,7 @@ class LeaseKeeper:
         if not pairs:
             return
         asked_at = time.monotonic()
-        words = run(client, calls.extend(self._keys, self._worker, pairs, self._lease_ms))
+        words = run(client, calls.extend(self._keys, self._worker, pairs, self._lease_ms), self._url)
         until = asked_at + self._lease_ms / 1000 * (1 - _MARGIN)
         with self._guard:
             for (name, token), word in zip(pairs, words, strict=True):

@@ -25,11 +25,11 @@ from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker, WorkerStatus
 
+from fsm import config
 from fsm.errors import StoreError
 from fsm.store import calls, commits, presence
 from fsm.store.connection import connect
 from fsm.store.keys import Keys
-from fsm.store.requests import run
 from fsm.verbs import announce
 from workers.activation import Activation
 from workers.batch import Batch, Relief
@@ -64,8 +64,8 @@ def worker_name(host: str = "") -> str:
     return f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
-class _ForcedStop(BaseException):
-    """Raised by the second signal, in the middle of a handler too."""
+class _ForcedStop(KeyboardInterrupt):
+    """Raised by the second signal, in the middle of a handler too: the step lets interrupts pass."""
 
 
 class TransitionWorker(BaseWorker):
@@ -92,6 +92,7 @@ class TransitionWorker(BaseWorker):
         batch: int = DEFAULT_BATCH,
         name: str = "",
     ) -> None:
+        url = config.resolve("url", url)
         self._client = connect(url)
         super().__init__(
             [Queue(queue, connection=self._client, serializer=JSONSerializer) for queue in queues],
@@ -104,9 +105,9 @@ class TransitionWorker(BaseWorker):
         self._lease_ms = lease_ms
         self._executor = InlineExecutor()
         self._keeper = LeaseKeeper(
-            lambda: connect(url, check=False), self.keys, self.name, lease_ms, self._beat_while_busy
+            lambda: connect(url, check=False), url, self.keys, self.name, lease_ms, self._beat_while_busy
         )
-        self._carrier = Carrier(self._client, lambda: self._stop_requested)
+        self._carrier = Carrier(self._client, url, lambda: self._stop_requested)
         self._line = Line(self._client, self._carrier)
         self._intake = Intake(
             self._carrier,
@@ -123,6 +124,8 @@ class TransitionWorker(BaseWorker):
         self._committing: tuple[Ticket[list[str]], Sequence[str]] | None = None
         # As the numbers of claims: they grow over a restart under the same name.
         self._nonce = time.time_ns() // 1000
+        self.fault: Exception | None = None
+        self._is_forced = False
         self._beaten_at = 0.0
         self._suspension_checked_at = 0.0
         self._counted = [0, 0, 0.0]
@@ -147,9 +150,12 @@ class TransitionWorker(BaseWorker):
 
         Not by `SystemExit`, as RQ does, which a handler may raise itself.
         """
+        if self._is_forced:
+            return  # it is giving back what it holds
         with suppress(SystemExit):
             super().request_force_stop(signum, frame)
             return  # RQ takes two signals within a second for one
+        self._is_forced = True
         raise _ForcedStop
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
@@ -165,7 +171,7 @@ class TransitionWorker(BaseWorker):
         done, failed, worked = self._counted
         self._counted = [0, 0, 0.0]
         super().heartbeat()
-        run(self._client, presence.beat(self.keys, self.name, done=int(done), failed=int(failed), seconds=worked))
+        self._carrier.once(presence.beat(self.keys, self.name, done=int(done), failed=int(failed), seconds=worked))
 
     def _beat_while_busy(self) -> None:
         """Beat from the keeper's thread while a handler runs for long; redis-py's pool serves both threads."""
@@ -196,10 +202,10 @@ class TransitionWorker(BaseWorker):
             self._read_commit()
             held = self._keeper.held()
             if held:
-                run(self._client, calls.release(self.keys, self.name, held))
-            run(self._client, calls.recover(self.keys, [self.name]))
+                self._carrier.once(calls.release(self.keys, self.name, held))
+            self._carrier.once(calls.recover(self.keys, [self.name]))
             self._beat()
-            run(self._client, presence.leave(self.keys, [self.name]))
+            self._carrier.once(presence.leave(self.keys, [self.name]))
             super().teardown()  # type: ignore[no-untyped-call] # as above
         finally:
             self._line.close()
@@ -208,10 +214,10 @@ class TransitionWorker(BaseWorker):
 
     def _announce(self) -> None:
         if self.app.definitions:
-            run(self._client, announce(self.keys, self.app.definitions, int(time.time() * 1000)))
+            self._carrier.once(announce(self.keys, self.app.definitions, int(time.time() * 1000)))
         for queue in self.queues:
-            for record in run(self._client, presence.on_queue(queue.name)):
-                if record != self.key and run(self._client, presence.is_stranger(record)):
+            for record in self._carrier.once(presence.on_queue(queue.name)):
+                if record != self.key and self._carrier.once(presence.is_stranger(record)):
                     _log.warning(
                         "%s on queue %s is no worker of fsm: it runs our jobs only with the JSON serializer",
                         record,
@@ -234,6 +240,9 @@ class TransitionWorker(BaseWorker):
             return self._take(is_burst=timeout is None, max_idle_time=max_idle_time)
         except _ForcedStop:
             raise SystemExit from None
+        except Exception as fault:
+            self.fault = fault  # RQ logs it, and ends without a word to its caller
+            raise
 
     def _take(self, *, is_burst: bool, max_idle_time: int | None) -> Any:
         idle_since = time.monotonic()
@@ -288,6 +297,9 @@ class TransitionWorker(BaseWorker):
                     batch.drop_rest()
         except _ForcedStop:
             raise SystemExit from None
+        except Exception as fault:
+            self.fault = fault
+            raise
         finally:
             self._relief.watch(None)
             batch.close()

@@ -126,6 +126,7 @@ class JSONCodec(Codec):
 
     def decode(self, raw: bytes) -> Any:
         """Read a value; refuses also what readers of JSON disagree about: a key twice, integers of 65 bits."""
+        value: Any = None
         try:
             value = orjson.loads(raw)
             lossless = orjson.dumps(value) == raw
@@ -152,7 +153,7 @@ class JSONCodec(Codec):
 
 def is_plain_json(value: Any) -> bool:
     """Say whether `value` is made of JSON's own builtins; keys, ranges and surrogates are left to orjson."""
-    kind = type(value)
+    kind: type[Any] = type(value)
     if kind in _ATOMS:
         return True
     if kind is float:
@@ -166,8 +167,9 @@ def is_plain_json(value: Any) -> bool:
 def _is_plain(value: dict[str, Any] | list[Any], depth: int) -> bool:
     if depth > MAX_DEPTH:
         return False
+    item: Any
     for item in value.values() if type(value) is dict else value:
-        kind = type(item)
+        kind: type[Any] = type(item)
         if kind in _ATOMS:
             continue
         if kind is float:
@@ -288,7 +290,7 @@ def _read_slowly(raw: bytes) -> Any:
     Spaces, escapes and other ways to write a float are welcome; what readers of JSON disagree about is not.
     """
     try:
-        value = json.loads(raw if isinstance(raw, str) else bytes(raw).decode(), object_pairs_hook=_once_each)
+        value = json.loads(bytes(raw).decode(), object_pairs_hook=_once_each)
     except PayloadError:
         raise
     except RecursionError:

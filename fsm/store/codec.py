@@ -20,7 +20,7 @@ from fsm.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Snapshot", "event_data", "job_data", "new_ids", "pack_text", "read_snapshot", "text"]
+__all__ = ["Snapshot", "damaged", "event_data", "job_data", "new_ids", "pack_text", "read_snapshot", "text"]
 
 _CALL = b'["workers.jobs.transition",null,['
 _END = b"],{}]"
@@ -183,6 +183,24 @@ def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) 
             f"the snapshot of FSM {name!r} cannot be read ({type(error).__name__}: {error}): was it edited by hand?"
         )
         raise StoreError(problem) from error
+
+
+def damaged(name: str, fields: Mapping[bytes, bytes], why: str) -> Snapshot:
+    """Give what can be told of an FSM whose snapshot cannot be read."""
+    never = datetime.fromtimestamp(0, UTC)
+    return Snapshot(
+        name=name,
+        machine=text(fields.get(b"machine")),
+        state=text(fields.get(b"state")),
+        payload=None,
+        version=0,
+        status="damaged",
+        born=text(fields.get(b"born")),
+        queue=text(fields.get(b"queue")),
+        started_at=never,
+        updated_at=never,
+        error={"message": why},
+    )
 
 
 def _json(raw: bytes | None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import orjson
 
 from fsm.engine import checked_name
 from fsm.errors import StoreError, UnknownFSMError, UnknownMachineError
-from fsm.store.codec import Snapshot, read_snapshot, text
+from fsm.store.codec import Snapshot, damaged, read_snapshot, text
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
@@ -34,8 +34,17 @@ def state(keys: Keys, name: str) -> Plan[Snapshot]:
     return found[0]
 
 
-def states(keys: Keys, names: Sequence[str]) -> Plan[list[Snapshot | None]]:
-    """Read many FSMs in one round trip; `None` for a name that is not there."""
+def states(keys: Keys, names: Sequence[str], *, damaged_too: bool = False) -> Plan[list[Snapshot | None]]:
+    """Read many FSMs in one round trip; `None` for a name that is not there.
+
+    Args:
+        keys: Of the namespace.
+        names: The FSMs.
+        damaged_too: Give one that cannot be read with status "damaged" and the reason as its `error`.
+
+    Raises:
+        StoreError: A snapshot was edited by hand and cannot be read.
+    """
     if not names:
         return []
     commands = [("HGETALL", keys.snapshot(checked_name(name))) for name in names]
@@ -54,7 +63,12 @@ def states(keys: Keys, names: Sequence[str]) -> Plan[list[Snapshot | None]]:
     found: list[Snapshot | None] = []
     for name, fields in zip(names, replies, strict=True):
         known = bool(fields) and fields.get(b"status") != b"purging"
-        found.append(read_snapshot(name, fields, keys.default_queue) if known else None)
+        try:
+            found.append(read_snapshot(name, fields, keys.default_queue) if known else None)
+        except StoreError as error:
+            if not damaged_too:
+                raise
+            found.append(damaged(name, fields, str(error)))
     return found
 
 

@@ -113,6 +113,22 @@ class Store:
         assert [fsm.name for fsm in claims.held] == list(names)
         assert self.commit(*claims.held) == ["REST"] * len(names)
 
+    def waiting(self, *names: str) -> None:
+        """FSMs at rest, each with one event that waits: "a" with "a-1"."""
+        self.idle(*names)
+        for name in names:
+            self.sent(name, f"{name}-1")
+
+    def fail(self, name: str, job_id: str) -> None:
+        """Send an event that fails."""
+        self.sent(name, job_id)
+        assert self.commit(self.work(self.one()).fail()) == ["REST"]
+
+    def age(self) -> None:
+        """Make the time of all ended records be over."""
+        for batch in self.redis.zrange(self.keys.ended, 0, -1):
+            self.redis.zadd(self.keys.ended, {batch: 1})
+
     def letter(self, name: str, event: str = "note", job_id: str = "", **more: Any) -> calls.Letter:
         return calls.Letter(name, job_id or codec.new_ids(1)[0], event, **more)
 

@@ -36,15 +36,8 @@ def effect(job_id: str = "cause--e1", queue: str = "fsm-effects") -> Effect:
     return Effect(job_id, queue, "shop.charge", b'["shop.charge",null,[],{}]')
 
 
-def ready(store: Store, *names: str) -> None:
-    """FSMs at rest, each with one event that waits."""
-    store.idle(*names)
-    for name in names:
-        store.sent(name, f"{name}-1")
-
-
 def test_rest_writes_state_and_record_and_frees_the_lock(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
 
     assert store.commit(store.work(store.one()).apply().move("shut")) == ["REST"]
     snapshot = store.snapshot("a")
@@ -61,7 +54,7 @@ def test_rest_writes_state_and_record_and_frees_the_lock(store: Store) -> None:
 
 
 def test_ready_where_more_mail_waits(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
     fsm = store.one()
     store.sent("a", "late")
 
@@ -72,7 +65,7 @@ def test_ready_where_more_mail_waits(store: Store) -> None:
 
 
 def test_ready_where_only_some_events_were_applied(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
     store.sent("a", "a-2", "a-3")
 
     assert store.commit(store.work(store.one()).apply(2)) == ["READY"]
@@ -80,7 +73,7 @@ def test_ready_where_only_some_events_were_applied(store: Store) -> None:
 
 
 def test_ready_puts_it_behind_all_that_waits(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
     store.sent("a", "a-2")
     fsm = store.one()
     store.start("b", "c")
@@ -90,7 +83,7 @@ def test_ready_puts_it_behind_all_that_waits(store: Store) -> None:
 
 
 def test_stale_writes_nothing_and_leaves_its_neighbours_alone(store: Store) -> None:
-    ready(store, "a", "b")
+    store.waiting("a", "b")
     claims = store.claim("w1")
     store.lapse("a")
     store.recover()
@@ -105,7 +98,7 @@ def test_stale_writes_nothing_and_leaves_its_neighbours_alone(store: Store) -> N
 
 
 def test_a_stale_token_cannot_commit_even_where_nobody_took_the_lock(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
     fsm = store.one()
     store.lapse("a")
 
@@ -114,7 +107,7 @@ def test_a_stale_token_cannot_commit_even_where_nobody_took_the_lock(store: Stor
 
 
 def test_the_token_of_an_older_claim_of_the_same_worker_is_stale(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
     old = store.one()
     new = store.one(kept=())  # freed and claimed anew
     assert old.token != new.token
@@ -124,7 +117,7 @@ def test_the_token_of_an_older_claim_of_the_same_worker_is_stale(store: Store) -
 
 
 def test_broken_leaves_the_rest_of_the_batch_alone(store: Store) -> None:
-    ready(store, "a", "b")
+    store.waiting("a", "b")
     claims = store.claim()
     store.redis.delete(store.keys.snapshot("a"))
     store.redis.set(store.keys.snapshot("a"), "not a hash")
@@ -136,7 +129,7 @@ def test_broken_leaves_the_rest_of_the_batch_alone(store: Store) -> None:
 
 
 def test_repeated_gives_the_kept_verdicts_and_writes_nothing(store: Store) -> None:
-    ready(store, "a", "b", "c")
+    store.waiting("a", "b", "c")
     claims = store.claim()
     store.sent("b", "late")
     store.lapse("c")
@@ -151,7 +144,7 @@ def test_repeated_gives_the_kept_verdicts_and_writes_nothing(store: Store) -> No
 
 
 def test_repeated_after_a_newer_call_gives_the_kept_verdicts(store: Store) -> None:
-    ready(store, "a", "b")
+    store.waiting("a", "b")
     first = store.claim(fsms=1)
     blocks = [store.work(first.held[0]).apply().arguments()]
     request = commits.commit(store.keys, "w1", store.next_number(), 60_000, first.at, blocks)
@@ -162,7 +155,7 @@ def test_repeated_after_a_newer_call_gives_the_kept_verdicts(store: Store) -> No
 
 
 def test_repeated_long_after_is_stale(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
     first = store.claim()
     blocks = [store.work(first.held[0]).apply().arguments()]
     request = commits.commit(store.keys, "w1", store.next_number(), 60_000, first.at, blocks)
@@ -183,7 +176,7 @@ def test_verdicts_are_kept_in_bounded_room_whatever_numbers_claims_take(store: S
 
 
 def test_an_fsm_moves_in_the_index(store: Store) -> None:
-    ready(store, "a", "b")
+    store.waiting("a", "b")
     fsms = store.claim().held
 
     store.commit(store.work(fsms[0]).apply().move("shut"), fsms[1])
@@ -193,7 +186,7 @@ def test_an_fsm_moves_in_the_index(store: Store) -> None:
 
 
 def test_a_finished_fsm_is_noted_and_stays_in_the_index(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
 
     store.commit(store.work(store.one()).apply().move("shut", "finished"))
     assert store.redis.zrange(store.keys.finished, 0, -1) == [b"a"]
@@ -201,7 +194,7 @@ def test_a_finished_fsm_is_noted_and_stays_in_the_index(store: Store) -> None:
 
 
 def test_a_failed_fsm_rests_with_its_mail(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
     store.sent("a", "a-2")
 
     assert store.commit(store.work(store.one()).fail().move("open", "failed")) == ["REST"]
@@ -210,7 +203,7 @@ def test_a_failed_fsm_rests_with_its_mail(store: Store) -> None:
 
 
 def test_fields_that_are_dropped_are_gone(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
     store.redis.hset(store.keys.snapshot("a"), mapping={"error": "{}", "refused": "{}"})
     work = store.work(store.one()).apply()
     work.block.drop("error")
@@ -221,7 +214,7 @@ def test_fields_that_are_dropped_are_gone(store: Store) -> None:
 
 
 def test_a_failure_is_written_where_rq_and_a_waiter_look(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
 
     store.commit(store.work(store.one()).fail("Traceback: ünlucky"))
     job = store.job("a-1")
@@ -263,7 +256,7 @@ def test_what_an_operator_took_away_is_told(store: Store) -> None:
 
 
 def test_a_job_record_of_another_type_cannot_stop_a_commit_half_way(store: Store) -> None:
-    ready(store, "a", "b", "c")
+    store.waiting("a", "b", "c")
     claims = store.claim()
     for job_id in ("a-1", "b-1", "c-1", "new--h1", "cause--s1", "cause--c1", "cause--e1"):
         store.redis.delete(store.keys.job(job_id))
@@ -320,7 +313,7 @@ def test_what_carries_no_state_cannot_stop_a_commit(store: Store, key: str) -> N
 
 
 def test_mail_that_is_not_at_the_head_any_more_is_not_lost(store: Store) -> None:
-    ready(store, "a")
+    store.waiting("a")
     fsm = store.one()
     store.redis.lpush(store.keys.mailbox("a"), "y", "x")  # by hand
 
@@ -330,7 +323,7 @@ def test_mail_that_is_not_at_the_head_any_more_is_not_lost(store: Store) -> None
 
 
 def test_the_log_gets_one_entry_a_commit(store: Store) -> None:
-    ready(store, "a", "b")
+    store.waiting("a", "b")
     claims = store.claim()
     work: list[Work] = []
     for fsm in claims.held:
@@ -342,218 +335,3 @@ def test_the_log_gets_one_entry_a_commit(store: Store) -> None:
     store.commit(*work)
     lines = store.log_lines()[before:]
     assert [orjson.loads(line) for line in lines] == [[{"name": "a", "event": "note"}, {"name": "b", "event": "note"}]]
-
-
-# What leaves with a commit.
-
-
-def test_mail_goes_into_the_mailbox_of_another_fsm(store: Store) -> None:
-    ready(store, "a")
-    fsm = store.one()
-    store.idle("b")
-
-    assert store.commit(store.work(fsm).apply().out(mail("b"))) == ["REST"]
-    (got,) = store.one().mail
-    assert (got.job_id, got.event, got.place) == ("cause--s1", "note", b"mail")
-    assert orjson.loads(got.data)[2] == ["default", "b", "note", {"n": 1}]
-    assert got.born == store.snapshot("b")["born"].encode()
-
-
-def test_mail_to_itself_waits_behind_its_mail(store: Store) -> None:
-    ready(store, "a")
-    fsm = store.one()
-    store.sent("a", "a-2")
-
-    assert store.commit(store.work(fsm).apply().out(mail("a"))) == ["READY"]
-    assert store.mailbox("a") == ["a-2", "cause--s1"]
-    assert store.ready() == ["a"]
-
-
-@pytest.mark.parametrize(("first", "second"), [("a", "b"), ("b", "a")])
-def test_mail_between_neighbours_of_one_commit_arrives(store: Store, first: str, second: str) -> None:
-    ready(store, first, second)
-    fsms = store.claim().held
-    work = [store.work(fsm).apply() for fsm in fsms]
-    work[[fsm.name for fsm in fsms].index("a")].out(mail("b"))
-
-    store.commit(*work)
-    assert store.mailbox("b") == ["cause--s1"]
-    assert store.ready() == ["b"]
-
-
-def test_mail_to_an_fsm_in_the_hands_of_another_worker_is_not_lost(store: Store) -> None:
-    ready(store, "a", "b")
-    fsm = store.one("w1", fsms=1)
-    theirs = store.one("w2")
-
-    store.commit(store.work(fsm).apply().out(mail("b")))
-    assert store.ready() == []
-    assert store.commit(theirs, worker="w2") == ["READY"]
-
-
-def test_mail_under_an_id_that_was_used_is_delivered_under_another(store: Store) -> None:
-    ready(store, "a")
-    fsm = store.one()
-    store.idle("b")
-    store.redis.hset(store.keys.job("cause--s1"), mapping={"place": "done", "fsm": "b"})
-
-    store.commit(store.work(fsm).apply().out(mail("b")))
-    (got,) = store.one().mail
-    assert got.job_id.startswith("cause--s1")
-    assert got.event == "note"
-    assert store.job("cause--s1") == {"place": "done", "fsm": "b"}
-
-
-@pytest.mark.parametrize("why", ["UNKNOWN", "FINISHED shut", "BROKEN", "FULL"])
-def test_mail_that_cannot_be_delivered_is_recorded_and_does_not_stop_the_commit(store: Store, why: str) -> None:
-    if why != "UNKNOWN":
-        store.idle("b", machine=Small.definition)
-    if why == "FINISHED shut":
-        store.sent("b", "last")
-        store.commit(store.work(store.one()).apply().move("shut", "finished"))
-    elif why == "BROKEN":
-        store.redis.set(store.keys.mailbox("b"), "not a list")
-    elif why == "FULL":
-        store.redis.rpush(store.keys.mailbox("b"), "1", "2", "3", "4")
-    ready(store, "a")
-
-    assert store.commit(store.work(store.one()).apply().move("shut").out(mail("b"))) == ["REST"]
-    assert store.snapshot("a")["state"] == "shut"
-    job = store.job("cause--s1")
-    assert (job["place"], job["status"], job["fsm"], job["event"]) == ("failed", "failed", "b", "note")
-    assert job["exc_info"] == f"mail from a not delivered: {why}"
-    assert store.redis.zscore("rq:failed:fsm", "cause--s1")
-    (line,) = orjson.loads(store.log_lines()[-1])
-    assert line == {"name": "b", "event": "note", "job": "cause--s1", "error": f"undeliverable: {why}"}
-    if why == "FULL":
-        assert store.mailbox("b") == ["1", "2", "3", "4"]
-
-
-def test_a_full_mailbox_takes_inside_mail_up_to_twice_its_bound(store: Store) -> None:
-    store.idle("b", machine=Small.definition)
-    ready(store, "a")
-    fsm = store.one()
-    store.sent("b", "1", "2")
-    assert store.send("b") == "FULL 2"
-    out = [mail("b", f"cause--s{i}") for i in range(3)]
-
-    store.commit(store.work(fsm).apply().out(*out))
-    assert store.mailbox("b") == ["1", "2", "cause--s0", "cause--s1"]
-    assert store.job("cause--s2")["exc_info"] == "mail from a not delivered: FULL"
-
-
-def test_a_new_fsm_begins_with_the_commit_and_gets_mail_in_it(store: Store) -> None:
-    ready(store, "a")
-    new = NewFSM("cause--c1", "child", store.machine, b'{"n":1}')
-
-    store.commit(store.work(store.one()).apply().out(new, mail("child")))
-    fsm = store.one()
-    assert (fsm.name, fsm.status, fsm.payload) == ("child", "starting", b'{"n":1}')
-    assert [item.event for item in fsm.mail] == ["[*]", "note"]
-    assert store.redis.zscore(store.keys.state("Ticket", "open"), "child")
-
-
-def test_a_new_fsm_whose_name_exists_is_recorded_and_does_not_stop_the_commit(store: Store) -> None:
-    ready(store, "a", "child")
-    before = store.snapshot("child")
-    new = NewFSM("cause--c1", "child", store.machine, b"{}")
-
-    assert store.commit(store.work(store.claim(fsms=1).held[0]).apply().out(new)) == ["REST"]
-    assert store.snapshot("child") == before
-    job = store.job("cause--c1")
-    assert (job["place"], job["status"], job["fsm"]) == ("failed", "failed", "child")
-    assert job["exc_info"] == "start from a not done: EXISTS"
-    (line,) = orjson.loads(store.log_lines()[-1])
-    assert line["error"] == "undeliverable: EXISTS"
-
-
-def test_an_effect_is_an_ordinary_job_on_its_queue(store: Store) -> None:
-    ready(store, "a")
-
-    store.commit(store.work(store.one()).apply().out(effect(queue="mails")))
-    assert store.listed("mails") == ["cause--e1"]
-    job = store.job("cause--e1")
-    assert (job["status"], job["origin"], job["data"]) == ("queued", "mails", '["shop.charge",null,[],{}]')
-    assert b"rq:queue:mails" in store.redis.smembers("rq:queues")
-
-
-def test_an_effect_never_overwrites_one_that_runs(store: Store) -> None:
-    ready(store, "a")
-    store.redis.hset(store.keys.job("cause--e1"), "status", "started")
-
-    store.commit(store.work(store.one()).apply().out(effect()))
-    (job_id,) = store.listed("fsm-effects")
-    assert job_id != "cause--e1"
-    assert store.job("cause--e1") == {"status": "started"}
-
-
-def test_an_effect_whose_list_is_of_another_type_is_recorded(store: Store) -> None:
-    ready(store, "a")
-    store.redis.set("rq:queue:mails", "not a list")
-
-    assert store.commit(store.work(store.one()).apply().out(effect(queue="mails"))) == ["REST"]
-    job = store.job("cause--e1")
-    assert (job["status"], job["exc_info"]) == ("failed", "effect of a not enqueued: BROKEN")
-
-
-# Ended records.
-
-
-def age(store: Store) -> None:
-    """Make the time of all ended records be over."""
-    for batch in store.redis.zrange(store.keys.ended, 0, -1):
-        store.redis.zadd(store.keys.ended, {batch: 1})
-
-
-def test_ended_records_are_dropped_by_later_commits(store: Store) -> None:
-    ready(store, "a")
-    store.commit(store.one())
-    store.sent("a", "a-2")
-    store.commit(store.one())
-    assert store.redis.exists("rq:job:a-1", "rq:job:a-2") == 2
-    age(store)
-
-    for i in range(3, 6):
-        store.sent("a", f"a-{i}")
-        store.commit(store.one())
-    assert store.redis.exists("rq:job:a-1", "rq:job:a-2") == 0
-    assert store.redis.exists("rq:job:a-3", "rq:job:a-4", "rq:job:a-5") == 3
-    assert {job.decode() for job in store.redis.zrange("rq:finished:fsm", 0, -1)} == {"a-3", "a-4", "a-5"}
-    assert store.redis.zcard(store.keys.ended) == 3
-
-
-def test_ended_records_are_dropped_by_recover_where_no_commit_comes(store: Store) -> None:
-    ready(store, "a")
-    store.commit(store.one())
-    age(store)
-
-    store.recover()
-    assert store.redis.keys("rq:job:*") == []
-    assert store.redis.zcard(store.keys.ended) == 0
-
-
-def test_ended_records_stay_for_their_result_ttl(store: Store) -> None:
-    ready(store, "a")
-    store.commit(store.one())
-    seconds, _ = store.redis.time()
-    (score,) = [
-        score for batch, score in store.redis.zrange(store.keys.ended, 0, -1, withscores=True) if b"a-1" in batch
-    ]
-
-    assert seconds + 58 <= score <= seconds + 60
-
-
-def test_two_thousand_events_of_one_commit_end_in_several_batches(store: Store) -> None:
-    names = [f"n{i}" for i in range(20)]
-    store.idle(*names)
-    store.send_all([store.letter(name) for name in names for _ in range(100)])
-    claims = store.claim(events=2000)
-    assert sum(len(fsm.mail) for fsm in claims.held) == 2000
-
-    assert store.commit(*claims.held) == ["REST"] * 20
-    sizes = sorted(batch.count(b" ") for batch in store.redis.zrange(store.keys.ended, 0, -1))
-    assert sizes == [20, 500, 500, 500, 500]
-    age(store)
-    for _ in range(5):
-        store.recover()
-    assert store.redis.keys("rq:job:*") == []

@@ -74,6 +74,13 @@ def test_notes_of_locks_that_were_renewed_are_corrected(full: Store) -> None:
     assert full.redis.zscore(full.keys.held, "renewed") > 1
 
 
+def test_workers_that_drain_it_are_not_taken_for_dead(full: Store) -> None:
+    keys = (full.keys.workers, full.keys.rq_worker("w1"))
+
+    assert run(full.redis, Request(list, "beat", keys, ["w1", "default", 1, 0, 0.5])) == [b"BEATEN"]
+    assert full.redis.zscore(full.keys.workers, "w1")
+
+
 def test_purge_makes_room(full: Store) -> None:
     assert full.purge("old") == "PURGED"
     assert full.job("old-1")["place"] == "gone"

@@ -64,8 +64,8 @@ def test_a_given_value_does_not_need_the_file_to_be_right(elsewhere: Path, monke
 
 
 def test_settings_are_found_further_up(elsewhere: Path) -> None:
-    write(elsewhere.parent, '[tool.fsm]\nurl = "redis://up"\nqueue = "orders"\napp = "shop"\nnamespace = "n"\n')
-    assert tool_settings() == {"url": "redis://up", "queue": "orders", "app": "shop", "namespace": "n"}
+    write(elsewhere.parent, '[tool.fsm]\nurl = "redis://up"\napp = "shop"\nnamespace = "n"\n')
+    assert tool_settings() == {"url": "redis://up", "app": "shop", "namespace": "n"}
     assert tool_settings(elsewhere) == tool_settings(elsewhere.parent)
 
 
@@ -85,7 +85,7 @@ def test_a_directory_called_pyproject_toml_is_passed_over(elsewhere: Path) -> No
     [
         ("[tool.fsm", "is not TOML"),
         ('[tool.fsm]\nurl = "a"\nurl = "b"\n', "is not TOML"),
-        ('[tool.fsm]\nulr = "redis://a"\n', "ulr: is unknown: the keys are app, namespace, queue, url"),
+        ('[tool.fsm]\nulr = "redis://a"\n', "ulr: is unknown: the keys are app, namespace, url"),
         ("[tool.fsm]\nurl = 6379\n", "url: must be text in quotes, not 6379"),
         ('[tool]\nfsm = "redis://a"\n', "must be a table"),
     ],

@@ -32,8 +32,8 @@ from fsm import (
     UnknownFSMError,
     UnknownMachineError,
     on,
+    verbs,
 )
-from fsm import verbs
 from fsm.store import calls
 from fsm.store.keys import Keys
 from fsm.verbs import JobView, ended, standing
@@ -41,6 +41,7 @@ from fsm.verbs.sending import encode_data
 from tests.unit.engine.office import Parcel
 
 KEYS = Keys("default")
+_NOTHING = object()
 
 
 @dataclass
@@ -72,15 +73,19 @@ class Basket(Machine):
 
 def follow(plan: Generator[Any, Any, Any], *replies: Any) -> tuple[list[Any], Any]:
     """Carry a plan with these replies, already read; gives its requests and its value."""
-    requests, value = [], None
+    requests: list[Any] = []
+    value = None
+    answers = iter(replies)
     try:
-        requests.append(plan.send(None))
-        for reply in replies:
-            requests.append(plan.throw(reply) if isinstance(reply, Exception) else plan.send(reply))
+        request = plan.send(None)
+        while True:
+            requests.append(request)
+            reply = next(answers, _NOTHING)
+            if reply is _NOTHING:
+                pytest.fail(f"the plan asks for more than {len(replies)} replies")
+            request = plan.throw(reply) if isinstance(reply, Exception) else plan.send(reply)
     except StopIteration as end:
         value = end.value
-    else:
-        pytest.fail(f"the plan asks for more than {len(replies)} replies")
     assert len(requests) == len(replies)
     return requests, value
 
@@ -348,7 +353,7 @@ def test_what_is_not_there_is_unknown(fields: dict[bytes, bytes]) -> None:
     [{b"version": b"x"}, {b"payload": b"{"}, {b"updated_at": b""}, {b"history": b"7"}, {b"error": b"{"}],
 )
 def test_a_snapshot_edited_by_hand_is_named(edit: dict[bytes, bytes]) -> None:
-    with pytest.raises(StoreError, match="the snapshot of FSM 'p' cannot be read .* edited by hand"):
+    with pytest.raises(StoreError, match=r"the snapshot of FSM 'p' cannot be read .* edited by hand"):
         follow(verbs.state(KEYS, "p"), {**FIELDS, **edit})
 
 

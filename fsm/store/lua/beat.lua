@@ -7,6 +7,8 @@ RETURNS   BEATEN
 REPEATED  the time counts once; the counters, which are for people's eyes, may count twice
 ]]
 local workers, record = KEYS[1], KEYS[2]
+-- Not refused by a full Redis, and after it nothing in this script is: who drains it must not be taken for dead.
+call('PERSIST', workers)
 call('ZADD', workers, (clock()), ARGV[1])
 -- Without RQ's record (it expired, or the worker is dying) nothing is counted: it would come back without an end.
 if call('EXISTS', record) == 1 then

@@ -25,7 +25,7 @@ KEYS = Keys("default")
 
 
 class Parcel(Machine):
-    settings = Settings(max_attempts=2)
+    settings = Settings(max_attempts=2, refused={"lose": "ignore"})
     diagram = """
     stateDiagram-v2
         [*] --> open : begin
@@ -33,6 +33,7 @@ class Parcel(Machine):
         open --> packed : pack
         packed --> sent : send!
         sent --> lost : lose
+        sent --> sent : ask?
         lost --> lost : put
         sent --> [*] : deliver
         lost --> [*] : find
@@ -59,6 +60,10 @@ class Parcel(Machine):
 
     @on("send")
     def send(self, t: T) -> None:
+        self._note(t)
+
+    @on("ask")
+    def ask(self, t: T) -> None:
         self._note(t)
 
     @on("deliver")

@@ -216,6 +216,19 @@ def test_a_failure_is_noted_until_an_event_is_done(office: Office) -> None:
     assert (refused["event"], refused["refused"], refused["allowed"]) == ("find", "not_allowed", ["put", "pack"])
 
 
+def test_what_is_no_error_leaves_no_note_in_the_snapshot(office: Office) -> None:
+    office.start()
+    office.machine.__dict__["broken"] = "ask"
+    ids = office.send("lose", "pack", "ask")
+
+    office.turn()
+
+    assert (office.snapshot().error, office.snapshot().refused) == (None, None)
+    assert [office.standing(job_id) for job_id in ids] == ["refused", "done", "failed"]
+    assert not office.redis.exists("rq:failed:fsm")
+    assert office.log()[-1]["error"] == "as told"
+
+
 # Suspects: FSMs on which workers died.
 
 

@@ -84,6 +84,35 @@ def test_nothing_follows_where_no_hard_state_was_entered(event: str) -> None:
     assert follow_up(Behaviour(machine), life, apply(machine, life, event)) is None
 
 
+class Bomb(Machine):
+    """Ends where its hard event fails."""
+
+    diagram = """
+    stateDiagram-v2
+        [*] --> calm
+        calm --> armed : arm
+        armed --> calm : tick!
+        armed --> [*] : tick fails
+    """
+
+    @on("tick")
+    def tick(self, t: Transition[dict[str, Any]]) -> None:
+        problem = "boom"
+        raise ValueError(problem)
+
+
+def test_nothing_follows_where_the_failure_of_a_hard_event_ends_the_fsm() -> None:
+    machine, life = Bomb(), life_of(Bomb(), "calm")
+
+    decisions = chain(machine, life, "arm")
+
+    assert [(one.event.name, one.kind, one.ending) for one in decisions] == [
+        ("arm", "done", ""),
+        ("tick", "failed", "finished"),
+    ]
+    assert (life.state, life.status) == ("armed", "finished")
+
+
 class Circle(Machine[dict[str, Any]]):
     """Its handlers lead in a circle, and with `escape` a failure leads out of it."""
 

@@ -442,12 +442,19 @@ def test_the_hook_of_a_failure_has_an_outbox_of_its_own_whose_ids_differ_from_on
     assert [mail.job_id for mail in second + done] == ["job--v8s1", "job--s1"]
 
 
-def test_the_hook_of_a_failure_cannot_change_the_payload() -> None:
-    machine = Probe(loop=spoil, on_failure=change)
+def test_the_hook_of_a_failure_sees_the_payload_as_it_was_and_cannot_change_it() -> None:
+    seen = []
+
+    def look(t: P, _: Exception) -> None:
+        seen.append(dict(t.payload))
+        change(t)
+
+    machine = Probe(loop=spoil, on_failure=look)
     life = life_of(machine)
 
     apply(machine, life, "loop")
 
+    assert seen == [{"n": 7}]
     assert (life.raw, life.payload) == (PAYLOAD, {"n": 7})
 
 

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fsm.store.requests import Request, run
+
+if TYPE_CHECKING:
+    from tests.store.conftest import Store
+
+
+def beat(store: Store, done: int = 0, failed: int = 0, seconds: float = 0.0) -> list[bytes]:
+    keys = (store.keys.workers, store.keys.rq_worker("w1"))
+    return run(store.redis, Request(list, "beat", keys, ["w1", "default", done, failed, seconds]))
+
+
+def test_beaten_notes_the_time_of_redis(store: Store) -> None:
+    seconds, _ = store.redis.time()
+
+    assert beat(store) == [b"BEATEN"]
+    assert 0 <= store.redis.zscore(store.keys.workers, "w1") - seconds * 1000 < 60_000
+
+
+def test_counters_are_added_to_rqs_record(store: Store) -> None:
+    store.redis.hset("rq:worker:w1", mapping={"birth": "2026", "successful_job_count": 5})
+
+    beat(store, done=2, failed=1, seconds=0.5)
+    record = store.redis.hgetall("rq:worker:w1")
+    assert (record[b"successful_job_count"], record[b"failed_job_count"]) == (b"7", b"1")
+    assert float(record[b"total_working_time"]) == 0.5
+    assert record[b"fsm"] == b"default"
+
+
+def test_a_record_that_is_gone_is_not_made_again(store: Store) -> None:
+    beat(store, done=2)
+
+    assert not store.redis.exists("rq:worker:w1")
+
+
+def test_repeated_it_counts_the_worker_once(store: Store) -> None:
+    beat(store)
+    beat(store)
+
+    assert store.redis.zcard(store.keys.workers) == 1
