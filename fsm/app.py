@@ -76,6 +76,9 @@ def _made(given: type[Machine[Any]] | Machine[Any]) -> Machine[Any]:
     except TypeError as error:
         problem = f"machine {given.__qualname__} cannot be made without arguments ({error}): pass an instance to App(…)"
         raise ConfigError("app", problem) from error
+    except Exception as error:
+        problem = f"machine {given.__qualname__} cannot be made: {type(error).__name__}: {error}"
+        raise ConfigError("app", problem) from error
 
 
 def load(path: str) -> App:

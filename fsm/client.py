@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fsm import config, verbs
 from fsm.engine import checked_name
-from fsm.errors import StoreError, UnknownFSMError
+from fsm.errors import StoreError, UnknownMachineError
 from fsm.handles import FSMHandle, TransitionJob
+from fsm.machine import Machine
 from fsm.store import records
 from fsm.store.connection import connect, mask
 from fsm.store.keys import Keys
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from fsm.engine import Outcome
-    from fsm.machine import Definition, Machine
+    from fsm.machine import Definition
     from fsm.store.codec import Snapshot
     from fsm.store.connection import Redis
     from fsm.verbs import Plan, Verdict
@@ -149,7 +150,7 @@ class Client:
         Raises:
             PayloadError: One of the names or payloads is not what it should be: then none is started.
         """
-        definition = machine.definition
+        definition = definition_of(machine)
         pairs = [(item, None) if isinstance(item, str) else item for item in items]
         plan = verbs.start_many(self.keys, definition, pairs)
         self._announce(definition)
@@ -187,7 +188,7 @@ class Client:
             StoreError: Redis cannot be used. After a broken connection nobody knows whether the event was taken:
                 repeat it with the same `job_id`.
         """
-        definition = machine.definition if machine is not None else None
+        definition = definition_of(machine) if machine is not None else None
         item = verbs.sending(definition, name, event, data, meta)
         if job_id is not None:
             item = verbs.Sending(item.name, item.event, item.raw, records.checked_id(job_id), item.meta)
@@ -211,7 +212,7 @@ class Client:
         Raises:
             PayloadError: One of them is not what it should be: then none is sent.
         """
-        definition = machine.definition if machine is not None else None
+        definition = definition_of(machine) if machine is not None else None
         checked = [
             verbs.sending(definition, item[0], item[1], item[2] if len(item) > 2 else None, meta)  # noqa: PLR2004 - pair or triple
             for item in items
@@ -261,7 +262,8 @@ class Client:
 
     def allowed(self, name: str, machine: type[Machine[Any]] | None = None) -> tuple[str, ...]:
         """Give the events that an FSM would take in its present state; none when it has finished."""
-        return self.do(verbs.allowed(self.keys, name, machine.definition if machine is not None else None))
+        definition = definition_of(machine) if machine is not None else None
+        return self.do(verbs.allowed(self.keys, name, definition))
 
     def purge(self, name: str, *, born: str = "", timeout: float = 10.0) -> None:
         """Take an FSM away with its mail; its name is free afterwards. What waits for its events is told.
@@ -278,14 +280,12 @@ class Client:
         self.do(verbs.purge(self.keys, name, born, timeout))
 
     def job(self, job_id: str) -> TransitionJob:
-        """Give the job of an event by its id.
+        """Give the job of an event by its id; where it has no record (any more), its status is "unknown".
 
         Raises:
-            UnknownFSMError: There is no record of it.
+            PayloadError: This is no id of a job.
         """
         seen = self.ask(verbs.view(self.keys, records.checked_id(job_id, ours=True)))
-        if seen.word == "MISSING":
-            raise UnknownFSMError(f"of job {job_id}", self.namespace)
         return TransitionJob(self, job_id, seen.name, seen.event)
 
     def machines(self) -> dict[str, dict[str, Any]]:
@@ -341,3 +341,14 @@ class Client:
                 after = entry_id
                 if name is None or line.get("name") == name:
                     yield line
+
+
+def definition_of(machine: Any) -> Definition:
+    """Give the definition of what a caller passed as a machine.
+
+    Raises:
+        UnknownMachineError: It is no class of a machine.
+    """
+    if not (isinstance(machine, type) and issubclass(machine, Machine)):
+        raise UnknownMachineError(str(machine))
+    return machine.definition

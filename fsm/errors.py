@@ -360,7 +360,7 @@ class CallTimeoutError(FSMError, TimeoutError):
     Args:
         name: The FSM's name.
         event: The event.
-        job_id: The RQ job, with which one can go on waiting.
+        job_id: The RQ job, with which one can go on waiting; "" where what was waited for is no event.
         seconds: How long was waited.
         why: What is known of the reason.
     """
@@ -375,6 +375,8 @@ class CallTimeoutError(FSMError, TimeoutError):
 
     def __str__(self) -> str:
         why = f": {self.why}" if self.why else ""
+        if not self.job_id:
+            return f"{self.event} of FSM {self.name!r} was not done within {self.seconds:g} s{why}; call again"
         return (
             f"event {self.event!r} of FSM {self.name!r} was not applied within {self.seconds:g} s{why}; "
             f"it stays enqueued as job {self.job_id}"

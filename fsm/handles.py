@@ -128,6 +128,6 @@ class TransitionJob:
         """Fetch RQ's own view of it.
 
         Raises:
-            UnknownFSMError: There is no record of it any more.
+            StoreError: There is no record of it any more.
         """
         return records.rq_job(self.client.redis, self.id)

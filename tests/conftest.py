@@ -1,4 +1,4 @@
-"""Redis for the tests: a server that the test session starts itself, and fakeredis.
+"""Redis for the tests: a server that the tests start themselves, and fakeredis.
 
 Nothing need be installed by hand. FSM_SERVER names a server program to use instead of the first that is found.
 """

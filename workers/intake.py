@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from fsm.errors import StoreError
 from fsm.store import calls, presence
-from workers.carrier import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,6 +97,10 @@ class Intake:
         if not claims.held:
             for queue in self._queues:
                 more = self._collect(self._post(queue, want - len(claims.held)))
+                if claims.held and any(fsm.tries for fsm in more.held):
+                    # A suspect is run alone: another turn.
+                    self.give_back(more.held)
+                    break
                 claims.held += more.held
                 claims.at = claims.at or more.at
                 claims.at_ms = claims.at_ms or more.at_ms
@@ -196,9 +199,9 @@ class Intake:
             found = self._carrier.once(presence.sleep(self._keys, self._worker, self._queues, _SLEEP_S))
             self._found += [found] if found else []
         except StoreError as error:
-            if not is_passing(error):
-                raise
-            _log.warning("lost Redis while asleep: %s", error)
+            # Away, or full: then it refuses to move an id, and we look at `ready` in the same rhythm.
+            _log.warning("worker %s could not sleep in Redis: %s", self._worker, error)
+            time.sleep(_SLEEP_S)
         finally:
             self.is_sleeping = False
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -72,24 +73,28 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
     app, keys, client = _app(), Keys(config.check_namespace(namespace)), job.connection
     worker = f"rq-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     give_up_at = time.monotonic() + _PATIENCE_S
-    executor = InlineExecutor(timed=False)  # RQ's own timer runs around this job
+    # RQ's timer is for the time of one job, and this one serves the events of others as well: each has its own.
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    executor = InlineExecutor()
     keeper = LeaseKeeper(
         lambda: Redis(connection_pool=client.connection_pool), "", keys, worker, _LEASE_MS, beat=lambda: None
     )
     keeper.start()
     try:
-        number = 0
+        # An event that RQ requeued is adopted by a claim that is told of it; the first claim of a worker is told of it.
+        turn = _Turn(client, app, keys, worker, name, job.origin, 1, job.id)
+        is_served = _serve(turn, executor, keeper)
         while True:
             seen = run(client, view(keys, job.id))
             if seen.word != "WAITING":
                 return _end(job.id, seen, name, event)
-            number += 2
-            turn = _Turn(client, app, keys, worker, name, job.origin, number)
-            if not _serve(turn, executor, keeper):
+            turn = replace(turn, number=turn.number + 2, found="")
+            if not is_served:
                 if time.monotonic() > give_up_at:
                     # It stays in its mailbox, whatever becomes of this job in RQ's eyes.
                     return Retry(max=1_000_000, interval=0)
                 time.sleep(_PAUSE_S)
+            is_served = _serve(turn, executor, keeper)
     finally:
         keeper.stop()
         executor.close()
@@ -97,7 +102,7 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One claim of one FSM: who, for whom, and its number."""
+    """One claim of one FSM: who, for whom, its number, and the id of the job that RQ took off its list."""
 
     client: Redis
     app: App
@@ -106,13 +111,24 @@ class _Turn:
     name: str
     queue: str
     number: int
+    found: str
 
 
 def _serve(turn: _Turn, executor: InlineExecutor, keeper: LeaseKeeper) -> bool:
     """Claim the FSM, run what lies in its mailbox, commit it; False where it cannot be had now."""
     client, keys, worker, name = turn.client, turn.keys, turn.worker, turn.name
     token, asked_at = secrets.token_hex(16), time.monotonic()
-    request = calls.claim(keys, worker, turn.queue, token, turn.number, lease_ms=_LEASE_MS, fsms=1, name=name)
+    request = calls.claim(
+        keys,
+        worker,
+        turn.queue,
+        token,
+        turn.number,
+        lease_ms=_LEASE_MS,
+        fsms=1,
+        name=name,
+        found=(turn.found,) if turn.found else (),
+    )
     claims = run(client, request)
     if not claims.held:
         return False
@@ -120,8 +136,8 @@ def _serve(turn: _Turn, executor: InlineExecutor, keeper: LeaseKeeper) -> bool:
     try:
         fsm = claims.held[0]
         behaviour = turn.app.behaviours.get(fsm.machine)
-        if behaviour is None:
-            _log.warning("FSM %r waits for a worker that knows machine %r", name, fsm.machine)
+        if behaviour is None or fsm.state not in behaviour.enter:
+            _log.warning("FSM %r waits for a worker that knows state %r of machine %r", name, fsm.state, fsm.machine)
             run(client, calls.release(keys, worker, [(name, token)], tail=True))
             return False
         work = Activation(behaviour, fsm, keys, executor, claims.at_ms)

@@ -17,9 +17,10 @@ import os
 import secrets
 import socket
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
 from rq import Queue
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
@@ -39,7 +40,7 @@ from workers.intake import AHEAD_S, Intake
 from workers.lease import LeaseKeeper
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     import redis
@@ -165,7 +166,16 @@ class TransitionWorker(BaseWorker):
             super().heartbeat(timeout, pipeline)
         elif now - self._beaten_at >= _BEAT_S:
             self._beaten_at = now
-            self._beat()
+            with self._unless_redis_is_in_trouble():
+                self._beat()
+
+    @contextmanager
+    def _unless_redis_is_in_trouble(self) -> Iterator[None]:
+        """Go on without what is only for eyes when Redis is away or full: the claim says what is to be waited for."""
+        try:
+            yield
+        except (RedisError, StoreError) as error:
+            _log.warning("worker %s could not tell Redis how it is: %s", self.name, error)
 
     def _beat(self) -> None:
         done, failed, worked = self._counted
@@ -177,12 +187,14 @@ class TransitionWorker(BaseWorker):
         """Beat from the keeper's thread while a handler runs for long; redis-py's pool serves both threads."""
         if time.monotonic() - self._beaten_at >= 2 * _BEAT_S:
             self._beaten_at = time.monotonic()
-            self._beat()
+            with self._unless_redis_is_in_trouble():
+                self._beat()
 
     def check_for_suspension(self, burst: bool) -> None:  # noqa: FBT001 - RQ's signature
         """Obey `rq suspend`; asked twice a second, not at every turn."""
         if time.monotonic() - self._suspension_checked_at >= _SUSPENSION_CHECK_S:
-            super().check_for_suspension(burst)
+            with self._unless_redis_is_in_trouble():
+                super().check_for_suspension(burst)
             self._suspension_checked_at = time.monotonic()
 
     def register_birth(self) -> None:
@@ -240,6 +252,8 @@ class TransitionWorker(BaseWorker):
             return self._take(is_burst=timeout is None, max_idle_time=max_idle_time)
         except _ForcedStop:
             raise SystemExit from None
+        except StopRequested:
+            raise
         except Exception as fault:
             self.fault = fault  # RQ logs it, and ends without a word to its caller
             raise
@@ -264,13 +278,15 @@ class TransitionWorker(BaseWorker):
                 self._intake.sleep()
             self.check_for_suspension(is_burst)
             if self.should_run_maintenance_tasks:
-                self.run_maintenance_tasks()  # type: ignore[no-untyped-call] # as above
+                with self._unless_redis_is_in_trouble():
+                    self.run_maintenance_tasks()  # type: ignore[no-untyped-call] # as above
         return None
 
     def _become(self, status: WorkerStatus) -> None:
         """Show the state in RQ's registry, when it changes."""
         if self._state != status:
-            self.set_state(status)
+            with self._unless_redis_is_in_trouble():
+                self.set_state(status)
 
     # Doing it.
 
@@ -279,7 +295,9 @@ class TransitionWorker(BaseWorker):
         claims: Claims = job
         self._become(WorkerStatus.BUSY)
         begin = time.monotonic()
-        self._intake.claim_ahead()
+        if not any(fsm.tries for fsm in claims.held):
+            # Behind a suspect nothing is claimed ahead: if it kills us, nobody else is to be charged.
+            self._intake.claim_ahead()
         batch = Batch(claims, self._commit, self._intake.give_back, self._intake.drop_ahead)
         self._relief.watch(batch)
         fsms = 0

@@ -1,7 +1,7 @@
 """One step of one FSM: (behaviour, life, event) -> decision.
 
 Reading order: `outcomes` (what a handler may answer), `transition` (what a handler sees), `life` (the FSM between claim
-and commit), `behaviour` (a machine ready to run), `step`, `chain`.
+and commit), `behaviour` (a machine ready to run), `faults` (what user code raised), `step`, `chain`.
 
 Who calls this: workers and the test kit. PURE: imports neither redis nor rq.
 """

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import traceback
 from typing import TYPE_CHECKING, Any
 
+from fsm.engine.faults import is_for_us, said, traceback_of
 from fsm.engine.life import Decision
 from fsm.engine.outcomes import Goto, HandlerTimeout, Reject, Retry, Stay
 from fsm.engine.transition import Transition
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["abandon", "give_up", "step"]
 
 END = "[*]"
-# The end of a traceback tells more than its beginning; this much of it is kept in a record.
-_LONGEST_TRACEBACK = 16_384
 _NOT_ALLOWED = ("not_allowed", "guard")
 _REFUSED = {
     "not_allowed": NotAllowedError,
@@ -81,14 +79,14 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:
     except Reject as rejection:
         if life.status != "starting":
             return await _refused(behaviour, life, t, "rejected", rejection.reason, rejection.details or {})
-        problem = f"an entry event cannot be refused, and its handler said Reject({_said(rejection)!r})"
+        problem = f"an entry event cannot be refused, and its handler said Reject({said(rejection)!r})"
         return await _failed(behaviour, life, event, HandlerError, _WrongAnswerError(problem))
     except _RefusedHere as refusal:
         return await _refused(behaviour, life, t, refusal.kind, refusal.reason, refusal.details)
     except HandlerTimeout:
         return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour))
     except BaseException as error:  # user code may raise anything: its failure, not ours
-        if _is_for_us(behaviour, error):
+        if is_for_us(error):
             raise
         return await _failed(behaviour, life, event, HandlerError, error)
     life.settle(raw)
@@ -126,15 +124,6 @@ class _RefusedHere(Exception):  # noqa: N818 - a way out of the step, never seen
         self.kind = kind
         self.reason = reason
         self.details = details
-
-
-def _is_for_us(behaviour: Behaviour, fault: BaseException) -> bool:
-    """Tell what the process wants of us from what user code raised: an interrupt, a closed or cancelled step."""
-    if isinstance(fault, asyncio.CancelledError) and behaviour.is_async:
-        # Whoever awaits a task that was cancelled gets this too; then nobody asked our own task to stop.
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
-    return isinstance(fault, (KeyboardInterrupt, GeneratorExit))
 
 
 async def _run(behaviour: Behaviour, func: Callable[..., Any], t: Transition[Any], *more: Any) -> Any:
@@ -317,7 +306,7 @@ async def _refused(  # noqa: PLR0913 - the parts of one refusal
     except HandlerTimeout:
         return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour))
     except BaseException as fault:  # as in `step`: whatever a hook raises is its failure
-        if _is_for_us(behaviour, fault):
+        if is_for_us(fault):
             raise
         return await _failed(behaviour, life, event, HandlerError, fault)
     soft = behaviour.graph.is_soft(life.state, event.name)
@@ -351,8 +340,8 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
     source = life.state
     ours = isinstance(fault, _WrongAnswerError)
     name = kind.__name__ if ours else type(fault).__name__
-    text = "" if ours else _traceback(fault)
-    message = _said(fault)
+    text = "" if ours else traceback_of(fault)
+    message = said(fault)
     details = {"type": name, "message": message, "traceback": text}
     error = kind(life.name, event.name, source, life.version, event.job_id, message, details)
     # An event may fail, be requeued and fail again: what each failure sends has ids of its own.
@@ -370,12 +359,12 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
             life.settle(_encoded(behaviour, life))
             target = source if edge.target == END else edge.target
     except BaseException as second:  # as in `step`; the first is the reason
-        if _is_for_us(behaviour, second):
+        if is_for_us(second):
             raise
         life.forget()
         t.outbox, edge, ending = [], None, ""
-        text += _traceback(second)
-        message += f"; and then its failure hook raised {type(second).__name__}: {_said(second)}"
+        text += traceback_of(second)
+        message += f"; and then its failure hook raised {type(second).__name__}: {said(second)}"
     soft = behaviour.graph.is_soft(source, event.name)
     if not edge and (life.status == "starting" or behaviour.graph.hard_event(source) == event.name):
         ending = "failed"
@@ -401,22 +390,6 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
         soft,
         edge is not None,
     )
-
-
-def _said(fault: BaseException) -> str:
-    """Give the text of an exception; one whose `__str__` raises must not take the worker down."""
-    try:
-        text = str(fault)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - user code again
-        text = f"(its text cannot be made: {type(error).__name__})"
-    return text.encode("utf-8", "backslashreplace").decode()[:2000] or type(fault).__name__
-
-
-def _traceback(fault: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(fault))[-_LONGEST_TRACEBACK:]
-    except Exception as error:  # noqa: BLE001 - it asks the exception for its parts: user code again
-        return f"(the traceback of {type(fault).__name__} cannot be made: {type(error).__name__})"
 
 
 _FAILED: dict[type[FailedError], str] = {

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fsm.store.codec import born_of, job_data
+from fsm.store.codec import born_of, job_data, text
 from fsm.store.keys import EFFECTS_QUEUE
 from fsm.store.requests import Request
 
@@ -233,12 +233,12 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
     claims = Claims([], [], reply[1].decode(), int(reply[2]))
     for one in reply[3:]:
         if one[0] == b"BROKEN" and len(one) == 3:  # noqa: PLR2004 - word, name, why; an FSM's own list is longer
-            claims.broken.append((one[1].decode(), one[2].decode()))
+            claims.broken.append((text(one[1]), text(one[2])))
             continue
         mail = [
             Mail(
-                one[i].decode(),
-                None if one[i + 1] is None else one[i + 1].decode(),
+                text(one[i]),
+                None if one[i + 1] is None else text(one[i + 1]),
                 one[i + 2] or b"",
                 one[i + 3],
                 one[i + 4],
@@ -250,20 +250,20 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
         ]
         claims.held.append(
             Claimed(
-                one[0].decode(),
+                text(one[0]),
                 token,
                 queue,
-                (one[1] or b"").decode(),
-                (one[2] or b"").decode(),
+                text(one[1]),
+                text(one[2]),
                 one[3] or b"",
                 int(one[4] or 0),
-                (one[5] or b"running").decode(),
-                (one[6] or b"").decode(),
+                text(one[5]) or "running",
+                text(one[6]),
                 one[7],
                 int(one[8] or 0),
                 one[9],
                 one[10] is not None,
-                (one[11] or b"").decode(),
+                text(one[11]),
                 one[12],
                 mail,
             )

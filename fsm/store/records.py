@@ -14,7 +14,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from fsm.errors import PayloadError, StoreError, UnknownFSMError
+from fsm.errors import PayloadError, StoreError
 
 if TYPE_CHECKING:
     import redis
@@ -50,13 +50,13 @@ def rq_job(client: redis.Redis, job_id: str) -> Job:
     """Fetch RQ's job.
 
     Raises:
-        UnknownFSMError: There is no record of it.
+        StoreError: There is no record of it.
     """
     try:
         return Job.fetch(job_id, connection=client, serializer=JSONSerializer)
     except NoSuchJobError as error:
-        name = f"of job {job_id}"
-        raise UnknownFSMError(name) from error
+        problem = f"job {job_id} has no record: it was deleted, or ended longer ago than result_ttl"
+        raise StoreError(problem) from error
 
 
 def typed(snapshot: Snapshot, machine: type[Machine[Any]] | None) -> Snapshot:

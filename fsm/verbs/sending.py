@@ -26,7 +26,7 @@ from fsm.errors import (
 )
 from fsm.machine.values import JSON
 from fsm.store import calls
-from fsm.store.codec import new_ids
+from fsm.store.codec import new_ids, text
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
@@ -162,16 +162,24 @@ def send_many(
     On a crash: the events of the calls that Redis has had are accepted, the others are not.
     """
     verdicts: list[Verdict] = []
+    refused: set[str] = set()
+    refused_now: set[str] = set()
     for first in range(0, len(items), calls.MOST_ITEMS):
         part = items[first : first + calls.MOST_ITEMS]
         letters = [
             calls.Letter(item.name, item.job_id or job_id, item.event, item.raw, born, asked, item.meta)
             for item, job_id in zip(part, new_ids(len(part)), strict=True)
         ]
-        words = yield calls.send(keys, letters, definition)
-        for letter, word in zip(letters, words, strict=True):
+        # The script knows only its own call: what was refused in an earlier one stays refused in this one.
+        sent = [letter for letter in letters if letter.name not in refused] if refused else letters
+        words = iter((yield calls.send(keys, sent, definition)) if sent else ())
+        for letter in letters:
+            word = "SKIPPED" if letter.name in refused else next(words)
             error = None if word == "SENT" else _send_error(keys, letter, word)
+            if error is not None and word != "SKIPPED":
+                refused_now.add(letter.name)
             verdicts.append(Verdict(letter.name, letter.job_id, error))
+        refused |= refused_now
     return verdicts
 
 
@@ -204,17 +212,21 @@ def purge(keys: Keys, name: str, born: str, timeout: float) -> Plan[None]:
         CallTimeoutError: A worker was at it for all that time.
     """
     begin = time.monotonic()
-    checked_name(name)
+    # From here on it is this life and no other: a call that is repeated late must not purge the next one.
+    try:
+        known = yield Request(text, commands=[("HGET", keys.snapshot(checked_name(name)), "born")])
+    except StoreError as error:
+        raise (_broken(keys, name) if "WRONGTYPE" in error.problem else error) from error
+    if not known or (born and born != known):
+        raise UnknownFSMError(name, keys.namespace)
     while True:
-        word = yield calls.purge(keys, name, born)
-        if word == "PURGED":
+        word = yield calls.purge(keys, name, known)
+        if word in ("PURGED", "UNKNOWN"):
             return
-        if word == "UNKNOWN":
-            raise UnknownFSMError(name, keys.namespace)
         if word == "BROKEN":
             raise _broken(keys, name)
         if word == "HELD":
             if time.monotonic() - begin > timeout:
-                raise CallTimeoutError(name, "purge", "none", timeout, "a worker has it in hand")
+                raise CallTimeoutError(name, "purge", "", timeout, "a worker has it in hand")
             # Redis waits for us: a blocking read of a key that nobody writes.
             yield Request(lambda reply: reply, commands=[("BLPOP", f"{keys.prefix}purge:nobody", 0.05)])

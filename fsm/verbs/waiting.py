@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JobView", "ended", "standing", "view", "wait"]
 
-# A waiter looks again after so long, whatever it hears: bounded well below the socket's time-out.
-_SLICE_MS = 5000
+# A waiter looks again after so long, whatever it hears: its mark may have come after the claim, and is not seen then.
+_SLICE_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -584,7 +584,6 @@ def test_a_snapshot_edited_by_hand_takes_no_neighbour_and_no_worker_down(
     assert client.state("b").payload["n"] == 7
 
 
-@pytest.mark.xfail(reason="a claim cannot be read where a field is no UTF-8, and the worker ends", strict=True)
 @pytest.mark.parametrize("key", ["fsm:default:snapshot:b machine", "rq:job:mine event"])
 def test_bytes_that_are_no_text_take_no_neighbour_and_no_worker_down(
     client: Client, raw_redis: redis.Redis, serve: Serve, key: str

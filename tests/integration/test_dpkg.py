@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -228,9 +229,10 @@ def test_workers_that_die_are_noticed_with_what_they_said(run: Run) -> None:
     run.sabotage(DIES)
     code, result, err = run.json("--workers", 2)
     assert code == 1
-    assert result["mismatches"] == 361
+    # They may be dead before the whole log was fed.
+    assert result["mismatches"] == result["packages"] > 0
     assert err.count("has ended, with code 1\nnothing works here") == 2
-    assert "no worker is left, and 1848 of 1848 status lines wait" in err
+    assert re.search(r"no worker is left, and (\d+) of \1 status lines wait", err)
 
 
 def test_without_progress_it_ends_and_stops_its_workers(run: Run) -> None:

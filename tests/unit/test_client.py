@@ -271,8 +271,12 @@ def test_an_end_that_rq_wrote_over_is_told_as_it_was(client: Client, office: Off
 
 
 def test_a_job_that_is_not_there_is_unknown(client: Client) -> None:
-    with pytest.raises(UnknownFSMError, match="abc"):
-        client.job("abc")
+    job = client.job("abc")
+    assert job.status() == "unknown"
+    with pytest.raises(FailedError, match="has no record"):
+        job.result()
+    with pytest.raises(StoreError, match="abc has no record"):
+        job.rq_job()
     with pytest.raises(PayloadError):
         client.job("a b")
 

@@ -188,13 +188,13 @@ def test_a_waiter_looks_sleeps_and_looks_again() -> None:
     assert outcome.state == "open"
     assert [request.script or request.commands[0][0] for request in requests] == ["ask", "XREAD", "ask", "XREAD", "ask"]
     command = requests[1].commands[0]
-    assert (command[command.index("BLOCK") + 1], command[-2:]) == (5000, ("rq:results:j", "0-0"))
+    assert (command[command.index("BLOCK") + 1], command[-2:]) == (1000, ("rq:results:j", "0-0"))
 
 
 def test_a_waiter_without_a_limit_sleeps_in_slices() -> None:
     requests, _ = follow(verbs.wait(KEYS, "j", "p", "put", None), seen("WAITING"), None, seen("DONE", AT))
 
-    assert 5000 in requests[1].commands[0]
+    assert 1000 in requests[1].commands[0]
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.0001])
@@ -305,24 +305,46 @@ def test_where_one_of_many_is_wrong_none_is_started(items: list[Any], problem: s
 
 
 def test_a_purge_goes_on_until_it_is_done_and_sleeps_while_a_worker_holds_the_fsm() -> None:
-    requests, _ = follow(verbs.purge(KEYS, "p", "", 10), "HELD", None, "AGAIN", "AGAIN", "PURGED")
+    requests, _ = follow(verbs.purge(KEYS, "p", "", 10), "7", "HELD", None, "AGAIN", "AGAIN", "PURGED")
 
     assert [request.script or request.commands[0][0] for request in requests] == [
-        "purge", "BLPOP", "purge", "purge", "purge",
+        "HGET", "purge", "BLPOP", "purge", "purge", "purge",
     ]  # fmt: skip
+    assert all("7" in request.arguments for request in requests if request.script)
+
+
+def test_a_purge_is_done_when_this_life_is_gone_whoever_took_it() -> None:
+    follow(verbs.purge(KEYS, "p", "", 10), "7", "AGAIN", "UNKNOWN")
+
+
+@pytest.mark.parametrize(("born", "found"), [("", ""), ("6", "7")])
+def test_another_life_of_the_name_is_not_purged(born: str, found: str) -> None:
+    with pytest.raises(UnknownFSMError, match="'p'"):
+        follow(verbs.purge(KEYS, "p", born, 10), found)
+
+
+def test_after_a_refusal_events_of_that_fsm_in_later_calls_are_not_sent() -> None:
+    items = [verbs.sending(None, f"p{number}", "put") for number in range(calls.MOST_ITEMS)]
+    items += [verbs.sending(None, "p7", "put"), verbs.sending(None, "p8", "put")]
+    words = ["FULL 10" if number == 7 else "SENT" for number in range(calls.MOST_ITEMS)]
+
+    requests, verdicts = follow(verbs.send_many(KEYS, items), words, ["SENT"])
+
+    assert len(requests[1].arguments[5:]) == 7
+    assert [verdict.ok for verdict in verdicts[-2:]] == [False, True]
+    assert isinstance(verdicts[-2].error, RefusedError)
 
 
 @pytest.mark.parametrize(
     ("word", "error", "text"),
     [
-        ("UNKNOWN", UnknownFSMError, "'p'"),
         ("BROKEN", StoreError, "a key of FSM 'p'"),
         ("HELD", CallTimeoutError, "a worker has it in hand"),
     ],
 )
 def test_each_refusal_of_a_purge_has_its_error(word: str, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
-        follow(verbs.purge(KEYS, "p", "", -1), word)
+        follow(verbs.purge(KEYS, "p", "", -1), "7", word)
 
 
 # Looking.

@@ -33,6 +33,7 @@ class FakeWorker:
         self.birth_date: Any = None
         self.connection = fakeredis.FakeRedis()
         self._stop_requested = False
+        self.fault: Exception | None = None
 
     def work(self, **options: Any) -> None:
         FakeWorker.made |= options

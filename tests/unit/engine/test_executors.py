@@ -109,8 +109,12 @@ def test_an_alarm_reaches_code_that_blocks_the_loop_and_passes_by_a_loop_at_rest
 
     async def rests_then_blocks() -> None:
         begin = time.monotonic()
-        with executor.timed(0.05, is_async=True):  # rings after 1.055 s, and again
-            await asyncio.sleep(1.2)
+        scope = executor.timed(0.05, is_async=True)
+        assert executor._alarm is not None
+        assert executor._alarm.seconds > 1  # behind the time-out of the coroutine itself
+        executor._alarm.seconds = 0.1
+        with scope:
+            await asyncio.sleep(0.15)
             rung.append(time.monotonic() - begin)
             time.sleep(60)  # noqa: ASYNC251 - what is tried
 
