@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fsm.store.codec import born_of, job_data, text
+from fsm.store.codec import job_data, text
 from fsm.store.keys import EFFECTS_QUEUE
 from fsm.store.requests import Request
 
@@ -104,7 +104,7 @@ def start(keys: Keys, definition: Definition, births: Sequence[Birth]) -> Reques
     entry = definition.graph.entry
     for birth in births:
         data = job_data(keys.namespace, birth.name, entry, b"null")
-        arguments += (birth.name, born_of(birth.job_id), birth.job_id, birth.raw, data)
+        arguments += (birth.name, birth.job_id, birth.raw, data)
     return Request(_words, "start", (), arguments)
 
 

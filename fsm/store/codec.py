@@ -38,17 +38,6 @@ def new_ids(count: int) -> list[str]:
     return [drawn[i : i + 2 * _ID_BYTES] for i in range(0, len(drawn), 2 * _ID_BYTES)]
 
 
-def born_of(job_id: str) -> str:
-    """Give the id of a life, derived from the id of its entry event.
-
-    A number of 31 bits, which Redis keeps in 5 bytes: it tells the lives of one name apart, and nothing else.
-
-    >>> born_of("2f01a3bc9d8e7f6a5b4c3d2e")
-    '426582747'
-    """
-    return str(zlib.crc32(job_id.encode()) & 0x7FFFFFFF)
-
-
 def job_data(namespace: str, name: str, event: str, raw: bytes) -> bytes:
     """Write RQ's `data` field, as its JSON serializer reads it.
 
@@ -104,7 +93,7 @@ class Snapshot:
         payload: Plain JSON, or of the machine's type where the class was given.
         version: Grows with every attempt that ended in a commit.
         status: "starting", "running", "finished", "failed", "paused" or "purging".
-        born: Id of this life of the name.
+        born: Id of this life of the name: the µs by the clock of Redis at which it was started.
         queue: RQ queue of its events.
         started_at: When it was started, aware, UTC.
         updated_at: Time of the last commit, aware, UTC.
@@ -170,7 +159,7 @@ def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) 
             status=text(fields.get(b"status")) or "running",
             born=text(fields[b"born"]),
             queue=text(fields.get(b"queue")) or default_queue,
-            started_at=datetime.fromtimestamp(int(fields[b"started_at"]) / 1000, UTC),
+            started_at=datetime.fromtimestamp(int(fields[b"born"]) / 1_000_000, UTC),
             updated_at=datetime.fromtimestamp(int(fields[b"updated_at"]) / 1000, UTC),
             error=_json(fields.get(b"error")),
             refused=_json(fields.get(b"refused")),

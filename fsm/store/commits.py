@@ -13,7 +13,7 @@ import orjson
 from fsm.engine import Effect, NewFSM
 from fsm.engine import Mail as OutgoingMail
 from fsm.store.calls import new_fsm_arguments
-from fsm.store.codec import born_of, job_data, pack_result, pack_text
+from fsm.store.codec import job_data, pack_result, pack_text
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
@@ -140,8 +140,7 @@ class Block:
             elif isinstance(item, NewFSM):
                 machine = new_fsm_arguments(self._keys, item.definition)
                 data = job_data(namespace, item.name, item.definition.graph.entry, b"null")
-                born = born_of(item.job_id)
-                self._operation("C", *machine, item.name, born, item.job_id, item.payload, data)
+                self._operation("C", *machine, item.name, item.job_id, item.payload, data)
             elif isinstance(item, Effect):
                 fields = ("data", item.call, "description", item.path, "timeout", 180, "fsm_of", self._fsm.name)
                 self._operation("E", item.job_id, item.queue, len(fields) // 2, *fields)

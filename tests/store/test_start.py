@@ -17,13 +17,13 @@ def test_created_writes_snapshot_index_entry_event_and_makes_it_ready(store: Sto
     assert snapshot["state"] == "open"
     assert snapshot["status"] == "starting"
     assert snapshot["version"] == "0"
-    assert snapshot["started_at"] == snapshot["updated_at"]
+    assert int(snapshot["born"]) // 1000 == int(snapshot["updated_at"])
     (job_id,) = store.mailbox("a")
     job = store.job(job_id)
     assert (job["event"], job["place"], job["status"], job["born"]) == ("[*]", "mail", "queued", snapshot["born"])
     assert store.ready() == ["a"]
     assert store.listed() == [job_id]
-    assert store.redis.zscore(store.keys.state("Ticket", "open"), "a") == float(snapshot["started_at"])
+    assert store.redis.zscore(store.keys.state("Ticket", "open"), "a") == float(snapshot["updated_at"])
 
 
 def test_exists_where_another_life_has_the_name(store: Store) -> None:

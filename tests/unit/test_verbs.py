@@ -351,7 +351,7 @@ def test_each_refusal_of_a_purge_has_its_error(word: str, error: type[Exception]
 
 FIELDS = {
     b"machine": b"Parcel", b"state": b"open", b"payload": b'{"n":1}', b"version": b"3", b"status": b"running",
-    b"born": b"7", b"started_at": b"1700000000000", b"updated_at": b"1700000000000",
+    b"born": b"1700000000000000", b"updated_at": b"1700000000000",
 }  # fmt: skip
 
 

@@ -15,8 +15,8 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
               U id                      waits in the urgent list
               G id                      was taken away by an operator (cancelled or deleted): whoever waits is told
               S id name event data      mail to another FSM
-              C 14 arguments            a new FSM: machine state event queue definition definition_version
-                                        max_mailbox timeout ttl name born id payload data
+              C 13 arguments            a new FSM: machine state event queue definition definition_version
+                                        max_mailbox timeout ttl name id payload data
               E id queue count fields   an ordinary RQ job
               (an id that was used, by an earlier run of an event that was requeued, gets a new end)
             the log lines, a piece of JSON
@@ -46,7 +46,7 @@ local function take()
   at = at + 1
   return ARGV[at - 1]
 end
-local arity = { N = 3, D = 3, F = 4, U = 1, S = 4, C = 14, G = 1 }
+local arity = { N = 3, D = 3, F = 4, U = 1, S = 4, C = 13, G = 1 }
 local starts, locks = {}, {}
 while at <= #ARGV do
   starts[#starts + 1] = at
@@ -184,11 +184,11 @@ for n, start in ipairs(starts) do
           machine = take(), state = take(), event = take(), queue = take(), definition = take(),
           definition_version = take(), limit = take(), timeout = take(), ttl = take(),
         }
-        local child, born, id, payload, data = take(), take(), unused(take(), ms), take(), take()
+        local child, id, payload, data = take(), unused(take(), ms), take(), take()
         if m.queue == '' then m.queue = default_queue end
-        local word = create(prefix, ns, default_queue, ms, now, m, child, born, id, payload, data)
+        local word = create(prefix, ns, default_queue, ms, born_at(s, us), now, m, child, id, payload, data)
         if word ~= 'CREATED' then
-          record(id, now, ns, { name = child, born = born, queue = m.queue }, m.event, data, m.timeout, m.ttl)
+          record(id, now, ns, { name = child, born = '', queue = m.queue }, m.event, data, m.timeout, m.ttl)
           fail(id, m.queue, '{"failed":"undeliverable"}', 'start from ' .. name .. ' not done: ' .. word, '',
             failure_ttl)
           note(child, m.event, id, word)

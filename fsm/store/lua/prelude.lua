@@ -144,20 +144,23 @@ local function deliver(prefix, ns, default_queue, now, id, name, event, data, ti
   return 'SENT'
 end
 
+-- The id of a life: µs as text. No two lives of one name begin in the same one.
+local function born_at(s, us) return string.format('%.0f', s * 1000000 + us) end
+
 -- One new FSM with its entry event: what goes to the index is gathered in `begun`, and written by `flush_begun`.
 local begun = {}
-local function create(prefix, ns, default_queue, ms, now, m, name, born, id, payload, data)
+local function create(prefix, ns, default_queue, ms, born, now, m, name, id, payload, data)
   local key = prefix .. 'snapshot:' .. name
   local known = try('HGET', key, 'born')
   if type(known) == 'table' or not sound(prefix, m.queue) then return 'BROKEN' end
-  if known then return known == born and 'CREATED' or 'EXISTS' end
+  if known then return 'EXISTS' end
   record(id, now, ns, { name = name, born = born, queue = m.queue }, m.event, data, m.timeout, m.ttl)
   if type(try('RPUSH', prefix .. 'mailbox:' .. name, id)) == 'table' then
     call('UNLINK', 'rq:job:' .. id)
     return 'BROKEN'
   end
   call('HSET', key, 'machine', m.machine, 'state', m.state, 'payload', payload, 'version', 0, 'status', 'starting',
-    'born', born, 'started_at', ms, 'updated_at', ms, 'definition', m.definition)
+    'born', born, 'updated_at', ms, 'definition', m.definition)
   if m.definition_version ~= '1' then call('HSET', key, 'definition_version', m.definition_version) end
   if m.queue ~= default_queue then call('HSET', key, 'queue', m.queue) end
   if m.limit ~= '10000' then call('HSET', key, 'max_mailbox', m.limit) end

@@ -4,10 +4,10 @@ start: create FSMs of one machine: snapshot if there is none, index, the entry e
 KEYS      none: names come as arguments, and cluster mode is refused at connect
 ARGV      1 prefix   2 namespace   3 default queue   4 machine   5 start state   6 entry event   7 queue
           8 fingerprint of the definition   9 definition_version   10 max_mailbox   11 timeout of a job, s
-          12 result_ttl, s   13.. per FSM: name, born, job id, payload, data of the job
+          12 result_ttl, s   13.. per FSM: name, job id, payload, data of the job
 RETURNS   one word an FSM: CREATED; EXISTS another life has the name; BROKEN a key of it is of another type
-REPEATED  known by `born`, which the caller draws, and once the FSM was purged by the record of its entry event:
-          CREATED again, nothing is written
+REPEATED  known by the record of the entry event, whose id the caller draws, also once the FSM was purged: CREATED
+          again, nothing is written
 ]]
 local prefix, ns, default_queue = ARGV[1], ARGV[2], ARGV[3]
 local m = {
@@ -15,16 +15,16 @@ local m = {
   definition_version = ARGV[9], limit = ARGV[10], timeout = ARGV[11], ttl = ARGV[12],
 }
 local ms, s, us = clock()
-local now = rq_time(s, us)
+local now, born = rq_time(s, us), born_at(s, us)
 local answer = {}
-for i = 13, #ARGV, 5 do
-  local name, born, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+for i = 13, #ARGV, 4 do
+  local name, id = ARGV[i], ARGV[i + 1]
   -- An FSM that lived and was purged must not rise again because a call is repeated late.
-  local lived = try('HGET', 'rq:job:' .. id, 'born')
-  if lived then
-    answer[#answer + 1] = lived == born and 'CREATED' or 'BROKEN'
+  local lived = try('HMGET', 'rq:job:' .. id, 'fsm', 'ns', 'event')
+  if lived.err or lived[1] then
+    answer[#answer + 1] = lived[1] == name and lived[2] == ns and lived[3] == m.event and 'CREATED' or 'BROKEN'
   else
-    answer[#answer + 1] = create(prefix, ns, default_queue, ms, now, m, name, born, id, ARGV[i + 3], ARGV[i + 4])
+    answer[#answer + 1] = create(prefix, ns, default_queue, ms, born, now, m, name, id, ARGV[i + 2], ARGV[i + 3])
   end
 end
 flush_begun(prefix)
