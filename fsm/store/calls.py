@@ -235,40 +235,35 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
         if one[0] == b"BROKEN" and len(one) == 3:  # noqa: PLR2004 - word, name, why; an FSM's own list is longer
             claims.broken.append((text(one[1]), text(one[2])))
             continue
-        mail = [
-            Mail(
-                text(one[i]),
-                None if one[i + 1] is None else text(one[i + 1]),
-                one[i + 2] or b"",
-                one[i + 3],
-                one[i + 4],
-                one[i + 5],
-                one[i + 6],
-                one[i + 7] is not None,
-            )
-            for i in range(13, len(one), 8)
-        ]
+        machine, state, payload, version, status, born, history, tries, owes, error, definition = one[1]
         claims.held.append(
             Claimed(
                 text(one[0]),
                 token,
                 queue,
-                text(one[1]),
-                text(one[2]),
-                one[3] or b"",
-                int(one[4] or 0),
-                text(one[5]) or "running",
-                text(one[6]),
-                one[7],
-                int(one[8] or 0),
-                one[9],
-                one[10] is not None,
-                text(one[11]),
-                one[12],
-                mail,
+                text(machine),
+                text(state),
+                payload or b"",
+                int(version or 0),
+                text(status) or "running",
+                text(born),
+                history,
+                int(tries or 0),
+                owes,
+                error is not None,
+                text(definition),
+                one[2],
+                [_mail(one[i], one[i + 1]) for i in range(3, len(one), 2)],
             )
         )
     return claims
+
+
+def _mail(job_id: bytes, record: list[Any]) -> Mail:
+    if record[0] is None:
+        return Mail(text(job_id), None, b"", None, None, None, None, asked=False)
+    event, data, place, status, born, meta, asked = record
+    return Mail(text(job_id), text(event), data or b"", place, status, born, meta, asked=asked is not None)
 
 
 def release(keys: Keys, worker: str, pairs: Iterable[tuple[str, str]], *, tail: bool = False) -> Request[list[str]]:

@@ -166,7 +166,7 @@ class Block:
         arguments.append(self.count)
         arguments += self._operations
         arguments.append(b",".join(self._lines))
-        return arguments
+        return [len(arguments), *arguments]
 
 
 def commit(  # noqa: PLR0913 - the parts of one commit

@@ -9,10 +9,10 @@ KEYS      1 ready:<queue>   2 rq:queue:<queue>   3 held   4 claims:<worker>   5 
 ARGV      1 prefix   2 worker   3 token   4 number of this claim   5 lease, ms   6 most FSMs   7 most events
           8 most bytes   9 queue   10 default queue   11 effects queue   12 namespace   13 one FSM by name, or ""
           14.. tokens that the worker still holds, and ids that it took off RQ's list as "id:<id>"
-RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a list: name, 11 fields of the snapshot,
-          urgent ids, then id, event, data, place, status, born, meta, asked of each event (an id without a record
-          has no event; one that comes twice has place `done` the second time); LATE a newer claim of this worker was
-          answered already; BROKEN as one FSM's list: name, why
+RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a list: name, list of 11 fields of the
+          snapshot, urgent ids, then of each event its id and a list: event, data, place, status, born, meta, asked (an
+          id without a record has no event; one that comes twice has place `done` the second time); LATE a newer claim
+          of this worker was answered already; BROKEN as one FSM's list: name, why
 REPEATED  known by the number: the same FSMs come again, as far as their locks stand, with their mail as it is now
 ]]
 local ready, rq_list, held, claims, replies, hand = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -27,27 +27,25 @@ call('ZCARD', ready)
 local ms, s, us = clock()
 local now = rq_time(s, us)
 local answer = { 'CLAIMED', now, ms }
-local events, bytes = 0, 0
+local events, bytes, find = 0, 0, string.find
 local seen = {}
 
 local function read(name)
   local f = try('HMGET', prefix .. 'snapshot:' .. name, 'machine', 'state', 'payload', 'version', 'status', 'born',
     'history', 'tries', 'owes', 'error', 'definition')
   if f.err then return nil, f.err end
-  for _, number in ipairs({ f[4] or '0', f[8] or '0' }) do
-    if not string.find(number, '^%d+$') then return nil, 'version or tries is no number: edited by hand' end
+  if f[6] and not (find(f[4] or '', '^%d+$') and (not f[8] or find(f[8], '^%d+$'))) then
+    return nil, 'version or tries is no number: edited by hand'
   end
   return f
 end
 
 -- The FSM's answer: snapshot, urgent mail, then mail, within the bounds of this claim.
 local function open(name, f)
-  local one = { name }
-  for i = 1, 11 do one[i + 1] = f[i] end
-  local most = math.max(1, math.min(most_events - events, tonumber(f[8] or 0) > 0 and 1 or 100))
+  local most = f[8] and tonumber(f[8]) > 0 and 1 or math.max(1, math.min(most_events - events, 100))
   local urgent = f[9] and try('LRANGE', prefix .. 'urgent:' .. name, 0, most - 1) or {}
   if urgent.err then return nil, urgent.err end
-  one[13] = #urgent
+  local one = { name, f, #urgent }
   local ids = urgent
   if #ids < most then
     local mail = try('LRANGE', prefix .. 'mailbox:' .. name, 0, most - #ids - 1)
@@ -60,13 +58,16 @@ local function open(name, f)
     if count > 0 and bytes > most_bytes then break end
     local job = try('HMGET', 'rq:job:' .. id, 'event', 'data', 'place', 'status', 'born', 'meta', 'asked')
     count = count + 1
-    local n = #one
-    one[n + 1] = id
-    for i = 1, 7 do one[n + 1 + i] = not job.err and job[i] or false end
+    if job.err then
+      job = { false }
+    elseif job[2] then
+      bytes = bytes + #job[2]
+    end
     -- An id whose record was deleted and that was sent anew lies there twice, and is to be applied once.
-    if seen[id] then one[n + 4] = 'done' end
+    if seen[id] then job[3] = 'done' end
     seen[id] = true
-    if not job.err then bytes = bytes + #(job[2] or '') end
+    one[2 + 2 * count] = id
+    one[3 + 2 * count] = job
   end
   events = events + count
   return one
@@ -136,7 +137,7 @@ for i = 1, #popped, 2 do
     break
   end
   local f, why = read(name)
-  local suspect = f and tonumber(f[8] or 0) > 0
+  local suspect = f and f[8] and tonumber(f[8]) > 0
   if suspect and #taken > 0 then
     put_back(i)
     break
@@ -148,10 +149,10 @@ for i = 1, #popped, 2 do
     local one, fault = open(name, f)
     if not one then
       answer[#answer + 1] = { 'BROKEN', name, fault }
-    elseif #one > 13 and not try('SET', prefix .. 'lock:' .. name, holder, 'NX', 'PX', lease) then
+    elseif #one > 3 and not try('SET', prefix .. 'lock:' .. name, holder, 'NX', 'PX', lease) then
       -- Its holder makes it ready again; or `recover`, where the lock is nobody's and so not in `held`.
       try('ZADD', held, 'NX', ends, name)
-    elseif #one > 13 then
+    elseif #one > 3 then
       taken[#taken + 1] = name
       taken[#taken + 1] = token
       locked[#locked + 1] = ends

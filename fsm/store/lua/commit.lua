@@ -4,7 +4,7 @@ commit: write what a worker did with the FSMs that it holds: all of it for each,
 KEYS      1 held   2 claims:<worker>   3 replies:<worker>   4 log   5 ended   6 finished
 ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a number that grows   6 lease, ms
           7 most entries of the log   8 time of the claim as RQ writes it   9 timeout of new jobs, s   10.. per FSM:
-            name, token, queue, result_ttl s, failure_ttl s,
+            how many arguments follow for it, name, token, queue, result_ttl s, failure_ttl s,
             fields to set: count, then field and value;   fields to drop: count, then field,
             machine, state before, state after, ending ("", "finished" or "failed"),
             urgent ids done: count;   mailbox ids done: count, then ids, urgent ones first,
@@ -41,27 +41,17 @@ local ms, s, us = clock()
 local now = rq_time(s, us)
 
 -- First pass: where each FSM's arguments begin, and whether its lock is ours. One MGET for all of them.
-local at = 10
+local ARGV, at = ARGV, 10
 local function take()
   at = at + 1
   return ARGV[at - 1]
 end
-local arity = { N = 3, D = 3, F = 4, U = 1, S = 4, C = 13, G = 1 }
-local starts, locks = {}, {}
-while at <= #ARGV do
-  starts[#starts + 1] = at
-  locks[#locks + 1] = prefix .. 'lock:' .. ARGV[at]
-  at = at + 5
-  at = at + 1 + 2 * ARGV[at]
+local starts, locks, lock_prefix, last = {}, {}, prefix .. 'lock:', #ARGV
+while at <= last do
+  local n = #starts + 1
+  starts[n] = at + 1
+  locks[n] = lock_prefix .. ARGV[at + 1]
   at = at + 1 + ARGV[at]
-  at = at + 5
-  at = at + 1 + ARGV[at]
-  local operations = tonumber(take())
-  for _ = 1, operations do
-    local op = take()
-    if op == 'E' then at = at + 3 + 2 * ARGV[at + 2] else at = at + arity[op] end
-  end
-  at = at + 1
 end
 local owners = {}
 for first = 1, #locks, 1000 do
@@ -73,13 +63,15 @@ end
 local verdicts, freed_locks, freed, lines = {}, {}, {}, {}
 local entered, left, begun_at, over = {}, {}, {}, {}
 local finished = {}
-local function gather(map, key, ...)
+local function gather(map, key, value, more)
   local list = map[key]
   if not list then
     list = {}
     map[key] = list
   end
-  for _, value in ipairs({ ... }) do list[#list + 1] = value end
+  local n = #list
+  list[n + 1] = value
+  if more then list[n + 2] = more end
 end
 
 -- A job that failed: its record, RQ's registry, and RQ's result, at which a waiter wakes. What an operator put under
@@ -132,7 +124,7 @@ for n, start in ipairs(starts) do
     if mail > urgent then
       local gone = try('LPOP', mailbox, mail - urgent)
       -- Only the lock's holder takes mail out; were it otherwise once, nobody's mail is to be lost by it.
-      if gone and not gone.err then
+      if gone and not gone.err and (gone[2] or gone[1] ~= ARGV[at + urgent]) then
         local applied = {}
         for k = at + urgent, at + mail - 1 do applied[ARGV[k]] = true end
         for k = #gone, 1, -1 do
