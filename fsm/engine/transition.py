@@ -289,21 +289,7 @@ def checked_name(name: Any) -> str:
     Raises:
         PayloadError: It is not; the text says why.
     """
-    if not isinstance(name, str):
-        problem = f"the name of an FSM is text, not {type(name).__name__} {name!r}"
-        raise PayloadError(problem, "name")
-    if not name:
-        problem = "the name of an FSM must not be empty"
-        raise PayloadError(problem, "name")
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        problem = f"the name of an FSM must be valid UTF-8 text, and {name!r} holds a lone surrogate"
-        raise PayloadError(problem, "name") from None
-    if size > _LONGEST_NAME:
-        problem = f"the name of an FSM has at most {_LONGEST_NAME} bytes, and {name[:40]!r}… has {size}"
-        raise PayloadError(problem, "name")
-    return name
+    return _checked(name, "name", "an FSM")
 
 
 def checked_event(event: Any) -> str:
@@ -312,18 +298,25 @@ def checked_event(event: Any) -> str:
     Raises:
         PayloadError: It is not; the text says why.
     """
-    if not isinstance(event, str) or not event:
-        problem = f"the name of an event is non-empty text, not {event!r}"
-        raise PayloadError(problem, "event")
+    return _checked(event, "event", "an event")
+
+
+def _checked(name: Any, path: str, of: str) -> str:
+    if not isinstance(name, str):
+        problem = f"the name of {of} is text, not {type(name).__name__} {name!r}"
+        raise PayloadError(problem, path)
+    if not name:
+        problem = f"the name of {of} must not be empty"
+        raise PayloadError(problem, path)
     try:
-        size = len(event.encode())
+        size = len(name.encode())
     except UnicodeEncodeError:
-        problem = f"the name of an event must be valid UTF-8 text, and {event!r} holds a lone surrogate"
-        raise PayloadError(problem, "event") from None
+        problem = f"the name of {of} must be valid UTF-8 text, and {name!r} holds a lone surrogate"
+        raise PayloadError(problem, path) from None
     if size > _LONGEST_NAME:
-        problem = f"the name of an event has at most {_LONGEST_NAME} bytes, and {event[:40]!r}… has {size}"
-        raise PayloadError(problem, "event")
-    return event
+        problem = f"the name of {of} has at most {_LONGEST_NAME} bytes, and {name[:40]!r}… has {size}"
+        raise PayloadError(problem, path)
+    return name
 
 
 def _importable(func: str | Callable[..., Any]) -> str:
