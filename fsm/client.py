@@ -301,23 +301,13 @@ class Client:
     ) -> Iterator[Snapshot]:
         """Iterate over FSMs, page by page: by machine, state and status, those longest in their state first.
 
-        One whose snapshot was damaged by hand comes with status "damaged", and the reason as its `error`.
+        One whose snapshot was damaged by hand comes with status "damaged", and the reason as its `error`. One that
+        changes its state meanwhile may be left out or come twice.
         """
-        for known, about in self.machines().items():
-            if machine is not None and known != machine:
-                continue
-            for in_state in about["states"]:
-                if state is not None and in_state != state:
-                    continue
-                yield from self._page(known, in_state, status)
-
-    def _page(self, machine: str, state: str, status: str | None) -> Iterator[Snapshot]:
-        first = 0
-        while names := self.ask(verbs.list_names(self.keys, machine, state, first)):
-            for snapshot in self.do(verbs.states(self.keys, names, damaged_too=True)):
-                if snapshot is not None and (status is None or snapshot.status == status):
-                    yield snapshot
-            first += len(names)
+        place: verbs.Place | None = self.do(verbs.list_from(self.keys, machine, state))
+        while place is not None:
+            page, place = self.do(verbs.list_page(self.keys, place, status))
+            yield from page
 
     def log(self, name: str | None = None, *, follow: bool = False, after: str = "0-0") -> Iterator[dict[str, Any]]:
         """Iterate over what was done, oldest first: one dict a transition.
@@ -331,16 +321,10 @@ class Client:
             `name, machine, event, from, to, version, job, ms, worker, at_ms`, and `refused`, `error`, `meta`, `ending`
             where they are so. The log is capped: old entries are gone.
         """
-        if after == "$":
-            after = self.ask(verbs.log_end(self.keys))
-        while True:
-            lines = self.ask(verbs.read_log(self.keys, after, _FOLLOW_MS if follow else None))
-            if not lines and not follow:
-                return
-            for entry_id, line in lines:
-                after = entry_id
-                if name is None or line.get("name") == name:
-                    yield line
+        place: str | None = after
+        while place is not None:
+            page, place = self.do(verbs.log_page(self.keys, name, place, _FOLLOW_MS if follow else None))
+            yield from page
 
 
 def definition_of(machine: Any) -> Definition:

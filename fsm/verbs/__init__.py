@@ -6,13 +6,28 @@ over a blocking connection; an asyncio client carries the same plans, so there i
 Who calls this: the client. It may import `fsm.store`, `fsm.engine`, `fsm.machine`.
 """
 
-from fsm.verbs.looking import allowed, counts, exists, list_names, log_end, machines, read_log, state, states
+from fsm.verbs.looking import (
+    Place,
+    allowed,
+    counts,
+    exists,
+    list_from,
+    list_names,
+    list_page,
+    log_end,
+    log_page,
+    machines,
+    read_log,
+    state,
+    states,
+)
 from fsm.verbs.plans import Plan
 from fsm.verbs.sending import Sending, Verdict, announce, purge, send_many, sending, start_many
 from fsm.verbs.waiting import JobView, ended, standing, view, wait
 
 __all__ = [
     "JobView",
+    "Place",
     "Plan",
     "Sending",
     "Verdict",
@@ -21,8 +36,11 @@ __all__ = [
     "counts",
     "ended",
     "exists",
+    "list_from",
     "list_names",
+    "list_page",
     "log_end",
+    "log_page",
     "machines",
     "purge",
     "read_log",

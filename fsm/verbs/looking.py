@@ -5,6 +5,7 @@ Who calls this: the client.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -21,7 +22,21 @@ if TYPE_CHECKING:
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
-__all__ = ["allowed", "counts", "exists", "list_names", "log_end", "machines", "read_log", "state", "states"]
+__all__ = [
+    "Place",
+    "allowed",
+    "counts",
+    "exists",
+    "list_from",
+    "list_names",
+    "list_page",
+    "log_end",
+    "log_page",
+    "machines",
+    "read_log",
+    "state",
+    "states",
+]
 
 _PAGE = 500
 
@@ -112,6 +127,64 @@ def list_names(keys: Keys, machine: str, state_name: str, first: int, count: int
     """Read a page of the FSMs of a machine in a state, those longest in it first."""
     command = ("ZRANGE", keys.state(machine, state_name), first, first + count - 1)
     return Request(lambda reply: [text(name) for name in reply], commands=[command])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a list of FSMs goes on: the machines and states that are left, and the rank in the first of them."""
+
+    left: tuple[tuple[str, str], ...]
+    rank: int = 0
+
+
+def list_from(keys: Keys, machine: str | None, state_name: str | None) -> Plan[Place]:
+    """Give the beginning of a list of FSMs: of this machine, in this state, or of all."""
+    known = yield machines(keys)
+    return Place(
+        tuple(
+            (name, in_state)
+            for name, about in known.items()
+            for in_state in about["states"]
+            if machine in (None, name) and state_name in (None, in_state)
+        )
+    )
+
+
+def list_page(keys: Keys, place: Place, status: str | None) -> Plan[tuple[list[Snapshot], Place | None]]:
+    """Read one page of a list, and say where the next one begins; `None` after the last.
+
+    An FSM that changes its state meanwhile may be left out or come twice.
+    """
+    if not place.left:
+        return [], None
+    names = yield list_names(keys, *place.left[0], place.rank)
+    if not names:
+        return [], Place(place.left[1:])
+    found = yield from states(keys, names, damaged_too=True)
+    wanted = [snapshot for snapshot in found if snapshot is not None and status in (None, snapshot.status)]
+    return wanted, Place(place.left, place.rank + len(names))
+
+
+def log_page(
+    keys: Keys, name: str | None, after: str, block_ms: int | None = None
+) -> Plan[tuple[list[dict[str, Any]], str | None]]:
+    """Read one page of the log, and say after which entry the next one begins.
+
+    Args:
+        keys: Of the namespace.
+        name: Only this FSM.
+        after: Id of an entry; "$" is the newest one.
+        block_ms: Wait so long where there is nothing.
+
+    Returns:
+        Transitions, and the next `after`; `None` where nothing came and nobody waited.
+    """
+    if after == "$":
+        after = yield log_end(keys)
+    lines = yield read_log(keys, after, block_ms)
+    if not lines:
+        return [], None if block_ms is None else after
+    return [line for _, line in lines if name is None or line.get("name") == name], lines[-1][0]
 
 
 def allowed(keys: Keys, name: str, definition: Definition | None) -> Plan[tuple[str, ...]]:
