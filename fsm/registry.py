@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cluster", "QueueView", "WorkerView", "cluster", "waiting"]
 
-# Heartbeats come at least every 10 s; `recover` takes a worker for dead after this long.
+# Heartbeats come at least every 15 s; `recover` takes a worker for dead after this long.
 _SILENT_AFTER_MS = 30_000
 _WORKER_FIELDS = (
     "hostname",
@@ -161,12 +161,14 @@ def _workers(keys: Keys, names: Sequence[str], now_ms: int, *, are_ours: bool) -
         return []
     records = yield _many(*(("HMGET", keys.rq_worker(name), *_WORKER_FIELDS) for name in names))
     holding = yield _many(*(("HLEN", keys.claims(name)) for name in names))
+    beats = yield _many(*(("ZSCORE", keys.workers, name) for name in names))
     found = []
-    for name, record, holds in zip(names, records, holding, strict=True):
+    for name, record, holds, beat in zip(names, records, holding, beats, strict=True):
         host, pid, state, queues, heartbeat, done, failed, death = map(text, record)
         if death or not (host or are_ours):
             continue
-        seen_ms = _ms(heartbeat)
+        # Ours beat by the clock of Redis; of others there is only what RQ wrote, by the clock of their host.
+        seen_ms = _ms(heartbeat) if beat is None else int(float(beat))
         is_silent = seen_ms is None or now_ms - seen_ms > _SILENT_AFTER_MS
         found.append(
             WorkerView(

@@ -60,7 +60,7 @@ def worker(  # noqa: PLR0913 - one parameter an option
     """Run FSMs of an application until SIGTERM or Ctrl-C.
 
     Then it finishes what it has in hand, gives back the rest, and ends with exit code 0. A second signal ends it at
-    once; what it held goes on elsewhere after the lease.
+    once; what it held goes on elsewhere.
     """
     _check_packages()
     lease_ms = _lease_ms(lease)

@@ -181,6 +181,8 @@ class _MsgspecCodec(Codec):
             else:
                 keys = [key for key in value if self._refusal({key: None})] if isinstance(value, dict) else []
                 problem = key_problem(keys[0]) if keys else atom_problem(value)
+                if problem is None and isinstance(error, RecursionError):
+                    problem = f"is nested deeper than {MAX_DEPTH} levels: make it flatter"
                 return path, problem or f"cannot be written as JSON: {error}"
             if any(value is part for part in outer):
                 return path, "refers to itself: JSON has no references, leave it out"

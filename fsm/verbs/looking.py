@@ -72,6 +72,8 @@ def states(keys: Keys, names: Sequence[str], *, damaged_too: bool = False) -> Pl
                 f"key {keys.snapshot(names[0])} should be the snapshot of FSM {names[0]!r}, a hash: {error.problem}"
             )
             raise StoreError(problem) from error
+        if damaged_too and "WRONGTYPE" in error.problem:
+            return (yield from _one_by_one(keys, names))
         raise
     if len(commands) == 1:
         replies = [replies]
@@ -84,6 +86,17 @@ def states(keys: Keys, names: Sequence[str], *, damaged_too: bool = False) -> Pl
             if not damaged_too:
                 raise
             found.append(damaged(name, fields, str(error)))
+    return found
+
+
+def _one_by_one(keys: Keys, names: Sequence[str]) -> Plan[list[Snapshot | None]]:
+    """Read FSMs each by itself, where a key of one of them is of another type: so that the others can be told."""
+    found: list[Snapshot | None] = []
+    for name in names:
+        try:
+            found += yield from states(keys, [name])
+        except StoreError as error:
+            found.append(damaged(name, {}, str(error)))
     return found
 
 

@@ -509,9 +509,11 @@ def test_a_flushed_script_cache_costs_nothing_but_time(
 def test_a_record_that_was_damaged_by_hand_stands_in_the_list_and_stops_nobody(
     client: Client, raw_redis: redis.Redis
 ) -> None:
-    client.start_many(Journal, ["a", "b", "c"])
+    client.start_many(Journal, ["a", "b", "c", "d"])
     raw_redis.hset("fsm:default:snapshot:b", "version", "many")
+    raw_redis.delete("fsm:default:snapshot:d")
+    raw_redis.set("fsm:default:snapshot:d", "not ours")
 
     listed = {snapshot.name: snapshot.status for snapshot in client.snapshots()}
 
-    assert listed == {"a": "starting", "b": "damaged", "c": "starting"}
+    assert listed == {"a": "starting", "b": "damaged", "c": "starting", "d": "damaged"}

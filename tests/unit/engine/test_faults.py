@@ -46,7 +46,11 @@ def test_the_traceback_of_an_exception_can_always_be_told() -> None:
     assert traceback_of(ValueError("x")) == "ValueError: x\n"
     assert traceback_of(ValueError("x" * 20_000)).endswith("x\n")
     assert len(traceback_of(ValueError("x" * 20_000))) == 16_384
-    assert "the traceback of NastyError cannot be made: KeyError" in traceback_of(NastyError(KeyError()))
+    # Python 3.13 makes it in spite of all; older ones raise what the exception raises.
+    told = traceback_of(NastyError(KeyError()))
+    assert (
+        "the traceback of NastyError cannot be made: KeyError" in told or "NastyError: <exception str() failed>" in told
+    )
 
 
 @pytest.mark.parametrize(
