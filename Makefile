@@ -12,6 +12,18 @@ DEMO := $(VENV)/.fsm-demo
 # What is there for development serves the demo as well.
 RUN := $(if $(wildcard $(DEV)),$(DEV),$(DEMO))
 
+# A venv that is there is kept: another Python that somebody names must not be passed over in silence.
+ifneq ($(origin PYTHON),file)
+ifeq ($(filter clean help,$(MAKECMDGOALS)),)
+VERSION := 'import sys; print("%d.%d" % sys.version_info[:2])'
+HAVE := $(shell $(BIN)/python -c $(VERSION) 2>/dev/null)
+WANT := $(or $(shell $(PYTHON) -c $(VERSION) 2>/dev/null),none that runs)
+ifneq ($(and $(HAVE),$(filter-out $(HAVE),$(WANT))),)
+$(error $(VENV) has Python $(HAVE), and PYTHON=$(PYTHON) is $(WANT): `make clean` first)
+endif
+endif
+endif
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test check bench clean

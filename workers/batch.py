@@ -157,4 +157,6 @@ class Relief:
                     batch.relieve()
                 except StoreError as error:
                     _log.warning("what is done waits for the slow handler beside it: %s", error)
+                except Exception:  # noqa: BLE001 - a thread that ended here would let each slow handler delay all others
+                    _log.exception("what is done waits for the slow handler beside it")
             self._is_over.wait(_LOOK_S)

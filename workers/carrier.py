@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from redis.exceptions import BusyLoadingError, NoScriptError, ReadOnlyError, RedisError
@@ -88,15 +88,18 @@ class Ticket(Generic[R]):
 
     request: Request[R]
     value: R | None = None
-    error: StoreError | None = None
-    is_read: bool = field(default=False)
+    error: Exception | None = None
+    is_read: bool = False
 
 
 class Line:
     """One connection on which scripts are sent without waiting; replies come in the same order.
 
     When it breaks, nobody knows which of the requests under way were executed. All of them are carried again, in their
-    order: each script knows its repeats.
+    order: each script knows its repeats. A broken connection is never used again: redis-py would connect it anew in
+    silence, and the reply to what is sent next would be taken for that to what was sent before.
+
+    One thread at a time: the worker's batch sees to that.
 
     Args:
         client: The worker's connection pool.
@@ -110,7 +113,9 @@ class Line:
         self._under_way: deque[Ticket[Any]] = deque()
 
     def post(self, request: Request[R]) -> Ticket[R]:
-        """Send a script; its reply is read later."""
+        """Send a script; its reply is read later. It does not raise: what went wrong is told with the result."""
+        if self._connection is None:
+            self._carry_all()
         ticket = Ticket(request)
         self._under_way.append(ticket)
         try:
@@ -120,6 +125,9 @@ class Line:
             self._connection.send_command("EVALSHA", sha, len(request.keys), *request.keys, *request.arguments)
         except RedisError:
             self._carry_all()
+        except BaseException:
+            self._hang_up()
+            raise
         return ticket
 
     def result(self, ticket: Ticket[R]) -> R:
@@ -137,12 +145,12 @@ class Line:
 
     def close(self) -> None:
         """Give the connection back; what is under way is executed, and nobody hears of it."""
-        if self._connection is not None:
-            if self._under_way:
-                self._connection.disconnect()
+        if self._under_way:
+            self._hang_up()
+            self._under_way.clear()
+        elif self._connection is not None:
             self._pool.release(self._connection)
             self._connection = None
-        self._under_way.clear()
 
     def _connect(self) -> None:
         self._connection = self._pool.get_connection()
@@ -151,37 +159,57 @@ class Line:
             self._connection.send_command("SCRIPT", "LOAD", script(name)[0])
             self._connection.read_response()
 
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.disconnect()
+            self._pool.release(connection)
+
     def _read(self) -> None:
         """Read the oldest reply."""
+        if self._connection is None:
+            self._carry_all()
+            return
         ticket = self._under_way[0]
         try:
-            ticket.value = ticket.request.read(self._connection.read_response())
+            reply = self._connection.read_response()
         except NoScriptError:
             self._again(ticket)
         except RedisError as error:
-            ticket.error = explain(error, self._carrier.url)
-            ticket.error.__cause__ = error
-            if is_passing(ticket.error):
-                ticket.error = None
+            problem = explain(error, self._carrier.url)
+            problem.__cause__ = error
+            if is_passing(problem):
                 self._carry_all()
                 return
-        ticket.is_read = True
-        self._under_way.popleft()
+            ticket.error = problem
+        except BaseException:
+            # A second signal, in the middle of a reply.
+            self._hang_up()
+            raise
+        else:
+            self._note(ticket, reply)
+        self._end(ticket)
 
     def _carry_all(self) -> None:
         """Carry all that is under way by other connections, in order."""
-        if self._connection is not None:
-            self._connection.disconnect()
-            self._pool.release(self._connection)
-            self._connection = None
+        self._hang_up()
         while self._under_way:
             ticket = self._under_way[0]
             self._again(ticket)
-            ticket.is_read = True
-            self._under_way.popleft()
+            self._end(ticket)
 
     def _again(self, ticket: Ticket[Any]) -> None:
         try:
             ticket.value = self._carrier.carry(ticket.request)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - whoever asks for the result is told of it, not who reads before him
             ticket.error = error
+
+    def _note(self, ticket: Ticket[Any], reply: Any) -> None:
+        try:
+            ticket.value = ticket.request.read(reply)
+        except Exception as error:  # noqa: BLE001 - as above: the reply is used up, those behind it must keep their place
+            ticket.error = error
+
+    def _end(self, ticket: Ticket[Any]) -> None:
+        ticket.is_read = True
+        self._under_way.popleft()

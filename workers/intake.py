@@ -31,9 +31,13 @@ AHEAD_S = 0.020
 _SLEEP_S = 1
 # A worker that was not heard of for this long is dead: six heartbeats.
 _DEAD_AFTER_MS = 30_000
+# Seen silent for so long: after Redis was away all workers are, until their next heartbeats, 5 s apart.
+_SEEN_SILENT_S = 10.0
 _STRANGE_PAUSE_S = 0.2
 # Claims smaller than this are those of slow handlers: for them nothing is claimed ahead.
 _FLOW = 16
+# Tokens of FSMs that were left to their lease, so many that those of one lease find room.
+_MOST_LEFT = 256
 
 
 class Intake:
@@ -79,10 +83,11 @@ class Intake:
         # A claim frees what this worker holds with other tokens: claims whose reply was lost. These two it must not
         # free: batches in hand or whose commit is under way, and FSMs that are left to their lease.
         self._recent: deque[str] = deque(maxlen=2 + len(self._queues))
-        self._left: deque[str] = deque(maxlen=32)
+        self._left: deque[str] = deque(maxlen=_MOST_LEFT)
         self._is_flowing = False
         self._ahead: tuple[Ticket[Claims], str, float] | None = None
         self._recovered_at = 0.0
+        self._silent: dict[str, float] = {}
         self._found: list[str] = []
         self._reported: set[str] = set()
         self.is_sleeping = False
@@ -90,21 +95,19 @@ class Intake:
     def claim(self) -> Claims:
         """Claim from each queue in order, until the batch is full: about 20 ms of work, down to one FSM."""
         want = self._want()
-        claims = calls.Claims([], [])
-        if self._ahead is not None:
-            claims = self._collect(self._ahead)
-            self._ahead = None
+        claims = self._take_ahead()
         if not claims.held:
             for queue in self._queues:
                 more = self._collect(self._post(queue, want - len(claims.held)))
-                if claims.held and any(fsm.tries for fsm in more.held):
+                has_suspect = any(fsm.tries for fsm in more.held)
+                if claims.held and has_suspect:
                     # A suspect is run alone: another turn.
                     self.give_back(more.held)
                     break
                 claims.held += more.held
                 claims.at = claims.at or more.at
                 claims.at_ms = claims.at_ms or more.at_ms
-                if len(claims.held) >= want:
+                if has_suspect or len(claims.held) >= want:
                     break
         first = claims.held[0].queue if claims.held else ""
         self._is_flowing = want >= _FLOW and len(claims.held) >= want and first == self._queues[0]
@@ -117,15 +120,25 @@ class Intake:
 
     def leave(self, token: str) -> None:
         """Leave what was claimed with this token to its lease, so that its end is seen as a death and counted."""
-        self._left.append(token)
+        if token not in self._left:
+            self._left.append(token)
 
     def drop_ahead(self) -> None:
-        """Give back what was claimed ahead: the batch in hand takes longer than was thought."""
-        if self._ahead is not None:
-            claims = self._collect(self._ahead)
-            self._ahead = None
-            if claims.held:
-                self.give_back(claims.held)
+        """Give back what was claimed ahead: the batch in hand takes longer than was thought, or the worker pauses."""
+        claims = self._take_ahead()
+        if claims.held:
+            self.give_back(claims.held)
+
+    def drop_found(self) -> None:
+        """Tell Redis of ids that were found in the last sleep: a worker that stops makes no more claims to do so."""
+        if self._found:
+            # Of no FSM: what is found, is looked at all the same, also by a Redis that is full.
+            self._collect(self._post(self._queues[0], 0))
+
+    def _take_ahead(self) -> Claims:
+        # Forgotten before its reply is read: a reply that cannot be had must not be waited for twice.
+        ahead, self._ahead = self._ahead, None
+        return calls.Claims([], []) if ahead is None else self._collect(ahead)
 
     def _want(self) -> int:
         return max(1, min(self._batch, int(AHEAD_S / max(self._seconds_per_fsm, 1e-6))))
@@ -181,10 +194,19 @@ class Intake:
         return claims
 
     def give_back(self, fsms: Sequence[Claimed], *, tail: bool = False) -> None:
-        """Release FSMs unworked: to the front of those that wait, or to the tail."""
+        """Release FSMs unworked: to the front of those that wait, or to the tail.
+
+        On a crash, or where Redis refuses it: they end with their lease, which is not renewed any more.
+        """
         pairs = [(fsm.name, fsm.token) for fsm in fsms]
-        self._carrier.carry(calls.release(self._keys, self._worker, pairs, tail=tail))
-        self._keeper.let_go(fsm.name for fsm in fsms)
+        names = [fsm.name for fsm in fsms]
+        try:
+            self._carrier.carry(calls.release(self._keys, self._worker, pairs, tail=tail))
+        except StoreError:
+            # Nobody here knows of them any more: renewed for ever, they would wait for ever.
+            self._keeper.let_go(names)
+            raise
+        self._keeper.let_go(names)
 
     def learn(self, fsms: int, seconds: float) -> None:
         """Remember what FSMs take, for the size of the next claim."""
@@ -211,11 +233,18 @@ class Intake:
         if now - self._recovered_at < _SLEEP_S:
             return 0
         self._recovered_at = now
-        now_ms = self._carrier.carry(presence.time_ms())
-        dead = self._carrier.carry(presence.silent(self._keys, now_ms - _DEAD_AFTER_MS))
+        dead = self._dead(now)
         freed, rehung = self._carrier.carry(calls.recover(self._keys, dead))
-        if dead:
+        if dead and not freed:
+            # All that they held is free: one call of `recover` is bounded.
             self._carrier.carry(presence.leave(self._keys, dead))
         if freed:
             _log.warning("freed %d FSMs whose worker died", freed)
         return freed + rehung
+
+    def _dead(self, now: float) -> list[str]:
+        """Name other workers that were silent at every look of the last seconds: once they may have had no chance."""
+        now_ms = self._carrier.carry(presence.time_ms())
+        silent = self._carrier.carry(presence.silent(self._keys, now_ms - _DEAD_AFTER_MS))
+        self._silent = {name: self._silent.get(name, now) for name in silent if name != self._worker}
+        return [name for name, since in self._silent.items() if now - since >= _SEEN_SILENT_S]

@@ -4,8 +4,8 @@
 `<worker>/<token>`.
 
 **Lease.** The key expires by itself: a worker that dies holds nobody up for longer than the lease (15 s unless said
-otherwise). A living worker renews it at a third of the lease, from a thread of its own, so also while a handler runs
-for minutes.
+otherwise). A living worker renews it at a third of the lease, every 5 s at least, from a thread of its own, so also
+while a handler runs for minutes.
 
 **Token.** 128 random bits of one claim. Every write of a holder is a script that first compares the token: a worker
 that slept through its lease and wakes up finds another token, or none, and its commit is `STALE`. Nothing of it is
@@ -41,6 +41,8 @@ __all__ = ["LeaseKeeper"]
 _log = logging.getLogger("fsm.lease")
 # Share of the lease that is left as margin for the way to Redis and for clocks that do not run alike.
 _MARGIN = 0.1
+# The thread also tells that the worker lives, and after 30 s of silence it is taken for dead, however long its lease.
+_LONGEST_PAUSE_S = 5.0
 
 
 class LeaseKeeper:
@@ -52,7 +54,7 @@ class LeaseKeeper:
         keys: Of the namespace.
         worker: Name of the worker.
         lease_ms: The lease.
-        beat: Called at each turn of the thread: the worker's heartbeat while a handler runs.
+        beat: Called at each turn of the thread, at least every 5 s: the worker's heartbeat while a handler runs.
     """
 
     def __init__(  # noqa: PLR0913 - what a renewal is made of
@@ -113,17 +115,27 @@ class LeaseKeeper:
 
     def _keep(self) -> None:
         client = None
-        while not self._stop.wait(self._lease_ms / 3000):
+        pause = min(self._lease_ms / 3000, _LONGEST_PAUSE_S)
+        while not self._stop.wait(pause):
             try:
                 client = client or self._connect()
-                self._renew(client)
-                self._beat()
+                try:
+                    self.renew(client)
+                finally:
+                    self._beat()
             except StoreError as error:
                 _log.warning("locks of worker %s were not renewed: %s", self._worker, error)
+            except Exception:  # noqa: BLE001 - a thread that ended here would let every lock go without a word
+                _log.exception("locks of worker %s were not renewed", self._worker)
         if client is not None:
             client.close()
 
-    def _renew(self, client: redis.Redis) -> None:
+    def renew(self, client: redis.Redis) -> None:
+        """Renew all that is held, and forget what turns out to be lost.
+
+        Raises:
+            StoreError: Redis cannot be used; trust ends by itself.
+        """
         pairs = self.held()
         if not pairs:
             return
@@ -137,5 +149,5 @@ class LeaseKeeper:
                 if word == "EXTENDED":
                     self._trusted_until[name] = until
                 else:
-                    self._trusted_until[name] = 0
+                    del self._held[name], self._trusted_until[name]
                     _log.warning("the lock of FSM %r was lost: what this worker does with it will not be written", name)

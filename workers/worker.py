@@ -17,37 +17,39 @@ import os
 import secrets
 import socket
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError
 from rq import Queue
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
+from rq.suspension import WORKERS_SUSPENDED
+from rq.utils import now as rq_now
 from rq.worker import BaseWorker, WorkerStatus
 
 from fsm import config
-from fsm.errors import StoreError
-from fsm.store import calls, commits, presence
+from fsm.errors import ConfigError
+from fsm.store import calls, presence
 from fsm.store.connection import connect
 from fsm.store.keys import Keys
-from fsm.verbs import announce
 from workers.activation import Activation
 from workers.batch import Batch, Relief
 from workers.carrier import Carrier, Line
+from workers.committer import Committer
 from workers.executors import InlineExecutor
 from workers.intake import AHEAD_S, Intake
 from workers.lease import LeaseKeeper
+from workers.pulse import BEAT_S, Pulse, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import FrameType
 
     import redis
 
     from fsm.app import App
     from fsm.store.calls import Claimed, Claims
-    from workers.carrier import Ticket
 
 __all__ = ["DEFAULT_BATCH", "DEFAULT_LEASE_MS", "TransitionWorker", "worker_name"]
 
@@ -55,8 +57,9 @@ _log = logging.getLogger("fsm.worker")
 
 DEFAULT_LEASE_MS = 15_000
 DEFAULT_BATCH = 128
-_BEAT_S = 5.0
 _SUSPENSION_CHECK_S = 0.5
+# RQ's rhythm; a worker that is told to stop meanwhile stops after it.
+_SUSPENDED_PAUSE_S = 1.0
 
 
 def worker_name(host: str = "") -> str:
@@ -103,13 +106,13 @@ class TransitionWorker(BaseWorker):
         )
         self.app = app
         self.keys = Keys(namespace)
-        self._lease_ms = lease_ms
         self._executor = InlineExecutor()
         self._keeper = LeaseKeeper(
             lambda: connect(url, check=False), url, self.keys, self.name, lease_ms, self._beat_while_busy
         )
-        self._carrier = Carrier(self._client, url, lambda: self._stop_requested)
+        self._carrier = Carrier(self._client, url, lambda: self._stop_requested or self._is_ending)
         self._line = Line(self._client, self._carrier)
+        self._pulse = Pulse(self._carrier, self.keys, self.name)
         self._intake = Intake(
             self._carrier,
             self._line,
@@ -121,15 +124,13 @@ class TransitionWorker(BaseWorker):
             lease_ms=lease_ms,
             batch=batch,
         )
+        self._committer = Committer(self._carrier, self._line, self.keys, self.name, self._keeper, lease_ms=lease_ms)
         self._relief = Relief()
-        self._committing: tuple[Ticket[list[str]], Sequence[str]] | None = None
-        # As the numbers of claims: they grow over a restart under the same name.
-        self._nonce = time.time_ns() // 1000
         self.fault: Exception | None = None
         self._is_forced = False
-        self._beaten_at = 0.0
+        self._is_ending = False
+        self._was_suspended = False
         self._suspension_checked_at = 0.0
-        self._counted = [0, 0, 0.0]
 
     # What RQ does, done in our way.
 
@@ -161,80 +162,125 @@ class TransitionWorker(BaseWorker):
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Tell RQ, and our own registry, that this worker lives; at most every 5 s, since a turn takes some ms."""
-        now = time.monotonic()
         if pipeline is not None or timeout is not None:
             super().heartbeat(timeout, pipeline)
-        elif now - self._beaten_at >= _BEAT_S:
-            self._beaten_at = now
-            with self._unless_redis_is_in_trouble():
+        elif self._pulse.is_due():
+            with self._pulse.unless_redis_is_in_trouble():
                 self._beat()
 
-    @contextmanager
-    def _unless_redis_is_in_trouble(self) -> Iterator[None]:
-        """Go on without what is only for eyes when Redis is away or full: the claim says what is to be waited for."""
-        try:
-            yield
-        except (RedisError, StoreError) as error:
-            _log.warning("worker %s could not tell Redis how it is: %s", self.name, error)
-
     def _beat(self) -> None:
-        done, failed, worked = self._counted
-        self._counted = [0, 0, 0.0]
-        super().heartbeat()
-        self._carrier.once(presence.beat(self.keys, self.name, done=int(done), failed=int(failed), seconds=worked))
+        record = self._pulse.beat()
+        if record is Record.OURS:
+            super().heartbeat()
+        elif record is Record.LOST:
+            # What RQ wrote into it since it was lost is no record.
+            self.connection.delete(self.key)
+            super().register_birth()  # type: ignore[no-untyped-call] # RQ is typed in part
+
+    def serialize(self) -> dict[str, Any]:
+        """Give what RQ's record of this worker holds, and which life of its name it is."""
+        return {**super().serialize(), "life": self._pulse.life}
 
     def _beat_while_busy(self) -> None:
         """Beat from the keeper's thread while a handler runs for long; redis-py's pool serves both threads."""
-        if time.monotonic() - self._beaten_at >= 2 * _BEAT_S:
-            self._beaten_at = time.monotonic()
-            with self._unless_redis_is_in_trouble():
+        if self._pulse.is_due(2 * BEAT_S):
+            with self._pulse.unless_redis_is_in_trouble():
                 self._beat()
 
+    def set_state(self, state: str, pipeline: Any = None) -> None:
+        """Show the state in RQ's registry, unless Redis is away or full."""
+        with self._pulse.unless_redis_is_in_trouble():
+            super().set_state(state, pipeline)
+
     def check_for_suspension(self, burst: bool) -> None:  # noqa: FBT001 - RQ's signature
-        """Obey `rq suspend`; asked twice a second, not at every turn."""
-        if time.monotonic() - self._suspension_checked_at >= _SUSPENSION_CHECK_S:
-            with self._unless_redis_is_in_trouble():
-                super().check_for_suspension(burst)
-            self._suspension_checked_at = time.monotonic()
+        """Obey `rq suspend`; asked twice a second, not at every turn.
+
+        RQ asks together with a heartbeat, which a full Redis refuses, and it sleeps on what is claimed ahead.
+        """
+        if time.monotonic() - self._suspension_checked_at < _SUSPENSION_CHECK_S:
+            return
+        before = None
+        while not self._stop_requested and self._is_suspended():
+            if burst:
+                raise StopRequested
+            if before is None:
+                _log.info("worker %s is suspended: `rq resume` lets it go on", self.name)
+                before = self.get_state()
+                self._settle()
+                self.set_state(WorkerStatus.SUSPENDED)
+            self.heartbeat()
+            self._check_replaced()
+            time.sleep(_SUSPENDED_PAUSE_S)
+        if before is not None:
+            self.set_state(before)
+        self._suspension_checked_at = time.monotonic()
+
+    def _is_suspended(self) -> bool:
+        # What cannot be asked is as it was: a worker that is suspended stays so while Redis is away.
+        with self._pulse.unless_redis_is_in_trouble():
+            self._was_suspended = bool(self.connection.exists(WORKERS_SUSPENDED))
+        return self._was_suspended
+
+    def run_maintenance_tasks(self) -> None:
+        """Let RQ clean its registries, with nothing in hand, since that may take long; where it fails, next time."""
+        self._settle()
+        self.last_cleaned_at = rq_now()  # type: ignore[assignment] # RQ sets it likewise, in code without types
+        with self._pulse.unless_redis_is_in_trouble():
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call] # RQ is typed in part
+
+    def _settle(self) -> None:
+        """Hold nothing and wait for nothing before a pause: what is claimed ahead goes back."""
+        with self._pulse.unless_redis_is_in_trouble():
+            self._intake.drop_ahead()
+        self._committer.read()
 
     def register_birth(self) -> None:
         """Register with RQ, announce our machines, and begin to keep locks."""
-        super().register_birth()  # type: ignore[no-untyped-call] # RQ is typed in part
-        self._announce()
-        self._beat()
+        try:
+            super().register_birth()  # type: ignore[no-untyped-call] # RQ is typed in part
+        except OutOfMemoryError as error:
+            # Workers are what makes room in it: this one is registered by a later heartbeat.
+            _log.warning("worker %s cannot be seen in RQ yet, for Redis is full: %s", self.name, error)
+        with self._pulse.unless_redis_is_in_trouble():
+            self._pulse.announce(self.app.definitions, self.queue_names())
+        with self._pulse.unless_redis_is_in_trouble():
+            self._beat()
         self._keeper.start()
         self._relief.start()
 
     def teardown(self) -> None:
-        """Give back what is held, and register the death."""
+        """Give back what is held, and register the death: as far as Redis lets us, the rest ends with its lease."""
+        self._is_ending = True
         self._relief.stop()
         self._keeper.stop()
         try:
-            self._intake.drop_ahead()
-            self._read_commit()
-            held = self._keeper.held()
-            if held:
-                self._carrier.once(calls.release(self.keys, self.name, held))
-            self._carrier.once(calls.recover(self.keys, [self.name]))
-            self._beat()
-            self._carrier.once(presence.leave(self.keys, [self.name]))
-            super().teardown()  # type: ignore[no-untyped-call] # as above
+            self._settle()
+            with self._pulse.unless_redis_is_in_trouble():
+                self._give_all_back()
+            with self._pulse.unless_redis_is_in_trouble():
+                if self._pulse.is_replaced:
+                    self.unsubscribe()  # type: ignore[no-untyped-call] # as above
+                else:
+                    super().teardown()  # type: ignore[no-untyped-call] # as above
+        except _ForcedStop:
+            raise SystemExit from None
         finally:
             self._line.close()
             self._executor.close()
             self.app.close()
 
-    def _announce(self) -> None:
-        if self.app.definitions:
-            self._carrier.once(announce(self.keys, self.app.definitions, int(time.time() * 1000)))
-        for queue in self.queues:
-            for record in self._carrier.once(presence.on_queue(queue.name)):
-                if record != self.key and self._carrier.once(presence.is_stranger(record)):
-                    _log.warning(
-                        "%s on queue %s is no worker of fsm: it runs our jobs only with the JSON serializer",
-                        record,
-                        queue.name,
-                    )
+    def _give_all_back(self) -> None:
+        self._intake.drop_found()
+        held = self._keeper.held()
+        if held:
+            self._carrier.once(calls.release(self.keys, self.name, held))
+        if self._pulse.is_replaced:
+            return  # what else is noted under our name is another's
+        with self._pulse.unless_redis_is_in_trouble():
+            self._beat()
+        # After a round trip or two: a sleep that was broken off is over by now for Redis too, and moves no id any more.
+        self._carrier.once(calls.recover(self.keys, [self.name]))
+        self._carrier.once(presence.leave(self.keys, [self.name]))
 
     # Taking work.
 
@@ -263,6 +309,7 @@ class TransitionWorker(BaseWorker):
         empty = 0
         while not self._stop_requested:
             self.heartbeat()
+            self._check_replaced()
             recovered = self._intake.recover()
             claims = self._intake.claim()
             if claims.held:
@@ -273,20 +320,25 @@ class TransitionWorker(BaseWorker):
                 return None
             if max_idle_time is not None and time.monotonic() - idle_since > max_idle_time:
                 return None
+            self._committer.read()
             self._become(WorkerStatus.IDLE)
             if not recovered and not is_burst and not self._stop_requested:
                 self._intake.sleep()
             self.check_for_suspension(is_burst)
             if self.should_run_maintenance_tasks:
-                with self._unless_redis_is_in_trouble():
-                    self.run_maintenance_tasks()  # type: ignore[no-untyped-call] # as above
+                self.run_maintenance_tasks()
         return None
 
     def _become(self, status: WorkerStatus) -> None:
         """Show the state in RQ's registry, when it changes."""
         if self._state != status:
-            with self._unless_redis_is_in_trouble():
-                self.set_state(status)
+            self.set_state(status)
+
+    def _check_replaced(self) -> None:
+        if self._pulse.is_replaced:
+            # Two of one name free each other's locks at every claim, and hardly anything would be committed.
+            problem = f"another worker took the name {self.name!r}; this one ends: give each its own name, or none"
+            raise ConfigError("--name", problem)
 
     # Doing it.
 
@@ -295,10 +347,10 @@ class TransitionWorker(BaseWorker):
         claims: Claims = job
         self._become(WorkerStatus.BUSY)
         begin = time.monotonic()
-        if not any(fsm.tries for fsm in claims.held):
+        if not self._stop_requested and not any(fsm.tries for fsm in claims.held):
             # Behind a suspect nothing is claimed ahead: if it kills us, nobody else is to be charged.
             self._intake.claim_ahead()
-        batch = Batch(claims, self._commit, self._intake.give_back, self._intake.drop_ahead)
+        batch = Batch(claims, self._committer.commit, self._intake.give_back, self._intake.drop_ahead)
         self._relief.watch(batch)
         fsms = 0
         try:
@@ -322,7 +374,7 @@ class TransitionWorker(BaseWorker):
             self._relief.watch(None)
             batch.close()
             seconds = time.monotonic() - begin
-            self._counted[2] += seconds
+            self._pulse.count(seconds=seconds)
             self._intake.learn(fsms, seconds)
 
     def _is_known(self, fsm: Claimed) -> bool:
@@ -341,44 +393,5 @@ class TransitionWorker(BaseWorker):
             self._intake.leave(fsm.token)
             self._keeper.let_go([fsm.name])
             return None
-        self._counted[0] += work.done
-        self._counted[1] += work.failed
+        self._pulse.count(done=work.done, failed=work.failed)
         return block
-
-    def _commit(self, claimed_at: str, blocks: Sequence[list[Any]], names: Sequence[str], later: bool) -> None:  # noqa: FBT001 - a callback
-        """Commit what is done.
-
-        Args:
-            claimed_at: Time of the claim.
-            blocks: One for each FSM.
-            names: The FSMs.
-            later: Send it and read the reply with the next claim: only from the main thread.
-        """
-        self._nonce += 1
-        request = commits.commit(self.keys, self.name, self._nonce, self._lease_ms, claimed_at, blocks)
-        self._keeper.let_go(names)
-        if later:
-            self._read_commit()
-            self._committing = (self._line.post(request), names)
-            return
-        try:
-            self._tell(self._carrier.carry(request, until=time.monotonic() + self._lease_ms / 1000), names)
-        except StoreError as error:
-            _log.error("a commit of %d FSMs was not written and will be run again: %s", len(blocks), error)
-
-    def _read_commit(self) -> None:
-        """Read the reply of the commit that was sent last."""
-        if self._committing is not None:
-            ticket, names = self._committing
-            self._committing = None
-            try:
-                self._tell(self._line.result(ticket), names)
-            except StoreError as error:
-                _log.error("a commit of %d FSMs was not written and will be run again: %s", len(names), error)
-
-    def _tell(self, words: list[str], names: Sequence[str]) -> None:
-        for name, word in zip(names, words, strict=True):
-            if word == "STALE":
-                _log.warning("the lock of FSM %r was lost before its commit: nothing was written", name)
-            elif word == "BROKEN":
-                _log.error("the snapshot of FSM %r is not a hash any more: nothing was written", name)

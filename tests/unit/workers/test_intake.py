@@ -1,0 +1,408 @@
+"""How a worker takes work, over the real scripts and fakeredis."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.exceptions import OutOfMemoryError
+
+from fsm.errors import StoreError
+from fsm.machine import Machine, Settings
+from fsm.store import calls, codec
+from fsm.store.keys import Keys
+from fsm.store.requests import Request, run
+from workers.carrier import Carrier, Line
+from workers.intake import Intake
+from workers.lease import LeaseKeeper
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import fakeredis
+
+LEASE_MS = 60_000
+KEYS = Keys("default")
+
+
+class Box(Machine):
+    diagram = """
+    stateDiagram-v2
+        [*] --> open
+        open --> [*] : shut
+    """
+
+
+class Crate(Box):
+    settings = Settings(queue="crates")
+
+
+class Hall:
+    """One worker's intake in one Redis, and what others see of it."""
+
+    def __init__(
+        self, client: fakeredis.FakeRedis, queues: Sequence[str] = ("fsm",), *, batch: int = 16, worker: str = "w"
+    ) -> None:
+        self.redis: Any = client
+        self.known = {"Box", "Crate"}
+        self.refused = ""
+        self.carrier = Carrier(client, "redis://x", lambda: False)
+        self.line = Line(client, self.carrier)
+        self.keeper = LeaseKeeper(lambda: client, "", KEYS, worker, LEASE_MS, lambda: None)
+        self.intake = Intake(
+            self.carrier,
+            self.line,
+            KEYS,
+            worker,
+            queues,
+            self.keeper,
+            lambda fsm: fsm.machine in self.known,
+            lease_ms=LEASE_MS,
+            batch=batch,
+        )
+
+    def start(self, *names: str, machine: type[Machine[Any]] = Box) -> None:
+        births = [calls.Birth(name, codec.new_ids(1)[0], b"{}") for name in names]
+        assert set(run(self.redis, calls.start(KEYS, machine.definition, births))) == {"CREATED"}
+
+    def suspect(self, *names: str) -> None:
+        """Make FSMs suspects: a worker died on them."""
+        for name in names:
+            self.redis.hset(KEYS.snapshot(name), "tries", 1)
+
+    def ready(self, queue: str = "fsm") -> list[str]:
+        return [name.decode() for name in self.redis.zrange(KEYS.ready(queue), 0, -1)]
+
+    def locked(self) -> set[str]:
+        return {key.decode().rpartition(":")[2] for key in self.redis.keys("fsm:default:lock:*")}
+
+    def tries(self, name: str) -> int:
+        return int(self.redis.hget(KEYS.snapshot(name), "tries") or 0)
+
+    def claim(self) -> list[str]:
+        return [fsm.name for fsm in self.intake.claim().held]
+
+    def held(self) -> set[str]:
+        return {name for name, _ in self.keeper.held()}
+
+
+@pytest.fixture
+def hall(fake_redis: fakeredis.FakeRedis) -> Hall:
+    return Hall(fake_redis)
+
+
+def numbered(count: int, letter: str = "f") -> list[str]:
+    return [f"{letter}{number:02}" for number in range(count)]
+
+
+def test_a_batch_is_claimed_oldest_first_and_held(hall: Hall) -> None:
+    hall.start(*numbered(20))
+
+    assert hall.claim() == numbered(16)
+    assert hall.held() == hall.locked() == set(numbered(16))
+    assert all(hall.keeper.is_trusted(name) for name in numbered(16))
+
+
+def test_the_next_claim_is_sent_ahead_only_where_fsms_flow(hall: Hall) -> None:
+    hall.start(*numbered(15))
+    hall.claim()
+    hall.intake.claim_ahead()
+    hall.start(*numbered(5, "g"))
+
+    assert len(hall.locked()) == 15
+    assert hall.claim() == numbered(5, "g")
+
+
+def test_what_was_claimed_ahead_is_the_next_batch(hall: Hall) -> None:
+    hall.start(*numbered(24))
+    first = hall.claim()
+    hall.intake.claim_ahead()
+
+    assert len(hall.locked()) == 24
+    assert first + hall.claim() == numbered(24)
+    assert hall.held() == set(numbered(24))
+
+
+def test_nothing_that_is_in_hand_is_freed_by_the_claims_that_follow_it(hall: Hall) -> None:
+    # A claim frees what the worker does not name: the batch in hand and the one before it are named.
+    hall.start(*numbered(48))
+    hall.claim()
+    hall.intake.claim_ahead()
+    hall.claim()
+    hall.intake.claim_ahead()
+
+    assert len(hall.locked()) == 48
+
+
+def test_a_claim_whose_reply_nobody_heard_is_freed_by_the_next(hall: Hall) -> None:
+    hall.start("a")
+    lost = calls.claim(KEYS, "w", "fsm", "ab" * 16, 1, lease_ms=LEASE_MS, fsms=10)
+    assert run(hall.redis, lost).held
+
+    assert hall.claim() == ["a"]
+    assert hall.tries("a") == 0
+
+
+def test_what_was_claimed_ahead_goes_back_to_the_front_in_its_order(hall: Hall) -> None:
+    hall.start(*numbered(40))
+    hall.claim()
+    hall.intake.claim_ahead()
+
+    hall.intake.drop_ahead()
+
+    assert hall.ready() == numbered(40)[16:]
+    assert hall.held() == hall.locked() == set(numbered(16))
+    hall.intake.drop_ahead()
+    assert hall.claim() == numbered(32)[16:]
+
+
+def test_a_reply_ahead_that_cannot_be_had_is_waited_for_once(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seen to fail while it was forgotten only after it was read: the teardown met the same error again, and gave back
+    # nothing.
+    hall.start(*numbered(40))
+    hall.claim()
+    hall.intake.claim_ahead()
+    monkeypatch.setattr(hall.line, "result", lambda _: (_ for _ in ()).throw(StoreError("Redis is away")))
+
+    with pytest.raises(StoreError):
+        hall.intake.drop_ahead()
+    hall.intake.drop_ahead()
+
+
+def test_what_cannot_be_given_back_is_not_renewed_for_ever(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seen to fail while only a release that succeeded let go: idle, the worker kept those FSMs until it ended.
+    hall.start("a", "b")
+    claims = hall.intake.claim()
+
+    def refuse(_: object) -> None:
+        raise StoreError("no rights") from OutOfMemoryError("OOM")
+
+    monkeypatch.setattr(hall.carrier, "carry", refuse)
+    with pytest.raises(StoreError):
+        hall.intake.give_back(claims.held)
+
+    assert hall.held() == set()
+
+
+def test_a_suspect_is_claimed_alone_also_from_several_queues(fake_redis: fakeredis.FakeRedis) -> None:
+    # Seen to fail without `has_suspect` at the end of the loop: it was joined by those of the second queue, and if it
+    # killed the worker, they were charged.
+    hall = Hall(fake_redis, ("fsm", "crates"))
+    hall.start("suspect")
+    hall.start("crate", machine=Crate)
+    hall.suspect("suspect")
+
+    assert hall.claim() == ["suspect"]
+    assert hall.locked() == {"suspect"}
+    assert hall.ready("crates") == ["crate"]
+
+
+def test_a_suspect_of_a_later_queue_waits_for_a_turn_of_its_own(fake_redis: fakeredis.FakeRedis) -> None:
+    hall = Hall(fake_redis, ("fsm", "crates"))
+    hall.start("box")
+    hall.start("suspect", machine=Crate)
+    hall.suspect("suspect")
+
+    assert hall.claim() == ["box"]
+    assert hall.ready("crates") == ["suspect"]
+    assert hall.locked() == {"box"}
+
+
+def test_several_queues_fill_one_batch_in_order_of_preference(fake_redis: fakeredis.FakeRedis) -> None:
+    hall = Hall(fake_redis, ("crates", "fsm"), batch=4)
+    hall.start("a", "b", "c")
+    hall.start("x", "y", machine=Crate)
+
+    assert hall.claim() == ["x", "y", "a", "b"]
+    hall.intake.claim_ahead()
+    assert hall.locked() == {"x", "y", "a", "b"}
+
+
+def test_fsms_of_strange_machines_go_to_the_tail_though_claimed_ahead(
+    fake_redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("workers.intake.time.sleep", pauses.append)
+    hall = Hall(fake_redis)
+    hall.start(*numbered(16), "strange", *numbered(4, "g"))
+    hall.redis.hset(KEYS.snapshot("strange"), "machine", "Elsewhere")
+    hall.claim()
+    hall.intake.claim_ahead()
+
+    assert hall.claim() == numbered(4, "g")
+    assert hall.ready() == ["strange"]
+    assert pauses == []
+    assert hall.claim() == []
+    assert pauses == [0.2]
+    assert "strange" not in hall.locked() | hall.held()
+
+
+def test_what_is_left_to_its_lease_is_not_freed_by_the_claims_that_follow(hall: Hall) -> None:
+    # Seen to fail while one batch with forty such FSMs pushed all older tokens out: the claim freed them uncounted, and
+    # they were run again at once, in a circle.
+    hall.start("old")
+    (old,) = hall.intake.claim().held
+    hall.intake.leave(old.token)
+    hall.keeper.let_go(["old"])
+    hall.start("many")
+    (many,) = hall.intake.claim().held
+    for _ in range(400):
+        hall.intake.leave(many.token)
+    for number in range(10):
+        hall.start(f"later{number}")
+        assert f"later{number}" in hall.claim()
+
+    for fsm in (old, many):
+        assert hall.redis.get(KEYS.lock(fsm.name)) == f"w/{fsm.token}".encode()
+
+
+def test_batches_are_of_some_20_ms(hall: Hall) -> None:
+    hall.start(*numbered(40))
+    hall.intake.learn(0, 99.0)
+    assert len(hall.claim()) == 16
+
+    for _ in range(20):
+        hall.intake.learn(1, 0.005)
+    assert len(hall.claim()) in {3, 4}
+
+    for _ in range(20):
+        hall.intake.learn(1, 3.0)
+    assert len(hall.claim()) == 1
+
+
+def test_an_id_found_in_the_last_sleep_of_a_worker_is_not_lost(fake_redis: fakeredis.FakeRedis) -> None:
+    # Seen to fail without `drop_found`: with several queues an event that RQ requeued was nowhere but in our memory.
+    hall = Hall(fake_redis, ("crates", "fsm"))
+    hall.start("a")
+    assert hall.claim() == ["a"]
+    job_id = hall.redis.lrange(KEYS.mailbox("a"), 0, -1)[0].decode()
+    hall.redis.delete(KEYS.mailbox("a"), KEYS.lock("a"))
+    hall.redis.hset(KEYS.job(job_id), mapping={"place": "failed", "status": "queued"})
+    hall.redis.delete("rq:queue:fsm", "rq:queue:crates")
+    hall.redis.rpush("rq:queue:fsm", job_id)
+    hall.intake.sleep()
+    assert not hall.redis.exists("rq:queue:fsm")
+
+    hall.intake.drop_found()
+    hall.intake.drop_found()
+
+    assert hall.redis.lrange(KEYS.mailbox("a"), 0, -1) == [job_id.encode()]
+    assert hall.ready() == ["a"]
+    assert hall.locked() == set()
+
+
+class Watch:
+    """The worker's clock, and that of Redis as the intake reads it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, hall: Hall) -> None:
+        self._redis = hall.redis
+        self.now = time.monotonic()
+        clock = SimpleNamespace(monotonic=lambda: self.now, sleep=None, time_ns=time.time_ns)
+        monkeypatch.setattr("workers.intake.time", clock)
+
+    def beat(self, worker: str, ago_s: float = 0.0) -> None:
+        seconds, micros = self._redis.time()
+        self._redis.zadd(KEYS.workers, {worker: seconds * 1000 + micros // 1000 - ago_s * 1000})
+
+
+def claimed_by(hall: Hall, worker: str, names: Sequence[str]) -> None:
+    hall.start(*names)
+    request: Request[Any] = calls.claim(KEYS, worker, "fsm", "cd" * 16, 1, lease_ms=LEASE_MS, fsms=len(names))
+    assert len(run(hall.redis, request).held) == len(names)
+
+
+def test_a_worker_is_taken_for_dead_when_it_stays_silent(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch(monkeypatch, hall)
+    claimed_by(hall, "dead", ["a"])
+    watch.beat("dead", 40)
+
+    assert hall.intake.recover() == 0
+    watch.now += 9
+    assert hall.intake.recover() == 0
+    watch.now += 2
+    assert hall.intake.recover() == 1
+
+    assert hall.ready() == ["a"]
+    assert hall.tries("a") == 1
+    watch.now += 2
+    hall.intake.recover()
+    assert not hall.redis.exists(KEYS.workers)
+
+
+def test_after_redis_was_away_nobody_is_taken_for_dead_at_once(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seen to fail without `_SEEN_SILENT_S`: whoever came back first freed and charged what all the others held.
+    watch = Watch(monkeypatch, hall)
+    claimed_by(hall, "other", ["a"])
+    watch.beat("other", 40)
+    assert hall.intake.recover() == 0
+
+    watch.now += 5
+    watch.beat("other")
+    assert hall.intake.recover() == 0
+    watch.now += 6
+    watch.beat("other", 31)
+    assert hall.intake.recover() == 0
+
+    assert hall.tries("a") == 0
+    assert hall.locked() == {"a"}
+
+
+def test_a_worker_does_not_take_itself_for_dead(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seen to fail without the comparison with its own name: what it had claimed ahead was freed and charged.
+    watch = Watch(monkeypatch, hall)
+    hall.start("a")
+    hall.claim()
+    watch.beat("w", 100)
+    for _ in range(3):
+        hall.intake.recover()
+        watch.now += 11
+
+    assert hall.tries("a") == 0
+    assert hall.locked() == {"a"}
+
+
+def test_a_dead_worker_is_forgotten_only_when_all_that_it_held_is_free(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail while it was forgotten after one call of `recover`, which frees 200: the rest waited for their lease.
+    watch = Watch(monkeypatch, hall)
+    names = [f"f{number}" for number in range(450)]
+    claimed_by(hall, "dead", names)
+    watch.beat("dead", 40)
+    hall.intake.recover()
+    freed = 0
+    for _ in range(4):
+        watch.now += 11
+        freed += hall.intake.recover()
+
+    assert freed == 450
+    assert not hall.redis.exists(KEYS.workers)
+
+
+def test_recovery_is_looked_for_once_a_second_at_most(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch(monkeypatch, hall)
+    hall.intake.recover()
+    claimed_by(hall, "dead", ["a"])
+    hall.redis.delete(KEYS.lock("a"))
+    hall.redis.zadd(KEYS.held, {"a": 1})
+
+    watch.now += 0.5
+    assert hall.intake.recover() == 0
+    watch.now += 0.6
+    assert hall.intake.recover() == 1
+
+
+def test_a_sleep_that_redis_refuses_is_slept_here(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("workers.intake.time.sleep", pauses.append)
+
+    def refuse(_: object) -> None:
+        raise StoreError("Redis is full")
+
+    monkeypatch.setattr(hall.carrier, "once", refuse)
+    hall.intake.sleep()
+
+    assert pauses == [1]
+    assert not hall.intake.is_sleeping

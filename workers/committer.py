@@ -1,0 +1,90 @@
+"""How a worker's commits leave it: ahead of their replies from the main thread, at once from the thread of `Relief`.
+
+Who calls this: the worker and its batch, one thread at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from fsm.errors import StoreError
+from fsm.store import commits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fsm.store.keys import Keys
+    from workers.carrier import Carrier, Line, Ticket
+    from workers.lease import LeaseKeeper
+
+__all__ = ["Committer"]
+
+_log = logging.getLogger("fsm.worker")
+
+
+class Committer:
+    """Commits what is done, and tells the log what was not written.
+
+    Args:
+        carrier: Carries commits whose reply is waited for.
+        line: Carries commits ahead of their replies.
+        keys: Of the namespace.
+        worker: Name of the worker.
+        keeper: Who renews the locks: not those of what is committed.
+        lease_ms: How long a lock lasts unrenewed, so how long it makes sense to try.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a commit is made of
+        self, carrier: Carrier, line: Line, keys: Keys, worker: str, keeper: LeaseKeeper, *, lease_ms: int
+    ) -> None:
+        self._carrier = carrier
+        self._line = line
+        self._keys = keys
+        self._worker = worker
+        self._keeper = keeper
+        self._lease_ms = lease_ms
+        # As the numbers of claims: they grow over a restart under the same name.
+        self._nonce = time.time_ns() // 1000
+        self._under_way: tuple[Ticket[list[str]], Sequence[str]] | None = None
+
+    def commit(self, claimed_at: str, blocks: Sequence[list[Any]], names: Sequence[str], later: bool) -> None:  # noqa: FBT001 - a callback
+        """Commit what is done. It does not raise: what is not written is run again, by whoever claims it next.
+
+        On a crash before Redis has it: the lease ends and the events are run again. After: nothing is to be done.
+
+        Args:
+            claimed_at: Time of the claim.
+            blocks: One for each FSM.
+            names: The FSMs.
+            later: Send it and read the reply with the next claim: only from the main thread.
+        """
+        self._nonce += 1
+        request = commits.commit(self._keys, self._worker, self._nonce, self._lease_ms, claimed_at, blocks)
+        self._keeper.let_go(names)
+        if later:
+            self.read()
+            self._under_way = (self._line.post(request), names)
+            return
+        try:
+            self._tell(self._carrier.carry(request, until=time.monotonic() + self._lease_ms / 1000), names)
+        except StoreError as error:
+            _log.error("a commit of %d FSMs was not written and will be run again: %s", len(names), error)
+
+    def read(self) -> None:
+        """Read the reply of the commit that was sent last, if it was not read yet."""
+        if self._under_way is not None:
+            ticket, names = self._under_way
+            self._under_way = None
+            try:
+                self._tell(self._line.result(ticket), names)
+            except StoreError as error:
+                _log.error("a commit of %d FSMs was not written and will be run again: %s", len(names), error)
+
+    def _tell(self, words: list[str], names: Sequence[str]) -> None:
+        for name, word in zip(names, words, strict=True):
+            if word == "STALE":
+                _log.warning("the lock of FSM %r was lost before its commit: nothing was written", name)
+            elif word == "BROKEN":
+                _log.error("the snapshot of FSM %r is not a hash any more: nothing was written", name)
