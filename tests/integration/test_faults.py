@@ -1,6 +1,6 @@
 """What goes wrong around real workers: kills, pauses, a full Redis, cut connections, names, and RQ's own workers.
 
-A test says without which protection it was seen to fail.
+Where a protection of ours is at stake, the test says without which one it was seen to fail.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def cut(raw_redis: redis.Redis) -> None:
 def test_connections_that_are_cut_while_a_worker_sleeps_runs_or_is_suspended_cost_nothing(
     processes: Processes, client: Client, raw_redis: redis.Redis, until: Callable[..., Any]
 ) -> None:
-    # Seen to fail without `Line._carry_all` where a reply breaks off: the worker ended.
+    # Seen to fail without `Line._carry_all` where a request cannot be sent.
     slow = client.start_fsm(Slow, "slow")
     worker = processes.worker("--name", "edge", "--lease", "1s")
     assert slow.call("nap", 0).ok
@@ -224,7 +224,8 @@ def test_an_outage_longer_than_all_repeats_of_redis_py_is_waited_for(
         worker = processes.worker("--url", proxy.url, "--lease", "2s")
         assert slow.call("nap", 0).ok
         proxy.is_cut = True
-        until(lambda: proxy.refused > 30, 30)
+        # Sleep, heartbeat and `recover` each repeat seven times before the carrier does; the lease keeper does besides.
+        until(lambda: proxy.refused > 90, 60)
         job = slow.transition("nap", 0)
         proxy.is_cut = False
 
@@ -389,31 +390,27 @@ def test_a_stock_rq_worker_frees_what_a_dead_one_held(
 def test_stock_workers_and_ours_on_the_same_mailboxes_keep_the_order_and_apply_all_once(
     processes: Processes, client: Client, raw_redis: redis.Redis, until: Callable[..., Any]
 ) -> None:
-    # Seen to fail with `claim` judging ids that it finds by their status, which RQ writes, and not by their place.
-    names = [f"journal-{n}" for n in range(3)]
-    client.start_many(Journal, names)
+    # Handlers take longer than a stock worker's looks at its FSM are apart, so that they do meet. Seen to fail without
+    # all three of: `ready` asked for the wanted FSM and NX of the lock in `claim`, the token in `commit`. Any one of
+    # them that is left, or any two, still hold it up.
+    names = [f"slow-{n}" for n in range(3)]
+    client.start_many(Slow, names)
     stock = [processes.rq_worker("fsm") for _ in range(2)]
     ours = processes.worker("--batch", "1")
     until(lambda: raw_redis.scard("rq:workers") == 3 and at_rest(raw_redis))
+    sent: dict[str, list[str]] = {name: [] for name in names}
+    for _ in range(25):
+        for verdict, name in zip(client.transition_many([(name, "nap", 0.06) for name in names]), names, strict=True):
+            sent[name].append(verdict.job_id)
 
-    def served() -> set[bool]:
-        """Who has committed so far: whether stock workers, whether ours."""
-        return {entry[b"worker"].startswith(b"rq-") for _, entry in raw_redis.xrange("fsm:default:log")}
+    until(lambda: at_rest(raw_redis), 60)
 
-    # Ours is the quicker by far: it stands still until a stock worker is at work.
-    ours.send_signal(signal.SIGSTOP)
-    for number in range(100):
-        client.transition_many([(name, "note", number) for name in names])
-    until(lambda: True in served())
-    ours.send_signal(signal.SIGCONT)
-    for number in range(100, 300):
-        client.transition_many([(name, "note", number) for name in names])
-        if number % 10 == 0:
-            # Let them rest now and then, so that the next event rings again, and whoever wakes first takes it.
-            until(lambda: at_rest(raw_redis))
-    until(lambda: at_rest(raw_redis), 90)
-
-    assert served() == {True, False}
-    assert_all_noted_once(client, names, 300)
-    assert ours.poll() is None
-    assert [worker.poll() for worker in stock] == [None, None]
+    served = {entry[b"worker"].startswith(b"rq-") for _, entry in raw_redis.xrange("fsm:default:log")}
+    assert served == {True, False}
+    for name in names:
+        lines = [line for line in client.log(name) if line["event"] == "nap"]
+        assert [line["job"] for line in lines] == sent[name]
+        assert [line["version"] for line in lines] == list(range(2, 27))
+        state = client.state(name)
+        assert (state.payload, state.version, state.tries) == ({"naps": 25}, 26, 0)
+    assert [worker.poll() for worker in (ours, *stock)] == [None, None, None]
