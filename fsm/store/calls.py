@@ -40,8 +40,8 @@ __all__ = [
     "start",
 ]
 
-# One call of `send` or `start`: large enough that the round trip costs nothing, small enough (some 25 ms of Redis at
-# 12 µs each, by `python -m bench.quick`) that others are served in between.
+# One call of `send` or `start`: large enough that the round trip costs next to nothing, and bounded, since Redis serves
+# nobody else meanwhile.
 MOST_ITEMS = 2000
 # 30 days, RQ's records of what failed.
 _FAILURE_TTL_S = 2_592_000
