@@ -78,7 +78,7 @@ class Activation:
             fsm.payload,
             fsm.version,
             fsm.status,
-            behaviour.definition.payload,
+            behaviour.definition,
             self.now_ms,
             history,
         )

@@ -1,18 +1,19 @@
 """One step of one FSM: (behaviour, life, event) -> decision.
 
-Reading order: `outcomes` (what a handler may answer), `transition` (what a handler sees), `life` (the FSM between claim
-and commit), `behaviour` (a machine ready to run), `faults` (what user code raised), `step`, `chain`.
+Reading order: `outcomes` (what a handler may answer), `effects` (what it may enqueue), `transition` (what it sees),
+`life` (the FSM between claim and commit), `behaviour` (a machine ready to run), `faults` (what user code raised),
+`step`, `chain`.
 
 Who calls this: workers and the test kit. PURE: imports neither redis nor rq.
 """
 
 from fsm.engine.behaviour import Behaviour
 from fsm.engine.chain import LONGEST_CHAIN, break_circle, follow_up, run_chain
+from fsm.engine.effects import Effect
 from fsm.engine.life import Decision, Event, Life
 from fsm.engine.outcomes import Goto, HandlerTimeout, Outcome, Reject, Retry, Stay
 from fsm.engine.step import abandon, give_up, step
 from fsm.engine.transition import (
-    Effect,
     Mail,
     NewFSM,
     Transition,

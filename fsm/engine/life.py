@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from fsm.engine.transition import Effect, Mail, NewFSM
-    from fsm.machine import Codec
+    from fsm.engine.effects import Effect
+    from fsm.engine.transition import Mail, NewFSM
+    from fsm.machine import Definition
 
     Outgoing: TypeAlias = Mail | NewFSM | Effect
 
@@ -47,7 +48,9 @@ class Life:
     `history` holds the states before the present one, oldest first.
     """
 
-    __slots__ = ("_codec", "_payload", "history", "name", "now_ms", "raw", "state", "status", "touched", "version")
+    __slots__ = (
+        "_payload", "definition", "history", "name", "now_ms", "raw", "state", "status", "touched", "version",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - the fields of a snapshot
         self,
@@ -56,11 +59,12 @@ class Life:
         raw: bytes,
         version: int,
         status: str,
-        codec: Codec,
+        definition: Definition,
         now_ms: int = 0,
         history: tuple[str, ...] = (),
     ) -> None:
         self.name = name
+        self.definition = definition
         self.state = state
         self.raw = raw
         self.version = version
@@ -68,7 +72,6 @@ class Life:
         self.history = history
         self.now_ms = now_ms
         self.touched = False
-        self._codec = codec
         self._payload: Any = _UNREAD
 
     @property
@@ -76,7 +79,7 @@ class Life:
         """The payload, decoded; from now on it may have been changed."""
         self.touched = True
         if self._payload is _UNREAD:
-            self._payload = self._codec.decode(self.raw)
+            self._payload = self.definition.payload.decode(self.raw)
         return self._payload
 
     @payload.setter
@@ -90,7 +93,9 @@ class Life:
         Raises:
             PayloadError: It is not of the machine's type any more.
         """
-        return self._codec.encode(self._payload) if self.touched and self._payload is not _UNREAD else self.raw
+        return (
+            self.definition.payload.encode(self._payload) if self.touched and self._payload is not _UNREAD else self.raw
+        )
 
     def settle(self, raw: bytes) -> None:
         """Keep what `encoded` gave."""

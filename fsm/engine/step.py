@@ -341,7 +341,8 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
     ours = isinstance(fault, _WrongAnswerError)
     name = kind.__name__ if ours else type(fault).__name__
     text = "" if ours else traceback_of(fault)
-    message = said(fault)
+    # What we raise in user code says its reason alone: event, FSM and state are told around it.
+    message = fault.reason if type(fault) is HandlerError else said(fault)
     details = {"type": name, "message": message, "traceback": text}
     error = kind(life.name, event.name, source, life.version, event.job_id, message, details)
     # An event may fail, be requeued and fail again: what each failure sends has ids of its own.

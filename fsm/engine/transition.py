@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from fsm.errors import PayloadError
+from fsm.engine.effects import Effect, call_of, checked_queue, path_of, seconds_of, waits_of
+from fsm.errors import HandlerError, PayloadError
+from fsm.machine.names import hint
+from fsm.machine.settings import EFFECTS_QUEUE
 from fsm.machine.values import JSON
 
 if TYPE_CHECKING:
@@ -20,8 +23,9 @@ if TYPE_CHECKING:
 
     from fsm.engine.life import Event, Life
     from fsm.machine import Definition, Machine
+    from fsm.machine.durations import Duration
 
-__all__ = ["Effect", "Mail", "NewFSM", "Transition", "checked_event", "checked_name", "derived_id", "encode_payload"]
+__all__ = ["Mail", "NewFSM", "Transition", "checked_event", "checked_name", "derived_id", "encode_payload"]
 
 P = TypeVar("P")
 _log = logging.getLogger("fsm.transition")
@@ -60,20 +64,6 @@ class NewFSM:
     name: str
     definition: Definition
     payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """An ordinary RQ job to be enqueued by the commit.
-
-    Args:
-        call: RQ's job data: dotted path, instance, arguments and keyword arguments as JSON.
-    """
-
-    job_id: str
-    queue: str
-    path: str
-    call: bytes
 
 
 class Transition(Generic[P]):
@@ -222,28 +212,71 @@ class Transition(Generic[P]):
         self.outbox.append(new)
         return new.job_id
 
-    def enqueue(self, func: str | Callable[..., Any], *args: Any, queue: str = "fsm-effects", **kwargs: Any) -> str:
-        """Enqueue an ordinary RQ job: once, with the commit. RQ may run it more than once, when its worker dies.
+    def enqueue(  # noqa: PLR0913 - one keyword an option; all others are the function's own
+        self,
+        func: str | Callable[..., Any],
+        *args: Any,
+        queue: str = EFFECTS_QUEUE,
+        retry: Any = None,
+        on_success: str | None = None,
+        on_failure: str | None = None,
+        job_timeout: Duration | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Enqueue an effect, an ordinary RQ job: once, with the commit.
+
+        RQ may run it more than once, when its worker dies: hand it `t.job_id` as its idempotency key. Its end counts
+        once, whatever dies.
 
         Args:
             func: An importable function or its dotted path.
             args: JSON values.
             queue: RQ queue, by default the one that effects workers serve.
+            retry: A number of retries, a `RetryPolicy`, or RQ's `Retry`.
+            on_success: Event that this FSM gets when the effect is done; its data are what the function returned.
+            on_failure: Event that this FSM gets when the effect has failed for the last time, or was taken away by an
+                operator; its data are `{"type", "message"}`.
+            job_timeout: Longest run, RQ's 180 s by default.
             kwargs: JSON values.
 
         Returns:
             The id of the job.
 
         Raises:
-            PayloadError: An argument is not JSON, the queue is no name, or another process cannot import the function.
+            PayloadError: An argument is not JSON, an option is not what it should be, or another process cannot import
+                the function.
+            HandlerError: The machine has no such event.
         """
-        path = _importable(func)
-        # A name that Redis cannot be given would break the commit of all FSMs beside this one.
-        _check_queue(queue)
-        call = b"[%s,null,%s,%s]" % (JSON.encode(path), JSON.encode(list(args)), JSON.encode(kwargs))
-        effect = Effect(self._next("e"), queue, path, call)
+        path = path_of(func)
+        effect = Effect(
+            self._next("e"),
+            checked_queue(queue),
+            path,
+            call_of(path, args, kwargs),
+            self._own_event(on_success, "on_success"),
+            self._own_event(on_failure, "on_failure"),
+            waits_of(retry),
+            seconds_of(job_timeout),
+        )
         self.outbox.append(effect)
         return effect.job_id
+
+    def _own_event(self, event: str | None, option: str) -> str:
+        """Check an event that is to come back to this FSM."""
+        if event is None:
+            return ""
+        events = self._life.definition.graph.events
+        if event not in events:
+            reason = f"{option}={event!r}: machine {self._life.definition.name!r} has no such event"
+            raise HandlerError(
+                self.name,
+                self.event,
+                self.source,
+                self.version,
+                self.job_id,
+                f"{reason}{hint(event, events, 'events')}",
+            )
+        return event
 
     def reply(self, value: Any) -> None:
         """Give a JSON value to whoever waits for this event.
@@ -260,12 +293,6 @@ _UNREAD: Any = object()
 
 def _plain(data: Any) -> bytes:
     return b"null" if data is None else JSON.encode(data)
-
-
-def _check_queue(queue: Any) -> None:
-    if not isinstance(queue, str) or not queue or not queue.isprintable():
-        problem = f"the queue of an effect is its name, printable text, not {queue!r}"
-        raise PayloadError(problem, "queue")
 
 
 def encode_payload(definition: Definition, payload: Any) -> bytes:
@@ -317,16 +344,3 @@ def _checked(name: Any, path: str, of: str) -> str:
         problem = f"the name of {of} has at most {_LONGEST_NAME} bytes, and {name[:40]!r}… has {size}"
         raise PayloadError(problem, path)
     return name
-
-
-def _importable(func: str | Callable[..., Any]) -> str:
-    if isinstance(func, str):
-        if not all(part.isidentifier() for part in func.split(".")) or "." not in func:
-            problem = f"an effect is a function or a dotted path such as 'shop.bank.charge', not {func!r}"
-            raise PayloadError(problem, "func")
-        return func
-    module, path = getattr(func, "__module__", None), getattr(func, "__qualname__", "")
-    if not module or module == "__main__" or not path or "<" in path or hasattr(func, "__self__"):
-        problem = f"an effect runs in another process, which cannot import {func!r}: use a function of a module"
-        raise PayloadError(problem, "func")
-    return f"{module}.{path}"

@@ -8,7 +8,6 @@ All that is wrong is reported at once: faults of the diagram first, then those o
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fsm.errors import ConfigError, DefinitionError
 from fsm.machine.decorators import Mark, marks_of
 from fsm.machine.graph import Graph
-from fsm.machine.names import END
+from fsm.machine.names import END, hint
 from fsm.machine.parse import error_of, examine
 from fsm.machine.settings import Settings
 from fsm.machine.signatures import arguments_problem, checked_codec, data_codec, is_async, payload_type
@@ -234,7 +233,7 @@ class _Builder:
         if mark.kind == "guard":
             self._take_guard(graph, name, mark)
         elif mark.name not in graph.states:
-            self.problems.append(f"{mark} of method {name!r}: unknown state{_hint(mark.name, graph.states, 'states')}")
+            self.problems.append(f"{mark} of method {name!r}: unknown state{hint(mark.name, graph.states, 'states')}")
         else:
             self.around[mark.kind].setdefault(mark.name, []).append(name)
 
@@ -257,14 +256,14 @@ class _Builder:
         """Give the edges that a handler is for; where the mark names what is not there, this is a problem."""
         where, event = f"{mark} of method {name!r}", mark.name
         if event == END or event not in {graph.entry, *graph.events}:
-            self.problems.append(f"{where}: unknown event{_hint(event, _events_of(graph), 'events')}")
+            self.problems.append(f"{where}: unknown event{hint(event, _events_of(graph), 'events')}")
             return []
         sources = {state for state in graph.states if graph.edges_for(state, event)}
         if event == graph.entry:
             sources.add(END)
         for source in mark.sources:
             if source not in graph.states and source != END:
-                self.problems.append(f"{where}: unknown state {source!r}{_hint(source, graph.states, 'states')}")
+                self.problems.append(f"{where}: unknown state {source!r}{hint(source, graph.states, 'states')}")
             elif source not in sources:
                 remedy = f"draw `{source} --> … : {event}`, or take the source away"
                 self.problems.append(f"{where}: state {source!r} has no edge for that event: {remedy}")
@@ -277,16 +276,18 @@ class _Builder:
         if mark.name == "else":
             self.problems.append(f"{mark} of method {name!r}: [else] needs no method: take it away")
         elif mark.name not in used:
-            self.problems.append(f"{mark} of method {name!r}: unknown guard{_hint(mark.name, used, 'guards')}")
+            self.problems.append(f"{mark} of method {name!r}: unknown guard{hint(mark.name, used, 'guards')}")
         elif other != name:
             self.problems.append(f"two methods for one guard: {other!r} and {name!r} are both {mark}: take one away")
 
     def _check_guards(self, graph: Graph) -> None:
         for edge in graph.edges:
             if edge.guard and edge.guard.name not in {"else", *self.guards}:
-                hint = _hint(edge.guard.name, tuple(self.guards), "guards with a method")
+                meant = hint(edge.guard.name, tuple(self.guards), "guards with a method")
                 remedy = f'mark a method with @guard("{edge.guard.name}")'
-                problem = f"line {edge.line}: guard {edge.guard.name!r} of {edge.event!r} has no method{hint}: {remedy}"
+                problem = (
+                    f"line {edge.line}: guard {edge.guard.name!r} of {edge.event!r} has no method{meant}: {remedy}"
+                )
                 self.problems.append(problem)
 
     def _check_settings(self, graph: Graph, settings: Settings) -> None:
@@ -295,7 +296,7 @@ class _Builder:
         for setting, events in given.items():
             for event in events:
                 if event not in known:
-                    self.problems.append(f"Settings({setting}): unknown event {event!r}{_hint(event, known, 'events')}")
+                    self.problems.append(f"Settings({setting}): unknown event {event!r}{hint(event, known, 'events')}")
 
     def _check_targets(self, graph: Graph) -> None:
         """An event with several targets and no guards is decided by its handler: there must be one."""
@@ -338,10 +339,3 @@ def _frozen(methods: dict[str, list[str]]) -> Mapping[str, tuple[str, ...]]:
 
 def _events_of(graph: Graph) -> tuple[str, ...]:
     return graph.events if graph.entry == END else tuple(dict.fromkeys((graph.entry, *graph.events)))
-
-
-def _hint(name: str, known: tuple[str, ...], what: str) -> str:
-    """Say what may have been meant, and what there is."""
-    close = difflib.get_close_matches(name.rstrip("!?"), known, n=1)
-    meant = f", did you mean {close[0]!r}?" if close else ","
-    return f"{meant} {what} of this machine: {', '.join(known) or 'none'}"

@@ -1,6 +1,7 @@
 """What states, events and guards may be called, and which names a syntax can carry without an alias.
 
-Who calls this: labels, drafts, the three syntaxes, rendering. PURE: imports nothing of ours.
+Who calls this: labels, drafts, the three syntaxes, rendering, and all who were given a name that is not known. PURE:
+imports nothing of ours.
 
 Names end up in keys of Redis, in file names of drawings and on command lines: no colons, nothing unprintable. What the
 syntaxes would misread was tried out with Mermaid 11.17 and PlantUML 1.2020.2; Mermaid's reader of state diagrams does
@@ -9,13 +10,19 @@ not distinguish upper and lower case in its own words.
 
 from __future__ import annotations
 
+import difflib
 import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "END",
     "EVENT",
     "can_stand_bare",
     "flowchart_id_remedy",
+    "hint",
     "mermaid_id_remedy",
     "plantuml_id_remedy",
     "state_name_remedy",
@@ -118,6 +125,18 @@ def plantuml_id_remedy(text: str) -> str:
     if text.lower() in _PLANTUML_WORDS:
         return f"PlantUML takes this id for its own word: {_alias(text)}"
     return ""
+
+
+def hint(name: Any, known: Iterable[str], what: str) -> str:
+    """Say what may have been meant instead of a name that is not known, and what there is.
+
+    >>> hint("pya", ("pay", "cancel"), "events")
+    ", did you mean 'pay'? events of this machine: pay, cancel"
+    """
+    known = tuple(known)
+    close = difflib.get_close_matches(name.rstrip("!?"), known, n=1) if isinstance(name, str) else ()
+    meant = f", did you mean {close[0]!r}?" if close else ","
+    return f"{meant} {what} of this machine: {', '.join(known) or 'none'}"
 
 
 def can_stand_bare(name: str) -> bool:

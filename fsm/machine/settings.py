@@ -17,7 +17,10 @@ from typing import Any, Literal, TypeAlias, final
 from fsm.errors import ConfigError
 from fsm.machine.durations import Duration, duration_ms
 
-__all__ = ["UNSET", "RetryPolicy", "Settings", "Unset"]
+__all__ = ["EFFECTS_QUEUE", "UNSET", "RetryPolicy", "Settings", "Unset"]
+
+# The RQ queue of effects that name no other.
+EFFECTS_QUEUE = "fsm-effects"
 
 
 @final
@@ -35,7 +38,7 @@ Refusal: TypeAlias = Literal["error", "ignore"]
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _FORBIDDEN_QUEUES = {
     "default": "RQ's own queue of that name carries other jobs",
-    "fsm-effects": "that queue carries effects, which would hold up transitions",
+    EFFECTS_QUEUE: "that queue carries effects, which would hold up transitions",
 }
 _MINUTE_MS = 60_000
 # What a Redis string can hold at most.

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fsm.machine.settings import EFFECTS_QUEUE
 from fsm.store.codec import job_data, text
-from fsm.store.keys import EFFECTS_QUEUE
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:

@@ -23,9 +23,7 @@
 
 from __future__ import annotations
 
-__all__ = ["EFFECTS_QUEUE", "Keys", "default_queue"]
-
-EFFECTS_QUEUE = "fsm-effects"
+__all__ = ["Keys", "default_queue"]
 
 
 def default_queue(namespace: str) -> str:

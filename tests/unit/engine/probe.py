@@ -148,7 +148,7 @@ def life_of(
     history: tuple[str, ...] = (),
 ) -> Life:
     """An FSM of version 7 in a state."""
-    return Life("fsm-1", state, raw, 7, status, type(machine).definition.payload, 1_700_000_000_123, history)
+    return Life("fsm-1", state, raw, 7, status, type(machine).definition, 1_700_000_000_123, history)
 
 
 def apply(machine: Machine[Any], life: Life, event: str, raw: bytes = b"null", job_id: str = "job") -> Decision:

@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+import redis
+import rq
 
-from fsm import Goto, HandlerError, Machine, PayloadError, Retry, Settings, Transition
+from fsm import Goto, HandlerError, Machine, PayloadError, Retry, RetryPolicy, Settings, Transition
 from fsm.engine import Effect, Event, HandlerTimeout, Mail, NewFSM, checked_event, checked_name, derived_id
 from fsm.errors import ConfigError
 from tests.unit.engine.probe import Probe, life_of
@@ -78,7 +80,7 @@ def test_what_leaves_is_gathered_in_order_with_ids_that_a_crash_does_not_change(
         t.send("other", "go", data)
         data["n"] = 2
         t.start_fsm(Shop, "shop", Cart("ada"))
-        t.enqueue(effect, "path", retry=3)
+        t.enqueue(effect, "path", tries=3)
         t.enqueue("shop.bank.charge", 12, queue="slow")
         return t
 
@@ -91,7 +93,7 @@ def test_what_leaves_is_gathered_in_order_with_ids_that_a_crash_does_not_change(
         Effect("job--e3", "fsm-effects", f"{__name__}.effect", first[2].call),
         Effect("job--e4", "slow", "shop.bank.charge", b'["shop.bank.charge",null,[12],{}]'),
     ]
-    assert first[2].call == b'["%s.effect",null,["path"],{"retry":3}]' % __name__.encode()
+    assert first[2].call == b'["%s.effect",null,["path"],{"tries":3}]' % __name__.encode()
 
 
 def test_ids_that_would_grow_too_long_are_folded_to_something_as_unique() -> None:
@@ -158,7 +160,18 @@ def test_an_fsm_cannot_be_started_with_a_payload_that_it_could_not_carry(payload
 
 @pytest.mark.parametrize(
     "func",
-    ["print", "a b.c", "", "shop.", lambda: None, partial(effect, "x"), Shop.freeze.__get__(Shop()), 7, None],
+    [
+        "print",
+        "a b.c",
+        "",
+        "shop.",
+        "__main__.charge",
+        lambda: None,
+        partial(effect, "x"),
+        Shop.freeze.__get__(Shop()),
+        7,
+        None,
+    ],
     ids=str,
 )
 def test_an_effect_must_be_importable_by_another_process(func: Any) -> None:
@@ -173,6 +186,67 @@ def test_the_queue_of_an_effect_is_a_name(queue: Any) -> None:
     with pytest.raises(PayloadError, match="queue: the queue of an effect is its name"):
         t.enqueue(effect, "x", queue=queue)
     assert t.outbox == []
+
+
+def test_the_end_of_an_effect_comes_back_as_an_event_of_this_machine() -> None:
+    t = transition()
+
+    t.enqueue(effect, on_success="quit", on_failure="go")
+
+    assert (t.outbox[0].on_success, t.outbox[0].on_failure) == ("quit", "go")
+    for wrong in ({"on_success": "riskj"}, {"on_failure": "riskj"}):
+        with pytest.raises(HandlerError, match=r"='riskj': machine 'Probe' has no such event, did you mean 'risky'\?"):
+            t.enqueue(effect, **wrong)
+    with pytest.raises(HandlerError, match="on_success=7: machine"):
+        t.enqueue(effect, on_success=7)
+    assert len(t.outbox) == 1
+
+
+@pytest.mark.parametrize(
+    ("retry", "waits"),
+    [
+        (None, ()),
+        (0, ()),
+        (2, (0, 0)),
+        (RetryPolicy(attempts=1), ()),
+        (RetryPolicy(attempts=5, delay="1s", factor=3, max_delay="10s"), (1, 3, 9, 10)),
+        (rq.Retry(max=3, interval=[10, 30]), (10, 10, 30)),
+        (rq.Retry(max=2, interval=5), (5, 5)),
+        (rq.Retry(max=1, interval=[1, 2, 3]), (3,)),
+    ],
+    ids=str,
+)
+def test_retries_of_an_effect_are_told_in_several_ways(retry: Any, waits: tuple[int, ...]) -> None:
+    t = transition()
+
+    t.enqueue(effect, retry=retry)
+
+    assert t.outbox[0].waits == waits
+    if isinstance(retry, rq.Retry):
+        job = rq.job.Job(connection=redis.Redis())
+        job.retry_intervals = list(retry.intervals)
+        theirs = []
+        for left in range(retry.max, 0, -1):
+            job.retries_left = left
+            theirs.append(job.get_retry_interval())
+        assert tuple(theirs) == waits
+
+
+@pytest.mark.parametrize("retry", [-1, True, 1.5, "3", 1001, RetryPolicy(attempts=1002)], ids=str)
+def test_retries_of_an_effect_that_cannot_be_are_refused(retry: Any) -> None:
+    with pytest.raises(PayloadError, match="retry: the retries of an effect are a number from 0 to 1000"):
+        transition().enqueue(effect, retry=retry)
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(None, 180), ("2m", 120), (0.5, 1), (61, 61)])
+def test_an_effect_may_run_for_as_long_as_it_is_told(given: Any, seconds: int) -> None:
+    t = transition()
+
+    t.enqueue(effect, job_timeout=given)
+
+    assert t.outbox[0].seconds == seconds
+    with pytest.raises(PayloadError, match="job_timeout: "):
+        t.enqueue(effect, job_timeout="soon")
 
 
 def test_arguments_of_an_effect_must_be_json() -> None:
