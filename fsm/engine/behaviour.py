@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fsm.engine.around import is_async_context
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fsm.engine.around import Around
     from fsm.machine import Codec, Definition, Machine
 
 __all__ = ["Behaviour"]
@@ -20,18 +23,24 @@ class Behaviour:
 
     Args:
         machine: The instance; services came in by its constructor. It is frozen here.
+        around: The application's context of each transition, if it has one.
     """
 
-    __slots__ = ("definition", "enter", "graph", "guards", "handlers", "hooks", "is_async", "leave", "machine", "name")
+    __slots__ = (
+        "around", "definition", "enter", "graph", "guards", "handlers", "hooks", "is_around_async", "is_async", "leave",
+        "machine", "name",
+    )  # fmt: skip
 
-    def __init__(self, machine: Machine[Any]) -> None:
+    def __init__(self, machine: Machine[Any], around: Around | None = None) -> None:
         definition: Definition = type(machine).definition
         machine.freeze()
         self.machine = machine
         self.definition = definition
         self.name = definition.name
         self.graph = definition.graph
-        self.is_async = definition.has_async
+        self.around = around
+        self.is_around_async = around is not None and is_async_context(around)
+        self.is_async = definition.has_async or self.is_around_async
         self.hooks: dict[str, Callable[..., Any]] = {name: getattr(machine, name) for name in definition.hooks}
         self.guards: dict[str, Callable[..., Any]] = {
             name: getattr(machine, method) for name, method in definition.guards.items()

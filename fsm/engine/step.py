@@ -11,10 +11,10 @@ were.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from fsm.engine.around import in_time, within
 from fsm.engine.faults import is_for_us, said, traceback_of
 from fsm.engine.life import Decision
 from fsm.engine.outcomes import Goto, HandlerTimeout, Reject, Retry, Stay
@@ -66,16 +66,15 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:
         What is to be committed.
     """
     t: Transition[Any] = Transition(life, event, life.state)
-    target: str | None
     try:
-        if life.status == "starting":
-            target = await _begin(behaviour, t)
-        else:
-            target = await _decide(behaviour, life, event, t)
-            if target is not None:
-                await _move(behaviour, t, target)
-        ending = await _finish(behaviour, t, target)
-        raw = _encoded(behaviour, life)
+        # Not by way of `within` where there is no such context: this is the path of every event.
+        has_around = behaviour.around is not None
+        done = await (
+            within(behaviour, t, _work, behaviour, life, event, t) if has_around else _work(behaviour, life, event, t)
+        )
+        if isinstance(done, _RefusedHere):
+            raise done  # noqa: TRY301 - it comes as a value, for the application's context is to see no failure
+        target, ending, raw = done
     except Reject as rejection:
         if life.status != "starting":
             return await _refused(behaviour, life, t, "rejected", rejection.reason, rejection.details or {})
@@ -126,6 +125,24 @@ class _RefusedHere(Exception):  # noqa: N818 - a way out of the step, never seen
         self.details = details
 
 
+async def _work(
+    behaviour: Behaviour, life: Life, event: Event, t: Transition[Any]
+) -> tuple[str | None, str, bytes] | _RefusedHere:
+    """Run the user's code of one event: where it leads, whether the FSM ends there, and the payload as JSON."""
+    target: str | None
+    try:
+        if life.status == "starting":
+            target = await _begin(behaviour, t)
+        else:
+            target = await _decide(behaviour, life, event, t)
+            if target is not None:
+                await _move(behaviour, t, target)
+    except _RefusedHere as refusal:
+        return refusal
+    is_end = target == END or target in behaviour.graph.ends
+    return target, await _finish(behaviour, t) if is_end else "", _encoded(behaviour, life)
+
+
 async def _run(behaviour: Behaviour, func: Callable[..., Any], t: Transition[Any], *more: Any) -> Any:
     """Call user code, plain or async."""
     answer = func(t, *more)
@@ -136,14 +153,7 @@ async def _run(behaviour: Behaviour, func: Callable[..., Any], t: Transition[Any
             answer.close()
         problem = f"{func.__name__!r} is a plain method and returned something to be awaited: declare it `async def`"
         raise _WrongAnswerError(problem)
-    scope = asyncio.timeout_at(t.deadline(behaviour.definition.settings.timeout_ms / 1000))
-    try:
-        async with scope:
-            return await answer
-    except TimeoutError:
-        if scope.expired():
-            raise HandlerTimeout from None
-        raise
+    return await in_time(answer, t.deadline(behaviour.definition.settings.timeout_ms / 1000))
 
 
 async def _begin(behaviour: Behaviour, t: Transition[Any]) -> str:
@@ -247,10 +257,8 @@ async def _move(behaviour: Behaviour, t: Transition[Any], target: str) -> None:
         await _run(behaviour, hook, t)
 
 
-async def _finish(behaviour: Behaviour, t: Transition[Any], target: str | None) -> str:
-    """Say whether the FSM ends with this move, and tell it so."""
-    if target is None or (target != END and target not in behaviour.graph.ends):
-        return ""
+async def _finish(behaviour: Behaviour, t: Transition[Any]) -> str:
+    """Tell the FSM that it ends with this move."""
     if on_terminate := behaviour.hooks.get("on_terminate"):
         await _run(behaviour, on_terminate, t)
     return "finished"
@@ -301,7 +309,7 @@ async def _refused(  # noqa: PLR0913 - the parts of one refusal
         if on_refused := behaviour.hooks.get("on_refused"):
             more = {"allowed": allowed} if kind in _NOT_ALLOWED else details
             error = _REFUSED[kind](life.name, event.name, life.state, life.version, event.job_id, reason, more)
-            await _run(behaviour, on_refused, t, error)
+            await within(behaviour, t, _run, behaviour, on_refused, t, error)
             life.forget()
     except HandlerTimeout:
         return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour))
@@ -351,14 +359,11 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
     target, ending = source, ""
     edge = None if final or life.status == "starting" else behaviour.graph.fails_edge(source, event.name)
     try:
-        if on_failure := behaviour.hooks.get("on_failure"):
-            await _run(behaviour, on_failure, t, error)
-            life.forget()
-        if edge:
-            await _move(behaviour, t, edge.target)
-            ending = await _finish(behaviour, t, edge.target)
-            life.settle(_encoded(behaviour, life))
-            target = source if edge.target == END else edge.target
+        if edge or "on_failure" in behaviour.hooks:
+            ending, raw = await within(behaviour, t, _mend, behaviour, life, t, error, edge)
+            if edge:
+                life.settle(raw)
+                target = source if edge.target == END else edge.target
     except BaseException as second:  # as in `step`; the first is the reason
         if is_for_us(second):
             raise
@@ -391,6 +396,20 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
         soft,
         edge is not None,
     )
+
+
+async def _mend(
+    behaviour: Behaviour, life: Life, t: Transition[Any], error: FailedError, edge: Edge | None
+) -> tuple[str, bytes]:
+    """Run the user's code of a failure, its hook and those of the `fails` edge; see `_work` for what comes of it."""
+    if on_failure := behaviour.hooks.get("on_failure"):
+        await _run(behaviour, on_failure, t, error)
+        life.forget()
+    if edge is None:
+        return "", life.raw
+    await _move(behaviour, t, edge.target)
+    is_end = edge.target == END or edge.target in behaviour.graph.ends
+    return await _finish(behaviour, t) if is_end else "", _encoded(behaviour, life)
 
 
 _FAILED: dict[type[FailedError], str] = {

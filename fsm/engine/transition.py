@@ -19,7 +19,7 @@ from fsm.machine.settings import EFFECTS_QUEUE
 from fsm.machine.values import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableMapping
 
     from fsm.engine.life import Event, Life
     from fsm.machine import Definition, Machine
@@ -101,6 +101,11 @@ class Transition(Generic[P]):
         return self._life.name
 
     @property
+    def machine(self) -> str:
+        """Name of its machine."""
+        return self._life.definition.name
+
+    @property
     def event(self) -> str:
         """Name of the event, without marks."""
         return self._event.name
@@ -152,11 +157,15 @@ class Transition(Generic[P]):
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger that knows FSM, event, job, attempt and version."""
-        return logging.LoggerAdapter(
+        """The logger `fsm.transition`; each record has `fsm`, `machine`, `event`, `job_id`, `attempt` and `version`.
+
+        What is given as `extra=` comes on top.
+        """
+        return _Log(
             _log,
             {
                 "fsm": self.name,
+                "machine": self.machine,
                 "event": self.event,
                 "job_id": self.job_id,
                 "attempt": self.attempt,
@@ -289,6 +298,13 @@ class Transition(Generic[P]):
 
 
 _UNREAD: Any = object()
+
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    """Adds what it knows to the caller's own `extra`, in whose place `LoggerAdapter` puts it before Python 3.13."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return msg, {**kwargs, "extra": {**(self.extra or {}), **(kwargs.get("extra") or {})}}
 
 
 def _plain(data: Any) -> bytes:

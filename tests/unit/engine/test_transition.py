@@ -60,17 +60,30 @@ def test_meta_is_a_private_copy() -> None:
 
 
 def test_the_log_knows_where_it_comes_from(caplog: pytest.LogCaptureFixture) -> None:
+    t = transition()
     with caplog.at_level(logging.INFO, "fsm.transition"):
-        transition().log.info("paid")
+        t.log.info("paid")
 
     record = caplog.records[0]
-    assert {name: vars(record)[name] for name in ("fsm", "event", "job_id", "attempt", "version")} == {
+    assert {name: vars(record)[name] for name in ("fsm", "machine", "event", "job_id", "attempt", "version")} == {
         "fsm": "fsm-1",
+        "machine": "Probe",
         "event": "go",
         "job_id": "job",
         "attempt": 2,
         "version": 7,
     }
+    assert t.machine == "Probe"
+
+
+def test_the_log_keeps_what_the_caller_adds(caplog: pytest.LogCaptureFixture) -> None:
+    # Seen to fail with LoggerAdapter itself, which before Python 3.13 drops the caller's `extra`.
+    with caplog.at_level(logging.INFO, "fsm.transition"):
+        transition().log.info("paid %d", 12, extra={"amount": 12, "event": "its own"})
+
+    record = caplog.records[0]
+    assert (record.getMessage(), vars(record)["amount"], vars(record)["event"]) == ("paid 12", 12, "its own")
+    assert vars(record)["fsm"] == "fsm-1"
 
 
 def test_what_leaves_is_gathered_in_order_with_ids_that_a_crash_does_not_change() -> None:
