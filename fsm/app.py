@@ -1,4 +1,8 @@
-"""An application: the machines that its workers know.
+"""An application: the machines that its workers know, and the services that come with them.
+
+A lifespan opens services in each worker process and closes them when it ends; machines take them by the names of their
+constructors' parameters. What is known of machines without their services (names, definitions, queues) is known of the
+classes, so a producer never opens anything.
 
 Who calls this: workers and the command line. `load` is the only place where a name from a setting becomes an import;
 names from Redis never do.
@@ -11,74 +15,194 @@ import inspect
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from fsm.engine import Behaviour
 from fsm.errors import ConfigError, FSMError
+from fsm.lifespan import Lifespan, check_context, path_of, takes, told
 from fsm.machine import Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import ModuleType
 
+    from fsm.engine.around import Around
+    from fsm.lifespan import Context, Drive
     from fsm.machine import Definition
 
 __all__ = ["App", "classes", "load"]
 
 
 class App:
-    """The machines of an application, each instantiated once per worker process and frozen.
+    """The machines of an application, and what they need: one frozen instance of each in each worker process.
+
+    Workers open it before they begin and close it when they end. Elsewhere `with app:` does both. Without a lifespan
+    nothing need be opened: machines are made when they are first asked for.
 
     Args:
-        machines: Classes (made without arguments) or instances (made with their services).
+        machines: Classes, made when the app is opened with those services whose names are parameters of their
+            `__init__`; or instances, which are taken as they are.
+        lifespan: Gives a context manager, sync or async, that yields a mapping of name to service, or None. Called
+            without arguments or, where it must have one, with the app.
+        around: Given the `Transition`, gives a context manager, sync or async, that is entered around the user code of
+            each transition, and around each hook of a failure or refusal. What user code raises passes through it; if
+            it raises itself or swallows that, the event fails.
 
     Raises:
-        ConfigError: Two machines have one name, or a class cannot be made without arguments.
+        ConfigError: Two machines have one name, something is none, lifespan or around are not what they should be, or
+            a class needs a service and there is no lifespan.
     """
 
-    def __init__(self, machines: Iterable[type[Machine[Any]] | Machine[Any]]) -> None:
-        self.behaviours: dict[str, Behaviour] = {}
-        for given in machines:
-            machine = _made(given)
-            behaviour = Behaviour(machine)
-            other = self.behaviours.get(behaviour.name)
-            if other is not None:
-                problem = (
-                    f"machines {_path(other.machine)} and {_path(machine)} are both named {behaviour.name!r}: "
-                    "give one another name with Settings(name=…)"
-                )
-                raise ConfigError("app", problem)
-            self.behaviours[behaviour.name] = behaviour
+    def __init__(
+        self,
+        machines: Iterable[type[Machine[Any]] | Machine[Any]],
+        *,
+        lifespan: Callable[[], Context] | Callable[[Any], Context] | None = None,
+        around: Around | None = None,
+    ) -> None:
+        self._given = _checked(machines)
+        self._lifespan = Lifespan(lifespan, self) if lifespan is not None else None
+        self._around = around
+        self._behaviours: dict[str, Behaviour] | None = None
+        if around is not None:
+            check_context("around", around)
+            if not takes(around, None):
+                raise ConfigError("App(around=…)", f"{around!r} must take one argument, the transition")
+        if lifespan is None:
+            # Told here and not by the first worker, since nothing will come.
+            for given in self._given:
+                if not isinstance(given, Machine):
+                    _arguments(given, {}, "there is no lifespan to give it: write App(…, lifespan=…), or make it here")
+
+    @property
+    def machines(self) -> list[type[Machine[Any]]]:
+        """The classes of the machines, in the order given."""
+        return [_class(given) for given in self._given]
 
     @property
     def definitions(self) -> list[Definition]:
         """The definitions, in the order given."""
-        return [behaviour.definition for behaviour in self.behaviours.values()]
+        return [machine.definition for machine in self.machines]
+
+    @property
+    def behaviours(self) -> dict[str, Behaviour]:
+        """The machines by name, made and frozen.
+
+        Raises:
+            ConfigError: The app has a lifespan and is not open; or a machine cannot be made.
+        """
+        if self._behaviours is None:
+            if self._lifespan is not None:
+                problem = "is not open, and its machines need what its lifespan gives: use it inside `with app:`"
+                raise ConfigError("App", problem)
+            self._behaviours = self._made({})
+        return self._behaviours
 
     def queues(self, default: str) -> list[str]:
         """Give the queues of these machines, the namespace's own first."""
         named = [definition.settings.queue or default for definition in self.definitions]
         return list(dict.fromkeys([default, *named] if default in named or not named else named))
 
+    def open(self, drive: Drive | None = None) -> None:
+        """Open the services in this process, and make the machines.
+
+        Args:
+            drive: Runs a coroutine on the event loop on which async handlers will run, so that what an async lifespan
+                opens belongs to that loop; a loop of the app's own when not given.
+
+        Raises:
+            ConfigError: The lifespan raised or gave something else than services, one of them is missing, a machine
+                cannot be made, or the app is open. Nothing stays open.
+        """
+        if self._lifespan is None:
+            _ = self.behaviours
+            return
+        services = self._lifespan.enter(drive)
+        try:
+            self._behaviours = self._made(services)
+        except BaseException:
+            self._lifespan.leave()
+            raise
+
     def close(self) -> None:
-        """Close what the application opened in this process."""
+        """Close the services; an error of theirs is logged, for whoever closes them is about to end."""
+        if self._lifespan is not None:
+            self._behaviours = None
+            self._lifespan.leave()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _made(self, services: Mapping[str, Any]) -> dict[str, Behaviour]:
+        given = ", ".join(map(repr, services)) or "nothing"
+        behaviours = {}
+        for one in self._given:
+            machine = (
+                one if isinstance(one, Machine) else _make(one, services, f"the lifespan gave {given}: add it there")
+            )
+            behaviours[machine.definition.name] = Behaviour(machine, self._around)
+        return behaviours
 
 
-def _path(machine: Machine[Any]) -> str:
-    return f"{type(machine).__module__}.{type(machine).__qualname__}"
+def _checked(machines: Any) -> list[type[Machine[Any]] | Machine[Any]]:
+    """Check that all are machines of different names."""
+    if _is_machine(machines):
+        raise ConfigError("App(…)", f"takes a list of machines: write App([{_class(machines).__name__}])")
+    known: dict[str, type[Machine[Any]]] = {}
+    given = list(machines)
+    for one in given:
+        if not _is_machine(one):
+            raise ConfigError("App(…)", f"takes machines, classes or instances, and {one!r} is neither")
+        machine = _class(one)
+        name = machine.definition.name
+        if name in known:
+            problem = (
+                f"machines {path_of(known[name])} and {path_of(machine)} are both named {name!r}: "
+                "give one another name with Settings(name=…)"
+            )
+            raise ConfigError("app", problem)
+        known[name] = machine
+    return given
 
 
-def _made(given: type[Machine[Any]] | Machine[Any]) -> Machine[Any]:
-    if isinstance(given, Machine):
-        return given
+def _class(given: type[Machine[Any]] | Machine[Any]) -> type[Machine[Any]]:
+    return type(given) if isinstance(given, Machine) else given
+
+
+def _arguments(machine: type[Machine[Any]], services: Mapping[str, Any], hint: str) -> inspect.BoundArguments:
+    """Pick the services that a machine takes.
+
+    Raises:
+        ConfigError: It needs one that is not there.
+    """
+    signature = inspect.signature(machine)
+    bound = signature.bind_partial()
+    missing = []
+    for name, parameter in signature.parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if name in services:
+            bound.arguments[name] = services[name]
+        elif parameter.default is parameter.empty:
+            missing.append(name)
+    if missing:
+        needed = " and ".join(map(repr, missing))
+        raise ConfigError("app", f"machine {path_of(machine)} needs {needed}, and {hint}")
+    return bound
+
+
+def _make(machine: type[Machine[Any]], services: Mapping[str, Any], hint: str) -> Machine[Any]:
+    bound = _arguments(machine, services, hint)
     try:
-        return given()
-    except TypeError as error:
-        problem = f"machine {given.__qualname__} cannot be made without arguments ({error}): pass an instance to App(…)"
-        raise ConfigError("app", problem) from error
+        return machine(*bound.args, **bound.kwargs)
     except Exception as error:
-        problem = f"machine {given.__qualname__} cannot be made: {type(error).__name__}: {error}"
-        raise ConfigError("app", problem) from error
+        *_, last = traceback.extract_tb(error.__traceback__)
+        problem = f"machine {path_of(machine)} cannot be made: its __init__ raised {told(error)}"
+        raise ConfigError("app", f"{problem} ({last.filename}, line {last.lineno})") from error
 
 
 def load(path: str) -> App:
@@ -105,8 +229,7 @@ def classes(path: str) -> list[type[Machine[Any]]]:
         ConfigError: It cannot be imported, or holds no machines.
     """
     found = _find(path)
-    machines = [behaviour.machine for behaviour in found.behaviours.values()] if isinstance(found, App) else found
-    return [type(machine) if isinstance(machine, Machine) else machine for machine in machines]
+    return found.machines if isinstance(found, App) else [_class(machine) for machine in found]
 
 
 def _find(path: str) -> App | list[type[Machine[Any]] | Machine[Any]]:

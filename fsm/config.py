@@ -1,7 +1,7 @@
 """Where settings come from: argument, environment, `[tool.fsm]` of the nearest pyproject.toml, default.
 
 Who calls this: the client, the app, the command line and the workers, before they connect.
-What it may import: `fsm.errors` only; it opens no connection.
+What it may import: `fsm.errors` and `fsm.machine`, for lengths of time and names of queues; it opens no connection.
 """
 
 from __future__ import annotations
@@ -9,38 +9,187 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fsm.errors import ConfigError
+from fsm.machine import Settings, duration_ms
 
-__all__ = ["Origin", "check_namespace", "origin", "resolve", "tool_settings"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+__all__ = [
+    "LARGEST_BATCH",
+    "LOG_LEVELS",
+    "SETTINGS",
+    "Found",
+    "Origin",
+    "Setting",
+    "check_namespace",
+    "find",
+    "origin",
+    "resolve",
+    "tool_file",
+    "tool_settings",
+    "unknown_variables",
+]
 
 Origin = Literal["argument", "environment", "pyproject.toml", "default"]
 
+# One claim names its FSMs in one Redis command, and Lua's `unpack` carries some 8,000 arguments.
+LARGEST_BATCH = 1000
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 _FILE = "pyproject.toml"
-_KEYS = ("app", "namespace", "url")
-_VARIABLES = {"url": "FSM_URL", "namespace": "FSM_NAMESPACE", "app": "FSM_APP"}
-_DEFAULTS = {"url": "redis://localhost:6379/0", "namespace": "default"}
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_COUNT = re.compile(r"[0-9]{1,9}")
+_SHORTEST_LEASE_MS = 500
+_LONGEST_LEASE_MS = 3_600_000
+_SWITCH = {"on": True, "off": False, "true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+# Read by others than `resolve`: the program that embedded:// starts.
+_OTHER_VARIABLES = ("FSM_SERVER",)
 
 
-def tool_settings(start: Path | None = None) -> dict[str, str]:
-    """Read `[tool.fsm]` of the nearest pyproject.toml.
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: what it is called, and how it is read.
 
-    The nearest file decides, also when it has no such table: settings of a project further up are another project's.
+    Args:
+        name: Its key in `[tool.fsm]`.
+        default: As it would be written in `[tool.fsm]`; None where there is none.
+        read: Reads what was written, given with the place where it was: an option, a variable, a key of a file.
+        option: Its option on the command line.
+    """
+
+    name: str
+    default: Any
+    read: Callable[[Any, str], Any]
+    option: str
+
+    @property
+    def variable(self) -> str:
+        """Name of its environment variable."""
+        return f"FSM_{self.name.upper()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One setting as it was found.
+
+    Args:
+        setting: Which.
+        given: As it was written.
+        value: As it was read.
+        origin: Where it was found.
+    """
+
+    setting: Setting
+    given: Any
+    value: Any
+    origin: Origin
+
+
+def _text(given: Any, place: str) -> str:
+    if not isinstance(given, str):
+        raise ConfigError(place, f"must be text in quotes, not {given!r}")
+    return given
+
+
+def _namespace(given: Any, place: str) -> str:
+    try:
+        return check_namespace(_text(given, place))
+    except ConfigError as error:
+        raise ConfigError(place, error.problem) from error
+
+
+def _lease(given: Any, place: str) -> int:
+    is_number = isinstance(given, str) and _NUMBER.fullmatch(given)
+    lease_ms = duration_ms(float(given) if is_number else given, place)
+    if not _SHORTEST_LEASE_MS <= lease_ms <= _LONGEST_LEASE_MS:
+        raise ConfigError(place, f"{given!r} is not between 500ms and 1h")
+    return lease_ms
+
+
+def _batch(given: Any, place: str) -> int:
+    if isinstance(given, str) and _COUNT.fullmatch(given):
+        given = int(given)
+    # Not `isinstance`: a boolean is an int in Python.
+    if type(given) is not int or not 1 <= given <= LARGEST_BATCH:
+        raise ConfigError(place, f"must be a whole number from 1 to {LARGEST_BATCH}, not {given!r}")
+    return given
+
+
+def _log_level(given: Any, place: str) -> str:
+    if not isinstance(given, str) or given.lower() not in LOG_LEVELS:
+        raise ConfigError(place, f"must be one of {', '.join(LOG_LEVELS)}, not {given!r}")
+    return given.lower()
+
+
+def _queues(given: Any, place: str) -> tuple[str, ...]:
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+    if not isinstance(names, list | tuple):
+        raise ConfigError(place, f"must be names of queues, as a list or divided by commas, not {given!r}")
+    for name in names:
+        try:
+            Settings(queue=name)
+        except ConfigError as error:
+            raise ConfigError(place, error.problem) from error
+    return tuple(dict.fromkeys(names))
+
+
+def _effects(given: Any, place: str) -> bool:
+    value = given if isinstance(given, bool) else _SWITCH.get(given.strip().lower()) if isinstance(given, str) else None
+    if value is None:
+        raise ConfigError(place, f"must be on or off, not {given!r}")
+    return value
+
+
+SETTINGS: Mapping[str, Setting] = {
+    setting.name: setting
+    for setting in (
+        Setting("url", "redis://localhost:6379/0", _text, "--url"),
+        Setting("namespace", "default", _namespace, "--namespace"),
+        Setting("app", None, _text, "--app"),
+        Setting("queues", [], _queues, "--queue"),
+        Setting("batch", 128, _batch, "--batch"),
+        Setting("lease", "15s", _lease, "--lease"),
+        Setting("effects", True, _effects, "--effects"),  # noqa: FBT003 - a value of a table
+        Setting("log_level", "info", _log_level, "--log-level"),
+    )
+}
+_KEYS = ", ".join(sorted(SETTINGS))
+# Checked by those who use them, in their own words: as an argument, a setting is somebody's parameter.
+_UNREAD_ARGUMENTS = ("url", "namespace", "app")
+
+
+def tool_file(start: Path | None = None) -> Path | None:
+    """Find the nearest pyproject.toml.
+
+    The nearest file decides, also when it has no table of ours: settings further up are another project's.
 
     Args:
         start: Where to begin to look upwards; the current directory when not given.
-
-    Returns:
-        Those of `app`, `namespace` and `url` that are set; empty when there is no file or no table.
-
-    Raises:
-        ConfigError: The file cannot be read, is not TOML, or has an unknown key or a value that is not text.
     """
     here = (Path.cwd() if start is None else start).absolute()
-    path = next((file for folder in (here, *here.parents) if (file := folder / _FILE).is_file()), None)
+    return next((file for folder in (here, *here.parents) if (file := folder / _FILE).is_file()), None)
+
+
+def tool_settings(start: Path | None = None) -> dict[str, Any]:
+    """Read `[tool.fsm]` of the nearest pyproject.toml.
+
+    Args:
+        start: As in `tool_file`.
+
+    Returns:
+        Those that are set, as they are written; empty when there is no file or no table.
+
+    Raises:
+        ConfigError: The file cannot be read, is not TOML, or has an unknown key or a wrong value.
+    """
+    path = tool_file(start)
     if path is None:
         return {}
     try:
@@ -52,40 +201,78 @@ def tool_settings(start: Path | None = None) -> dict[str, str]:
     tool = document.get("tool", {})
     table = tool.get("fsm", {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict):
-        raise ConfigError(f"{path}: tool.fsm", f"must be a table [tool.fsm] with keys out of {', '.join(_KEYS)}")
+        raise ConfigError(f"{path}: tool.fsm", f"must be a table [tool.fsm] with keys out of {_KEYS}")
     for key, value in table.items():
-        if key not in _KEYS:
-            raise ConfigError(f"{path}: [tool.fsm] {key}", f"is unknown: the keys are {', '.join(_KEYS)}")
-        if not isinstance(value, str):
-            raise ConfigError(f"{path}: [tool.fsm] {key}", f"must be text in quotes, not {value!r}")
+        place = f"{path}: [tool.fsm] {key}"
+        if key not in SETTINGS:
+            meant = f", did you mean {close}?" if (close := _closest(key, SETTINGS)) else ":"
+            raise ConfigError(place, f"is unknown{meant} the keys are {_KEYS}")
+        SETTINGS[key].read(value, place)
     return table
 
 
 @overload
-def resolve(name: Literal["url", "namespace"], argument: str | None) -> str: ...
+def resolve(name: Literal["url", "namespace", "log_level"], argument: str | None = None) -> str: ...
 @overload
-def resolve(name: Literal["app"], argument: str | None) -> str | None: ...
-def resolve(name: Literal["url", "namespace", "app"], argument: str | None) -> str | None:
+def resolve(name: Literal["app"], argument: str | None = None) -> str | None: ...
+@overload
+def resolve(name: Literal["lease", "batch"], argument: str | int | None = None) -> int: ...
+@overload
+def resolve(name: Literal["queues"], argument: Sequence[str] | None = None) -> tuple[str, ...]: ...
+@overload
+def resolve(name: Literal["effects"], argument: bool | None = None) -> bool: ...  # noqa: FBT001 - a value
+def resolve(name: str, argument: Any = None) -> Any:
     """Find one setting: the argument, else the environment, else `[tool.fsm]`, else the default.
 
-    The variables are FSM_URL, FSM_NAMESPACE and FSM_APP; an empty variable counts as not set.
+    A variable is called as its setting, with FSM_ before it; an empty one counts as not set.
 
     Returns:
-        The value, unchecked; the defaults are `redis://localhost:6379/0`, `default` and, for `app`, None.
+        The value; `lease` in milliseconds. As arguments, `url`, `namespace` and `app` are not checked.
 
     Raises:
-        ConfigError: `[tool.fsm]` was needed and is wrong.
+        ConfigError: The value is wrong, or `[tool.fsm]` was needed and is wrong.
     """
-    return _find(name, argument)[0]
+    return find(name, argument).value
 
 
-def origin(name: Literal["url", "namespace", "app"], argument: str | None = None) -> Origin:
+def origin(name: str, argument: Any = None) -> Origin:
     """Tell where `resolve` takes this setting from.
 
     Raises:
-        ConfigError: `[tool.fsm]` was needed and is wrong.
+        ConfigError: As `resolve`.
     """
-    return _find(name, argument)[1]
+    return find(name, argument).origin
+
+
+def find(name: str, argument: Any = None) -> Found:
+    """Find one setting, with all that is known of it.
+
+    Raises:
+        ConfigError: As `resolve`.
+    """
+    setting = SETTINGS[name]
+    if argument is not None:
+        is_read = name not in _UNREAD_ARGUMENTS
+        value = setting.read(argument, setting.option) if is_read else argument
+        return Found(setting, argument, value, "argument")
+    # A variable is unset by emptying it in compose files and shells: "" says nothing.
+    if given := os.environ.get(setting.variable):
+        return Found(setting, given, setting.read(given, setting.variable), "environment")
+    # An empty text or list in the file says nothing, for the same reason; but `false` is a value.
+    if (given := tool_settings().get(name)) not in (None, "", []):
+        return Found(setting, given, setting.read(given, name), "pyproject.toml")
+    value = None if setting.default is None else setting.read(setting.default, name)
+    return Found(setting, setting.default, value, "default")
+
+
+def unknown_variables() -> dict[str, str]:
+    """Give the variables that look like ours and are not, each with the one that may have been meant, or ""."""
+    known = [setting.variable for setting in SETTINGS.values()]
+    return {
+        variable: _closest(variable, known)
+        for variable in sorted(os.environ)
+        if variable.startswith("FSM_") and variable not in (*known, *_OTHER_VARIABLES)
+    }
 
 
 def check_namespace(ns: str) -> str:
@@ -99,12 +286,5 @@ def check_namespace(ns: str) -> str:
     return ns
 
 
-def _find(name: Literal["url", "namespace", "app"], argument: str | None) -> tuple[str | None, Origin]:
-    if argument is not None:
-        return argument, "argument"
-    # A variable is unset by emptying it in compose files and shells: "" says nothing.
-    if value := os.environ.get(_VARIABLES[name]):
-        return value, "environment"
-    if value := tool_settings().get(name):
-        return value, "pyproject.toml"
-    return _DEFAULTS.get(name), "default"
+def _closest(name: str, known: Iterable[str]) -> str:
+    return next(iter(get_close_matches(name, list(known), n=1)), "")

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import redis
-from rich.console import Console
-from rich.logging import RichHandler
 
 import fsm
 from fsm import config
 from fsm.app import load
 from fsm.cli.place import placed
 from fsm.errors import ConfigError, StoreError
-from fsm.machine import Settings, duration_ms
 from fsm.store.connection import explain
 from fsm.store.keys import default_queue
+from workers.stderr import log_to_stderr
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -35,27 +32,41 @@ if TYPE_CHECKING:
 __all__ = ["worker"]
 
 _log = logging.getLogger("fsm.worker")
-_LEVELS = ("debug", "info", "warning", "error")
-_SHORTEST_LEASE_MS = 500
-_LONGEST_LEASE_MS = 3_600_000
-# One claim names its FSMs in one Redis command, and Lua's `unpack` carries some 8,000 arguments.
-_LARGEST_BATCH = 1000
 
 
 @click.command()
 @click.option(
-    "--queue", "queues", metavar="NAME", multiple=True, help="Serve this queue; several in order.  [those of --app]"
+    "--queue",
+    "queues",
+    metavar="NAME",
+    multiple=True,
+    help="Serve this queue; several in order.  [FSM_QUEUES, else [tool.fsm], else those of --app]",
 )
 @click.option("--burst", "is_burst", is_flag=True, help="End when nothing waits.")
 @click.option(
-    "--batch", type=click.IntRange(1, _LARGEST_BATCH), default=128, show_default=True, help="Most FSMs in one claim."
+    "--batch",
+    type=click.IntRange(1, config.LARGEST_BATCH),
+    help="Most FSMs in one claim.  [FSM_BATCH, else [tool.fsm], else 128]",
 )
-@click.option("--lease", metavar="TIME", default="15s", show_default=True, help="How long locks outlive a dead worker.")
+@click.option(
+    "--lease", metavar="TIME", help="How long locks outlive a dead worker.  [FSM_LEASE, else [tool.fsm], else 15s]"
+)
 @click.option("--name", metavar="NAME", help="Unique among living workers.  [drawn]")
-@click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(config.LOG_LEVELS),
+    help="What is written to stderr.  [FSM_LOG_LEVEL, else [tool.fsm], else info]",
+)
 @placed
 def worker(  # noqa: PLR0913 - one parameter an option
-    place: Place, *, queues: tuple[str, ...], is_burst: bool, batch: int, lease: str, name: str | None, log_level: str
+    place: Place,
+    *,
+    queues: tuple[str, ...],
+    is_burst: bool,
+    batch: int | None,
+    lease: str | None,
+    name: str | None,
+    log_level: str | None,
 ) -> None:
     """Run FSMs of an application until SIGTERM or Ctrl-C.
 
@@ -63,25 +74,26 @@ def worker(  # noqa: PLR0913 - one parameter an option
     once; what it held goes on elsewhere.
     """
     _check_packages()
-    lease_ms = _lease_ms(lease)
-    for queue in queues:
-        _check_queue(queue)
+    lease_ms = config.resolve("lease", lease)
+    most = config.resolve("batch", batch)
+    level = config.resolve("log_level", log_level)
+    served = config.resolve("queues", queues or None)
     namespace = config.check_namespace(config.resolve("namespace", place.namespace))
     path = config.resolve("app", place.app)
     if not path:
         raise ConfigError("--app", "a worker must know its machines: use --app MODULE, FSM_APP or [tool.fsm] app")
-    _log_to_stderr(log_level)
+    log_to_stderr(level)
     app = load(path)
     _run(
         app,
         place.url,
-        list(dict.fromkeys(queues)) or app.queues(default_queue(namespace)),
+        list(served) or app.queues(default_queue(namespace)),
         namespace=namespace,
         lease_ms=lease_ms,
-        batch=batch,
+        batch=most,
         name=name or "",
         is_burst=is_burst,
-        log_level=log_level,
+        log_level=level,
     )
 
 
@@ -111,7 +123,7 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
             process.name,
             ", ".join(queues),
             namespace,
-            ", ".join(sorted(app.behaviours)),
+            ", ".join(sorted(definition.name for definition in app.definitions)),
         )
         # What RQ has to say at "info", we say ourselves.
         process.work(burst=is_burst, logging_level="DEBUG" if log_level == "debug" else "WARNING")
@@ -131,6 +143,7 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
         problem = f"{name!r} is in use by a worker that lives, or died within the last minutes: choose another name"
         raise ConfigError("--name", problem) from error
     finally:
+        app.close()  # it is closed at the teardown, which there was none of if no worker was born
         if process is not None:
             process.connection.close()
         for number, handler in before.items():
@@ -169,29 +182,3 @@ def _check_packages() -> None:
 def _origin(package: str) -> str | None:
     spec = find_spec(package)
     return spec.origin if spec else None
-
-
-def _lease_ms(text: str) -> int:
-    lease_ms = duration_ms(float(text) if text.replace(".", "", 1).isdecimal() else text, "--lease")
-    if not _SHORTEST_LEASE_MS <= lease_ms <= _LONGEST_LEASE_MS:
-        raise ConfigError("--lease", f"{text!r} is not between 500ms and 1h")
-    return lease_ms
-
-
-def _check_queue(queue: str) -> None:
-    try:
-        Settings(queue=queue)
-    except ConfigError as error:
-        raise ConfigError("--queue", error.problem) from error
-
-
-def _log_to_stderr(level: str) -> None:
-    """Log to stderr, in colour where a person looks; handlers that an application has set up already are left alone."""
-    handler: logging.Handler
-    if sys.stderr.isatty():
-        handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
-        pattern = "%(message)s"
-    else:
-        handler = logging.StreamHandler()
-        pattern = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(level=level.upper(), format=pattern, handlers=[handler])

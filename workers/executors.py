@@ -61,6 +61,10 @@ class InlineExecutor:
         message = "a plain handler returned something to be awaited: declare it with `async def`"
         raise RuntimeError(message)
 
+    def drive(self, work: Coroutine[Any, Any, R]) -> R:
+        """Drive a coroutine on the event loop of async handlers: what it opens there is theirs to use."""
+        return self.run(work, is_async=True)
+
     def timed(self, seconds: float, *, is_async: bool) -> AbstractContextManager[None]:
         """Bound what runs inside to so many seconds: `HandlerTimeout` is raised in it."""
         if self._alarm is None:

@@ -72,15 +72,16 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
         raise ConfigError("job", problem)
     app, keys, client = _app(), Keys(config.check_namespace(namespace)), job.connection
     worker = f"rq-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-    give_up_at = time.monotonic() + _PATIENCE_S
     # RQ's timer is for the time of one job, and this one serves the events of others as well: each has its own.
     signal.setitimer(signal.ITIMER_REAL, 0)
     executor = InlineExecutor()
     keeper = LeaseKeeper(
         lambda: Redis(connection_pool=client.connection_pool), "", keys, worker, _LEASE_MS, beat=lambda: None
     )
-    keeper.start()
     try:
+        app.open(executor.drive)  # in this process, which RQ made for this job
+        give_up_at = time.monotonic() + _PATIENCE_S
+        keeper.start()
         # An event that RQ requeued is adopted by a claim that is told of it; the first claim of a worker is told of it.
         turn = _Turn(client, app, keys, worker, name, job.origin, 1, job.id)
         is_served = _serve(turn, executor, keeper)
@@ -99,6 +100,7 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
             is_served = _serve(turn, executor, keeper)
     finally:
         keeper.stop()
+        app.close()
         executor.close()
 
 

@@ -235,7 +235,8 @@ class TransitionWorker(BaseWorker):
         self._committer.read()
 
     def register_birth(self) -> None:
-        """Register with RQ, announce our machines, and begin to keep locks."""
+        """Open the application, register with RQ, announce our machines, and begin to keep locks."""
+        self.app.open(self._executor.drive)  # first: what raises here leaves nothing registered
         try:
             super().register_birth()  # type: ignore[no-untyped-call] # RQ is typed in part
         except OutOfMemoryError as error:
@@ -262,12 +263,13 @@ class TransitionWorker(BaseWorker):
                     self.unsubscribe()  # type: ignore[no-untyped-call] # as above
                 else:
                     super().teardown()  # type: ignore[no-untyped-call] # as above
+            self.app.close()
         except _ForcedStop:
             raise SystemExit from None
         finally:
             self._line.close()
+            self.app.close()  # again: what was raised above may have come before
             self._executor.close()
-            self.app.close()
 
     def _give_all_back(self) -> None:
         self._intake.drop_found()

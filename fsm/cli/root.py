@@ -39,6 +39,7 @@ _COMMANDS = {
     "check": "fsm.cli.diagrams:check",
     "draw": "fsm.cli.diagrams:draw",
     "info": "fsm.cli.cluster:info",
+    "config": "fsm.cli.settings:show_config",
     "purge": "fsm.cli.sending:purge",
 }
 

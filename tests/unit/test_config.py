@@ -1,10 +1,20 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsm.config import check_namespace, origin, resolve, tool_settings
+from fsm.config import (
+    SETTINGS,
+    check_namespace,
+    find,
+    origin,
+    resolve,
+    tool_file,
+    tool_settings,
+    unknown_variables,
+)
 from fsm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,8 +28,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "project" / "inner"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
-    for variable in ("FSM_URL", "FSM_NAMESPACE", "FSM_APP"):
-        monkeypatch.delenv(variable, raising=False)
+    for variable in [name for name in os.environ if name.startswith("FSM_")]:
+        monkeypatch.delenv(variable)
     return folder
 
 
@@ -33,7 +43,9 @@ def test_without_any_setting_the_defaults_hold() -> None:
     assert resolve("url", None) == "redis://localhost:6379/0"
     assert resolve("namespace", None) == "default"
     assert resolve("app", None) is None
-    assert {origin("url"), origin("namespace"), origin("app")} == {"default"}
+    assert (resolve("lease"), resolve("batch"), resolve("log_level")) == (15_000, 128, "info")
+    assert (resolve("queues"), resolve("effects")) == ((), True)
+    assert {origin(name) for name in SETTINGS} == {"default"}
 
 
 @pytest.mark.parametrize("name", ["url", "namespace", "app"])
@@ -45,6 +57,95 @@ def test_an_argument_beats_the_environment_and_that_beats_the_file_and_that_the_
     monkeypatch.setenv(f"FSM_{name.upper()}", "from-env")
     assert (resolve(name, None), origin(name)) == ("from-env", "environment")
     assert (resolve(name, "given"), origin(name, "given")) == ("given", "argument")
+
+
+@pytest.mark.parametrize(
+    ("name", "in_file", "variable", "argument", "values"),
+    [
+        ("lease", "2", "1m", "500ms", (2000, 60_000, 500)),
+        ("lease", '"1.5"', "2.5", "3", (1500, 2500, 3000)),
+        ("batch", "64", "7", 9, (64, 7, 9)),
+        ("batch", '"64"', "1000", 1, (64, 1000, 1)),
+        ("log_level", '"WARNING"', "debug", "error", ("warning", "debug", "error")),
+        ("queues", '["a", "b", "a"]', "c, d", ["e"], (("a", "b"), ("c", "d"), ("e",))),
+        ("queues", '"a,b"', "c", ("d", "e"), (("a", "b"), ("c",), ("d", "e"))),
+        ("effects", "false", "on", False, (False, True, False)),
+        ("effects", '"off"', "Yes", True, (False, True, True)),
+    ],
+)
+def test_settings_of_a_worker_are_read_wherever_they_stand(
+    name: Any,
+    in_file: str,
+    variable: str,
+    argument: Any,
+    values: tuple[Any, ...],
+    elsewhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(elsewhere, f"[tool.fsm]\n{name} = {in_file}\n")
+    assert (resolve(name), origin(name)) == (values[0], "pyproject.toml")
+    monkeypatch.setenv(f"FSM_{name.upper()}", variable)
+    assert (resolve(name), origin(name)) == (values[1], "environment")
+    assert (resolve(name, argument), origin(name, argument)) == (values[2], "argument")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("FSM_BATCH", "many", "whole number from 1 to 1000"),
+        ("FSM_BATCH", "9" * 5000, "whole number from 1 to 1000"),
+        ("FSM_BATCH", "1001", "whole number from 1 to 1000"),
+        ("FSM_LEASE", "2h", "between 500ms and 1h"),
+        ("FSM_LEASE", "inf", "write seconds"),
+        ("FSM_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
+        ("FSM_QUEUES", "a,,b", "use 1 to 200 of the characters"),
+        ("FSM_QUEUES", "a b", "use 1 to 200 of the characters"),
+        ("FSM_QUEUES", "fsm-effects", "use another name"),
+        ("FSM_EFFECTS", "perhaps", "must be on or off"),
+        ("FSM_NAMESPACE", "a:b", "use 1 to 64 of the characters"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_what_is_allowed(
+    variable: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError) as caught:
+        find(variable.removeprefix("FSM_").lower())
+    assert str(caught.value).startswith(f"{variable}: ")
+    assert allowed in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "said"),
+    [
+        ("lease", "2h", "--lease: '2h' is not between"),
+        ("batch", 0, "--batch: must be"),
+        ("queues", ["default"], "--queue: 'default' is not allowed"),
+        ("log_level", "loud", "--log-level: must be one of"),
+    ],
+)
+def test_a_wrong_argument_is_named_as_its_option(name: str, argument: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find(name, argument)
+    assert str(caught.value).startswith(said)
+
+
+def test_empty_text_and_lists_in_the_file_say_nothing_but_false_does(elsewhere: Path) -> None:
+    write(elsewhere, '[tool.fsm]\nurl = ""\nqueues = []\neffects = false\n')
+    assert (origin("url"), origin("queues"), origin("effects")) == ("default", "default", "pyproject.toml")
+
+
+def test_variables_that_look_like_ours_are_told_from_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FSM_URL", "FSM_SERVER", "FSM_LAESE", "FSM_COLOUR_OF_THE_SKY", "MY_FSM_URL"):
+        monkeypatch.setenv(variable, "1")
+    assert unknown_variables() == {"FSM_COLOUR_OF_THE_SKY": "", "FSM_LAESE": "FSM_LEASE"}
+
+
+def test_the_file_that_decides_is_told(elsewhere: Path) -> None:
+    above = write(elsewhere.parent, "")
+    assert tool_file() == above
+    path = write(elsewhere, "")
+    assert tool_file() == path
 
 
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,9 +186,24 @@ def test_a_directory_called_pyproject_toml_is_passed_over(elsewhere: Path) -> No
     [
         ("[tool.fsm", "is not TOML"),
         ('[tool.fsm]\nurl = "a"\nurl = "b"\n', "is not TOML"),
-        ('[tool.fsm]\nulr = "redis://a"\n', "ulr: is unknown: the keys are app, namespace, url"),
+        ('[tool.fsm]\nulr = "redis://a"\n', "ulr: is unknown, did you mean url? the keys are app, batch, effects, "),
         ("[tool.fsm]\nurl = 6379\n", "url: must be text in quotes, not 6379"),
         ('[tool]\nfsm = "redis://a"\n', "must be a table"),
+        ("[tool.fsm]\nxyz = 1\n", "xyz: is unknown: the keys are app, batch"),
+        ('[tool.fsm]\nnamespace = "a:b"\n', "namespace: use 1 to 64 of the characters"),
+        ("[tool.fsm]\nbatch = 0\n", "batch: must be a whole number from 1 to 1000, not 0"),
+        ("[tool.fsm]\nbatch = true\n", "batch: must be a whole number from 1 to 1000, not True"),
+        ("[tool.fsm]\nbatch = 64.0\n", "batch: must be a whole number"),
+        ('[tool.fsm]\nlease = "soon"\n', "lease: 'soon' is no length of time"),
+        ("[tool.fsm]\nlease = nan\n", "lease: nan is negative"),
+        ("[tool.fsm]\nlease = 0.1\n", "lease: 0.1 is not between 500ms and 1h"),
+        ("[tool.fsm]\nlease = [1]\n", "lease: [1] is no length of time"),
+        ('[tool.fsm]\nlog_level = "loud"\n', "log_level: must be one of debug, info, warning, error, not 'loud'"),
+        ("[tool.fsm]\nqueues = 3\n", "queues: must be names of queues, as a list or divided by commas, not 3"),
+        ('[tool.fsm]\nqueues = ["a", 3]\n', "queues: 3 is not allowed: use 1 to 200"),
+        ('[tool.fsm]\nqueues = ["default"]\n', "queues: 'default' is not allowed, RQ's own"),
+        ('[tool.fsm]\neffects = "maybe"\n', "effects: must be on or off, not 'maybe'"),
+        ("[tool.fsm]\neffects = 1\n", "effects: must be on or off, not 1"),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong_in_it(elsewhere: Path, text: str, said: str) -> None:

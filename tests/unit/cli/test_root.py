@@ -12,7 +12,9 @@ from fsm.cli import main, root
 from fsm.errors import ConfigError, StoreError
 
 Run = Callable[..., Result]
-COMMANDS = ["worker", "start", "transition", "state", "ls", "log", "machines", "check", "draw", "info", "purge"]
+COMMANDS = [
+    *("worker", "start", "transition", "state", "ls", "log", "machines", "check", "draw", "info", "config", "purge"),
+]
 
 
 def run_raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Result:

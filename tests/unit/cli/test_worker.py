@@ -86,12 +86,24 @@ def test_defaults_come_from_the_environment_and_the_application(fsm: Run, monkey
     assert (made["lease_ms"], made["batch"]) == (2500, 128)
 
 
+def test_settings_of_a_worker_come_from_the_environment_and_the_file(fsm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("pyproject.toml").write_text('[tool.fsm]\nbatch = 64\nlease = 2\nqueues = "a"\n', encoding="utf-8")
+    for name, value in (("QUEUES", "b, a"), ("LEASE", "1m"), ("LOG_LEVEL", "debug")):
+        monkeypatch.setenv(f"FSM_{name}", value)
+
+    assert fsm("worker", "--app", "cli_shop:Door", "--lease", "3s").exit_code == 0
+
+    made = FakeWorker.made
+    assert (made["queues"], made["batch"], made["lease_ms"]) == (["b", "a"], 64, 3000)
+    assert made["logging_level"] == "DEBUG"
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         ((), "--app: a worker must know its machines"),
         (("--app", "cli_missing"), "no module 'cli_missing'"),
-        (("--app", "cli_shop"), "machine Lamp cannot be made without arguments"),
+        (("--app", "cli_shop"), "app: machine cli_shop.Lamp needs 'bulb', and there is no lifespan"),
         (("--app", "cli_shop:Door", "--lease", "soon"), "--lease: 'soon' is no length of time"),
         (("--app", "cli_shop:Door", "--lease", "0.1"), "between 500ms and 1h"),
         (("--app", "cli_shop:Door", "--lease", "2h"), "between 500ms and 1h"),

@@ -1,0 +1,61 @@
+"""What a worker writes to stderr: its log, and whose event each line of a handler's log is about.
+
+Who calls this: `fsm worker`, once per process, before the application is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from fsm.cli.printing import safe
+
+__all__ = ["log_to_stderr"]
+
+
+def log_to_stderr(level: str) -> None:
+    """Log to stderr, in colour where a person looks; handlers that an application has set up already are left alone.
+
+    What was written by `t.log` says for which FSM and event: `[order-42 pay]`; at "debug" it says all that it knows.
+    """
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+        pattern = "%(whose)s%(message)s"
+    else:
+        handler = logging.StreamHandler()
+        pattern = "%(asctime)s %(levelname)s %(name)s %(whose)s%(message)s"
+    handler.setFormatter(_Formatter(pattern, is_full=level == "debug"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class _Formatter(logging.Formatter):
+    """Puts into `%(whose)s` what a record knows of its transition."""
+
+    def __init__(self, pattern: str, *, is_full: bool) -> None:
+        super().__init__(pattern, validate=False)  # `whose` is no field that logging knows
+        self._is_full = is_full
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        record.whose = self._whose(record)
+        return super().formatMessage(record)
+
+    def _whose(self, record: logging.LogRecord) -> str:
+        def known(field: str) -> Any:
+            return getattr(record, field, None)
+
+        if known("fsm") is None:
+            return ""
+        parts = [f"{known('fsm')} {known('event') or ''}".rstrip()]
+        if self._is_full:
+            parts += [
+                f"{field} {known(field)}" for field in ("machine", "version", "job_id") if known(field) is not None
+            ]
+        if self._is_full or known("attempt") not in (None, 1):
+            parts.append(f"attempt {known('attempt')}")
+        # Names of FSMs hold any text: a line of the log stays one line, and steers no terminal.
+        return f"[{safe(', '.join(parts))}] "
