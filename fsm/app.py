@@ -98,6 +98,11 @@ class App:
             self._behaviours = self._made({})
         return self._behaviours
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its machines are made."""
+        return self._behaviours is not None
+
     def queues(self, default: str) -> list[str]:
         """Give the queues of these machines, the namespace's own first."""
         named = [definition.settings.queue or default for definition in self.definitions]

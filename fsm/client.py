@@ -1,7 +1,7 @@
 """What applications call: start FSMs, send them events, wait for the end, look at them.
 
-`Client` carries the plans of `fsm.verbs` over a blocking connection, and nothing more: what to ask and how to read the
-answer is theirs. It connects at the first call, and may be shared by threads and used after a fork.
+`Client` gives the plans of `fsm.verbs` to a carrier with a blocking connection, and nothing more: what to ask and how
+to read the answer is theirs. It connects at the first call, and may be shared by threads and used after a fork.
 
 Who calls this: applications, the command line, the test kit.
 """
@@ -9,37 +9,34 @@ Who calls this: applications, the command line, the test kit.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fsm import config, verbs
-from fsm.engine import checked_name
-from fsm.errors import StoreError, UnknownMachineError
+from fsm.carrier import PlanCarrier
+from fsm.engine import checked_name, inside
+from fsm.errors import PayloadError, UnknownMachineError
 from fsm.handles import FSMHandle, TransitionJob
-from fsm.machine import Machine
+from fsm.machine import Definition, Machine
 from fsm.store import records
 from fsm.store.connection import connect, mask
 from fsm.store.keys import Keys
-from fsm.store.requests import Request, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from types import TracebackType
-    from typing import Self
 
     from fsm.engine import Outcome
-    from fsm.machine import Definition
+    from fsm.handles import Start
+    from fsm.store.blueprint import Blueprint
     from fsm.store.codec import Snapshot
-    from fsm.store.connection import Redis
-    from fsm.verbs import Plan, Verdict
+    from fsm.verbs import Verdict
 
 __all__ = ["Client"]
 
-R = TypeVar("R")
 P = TypeVar("P")
 _FOLLOW_MS = 1000
 
 
-class Client:
+class Client(PlanCarrier):
     """A connection to the FSMs of one namespace.
 
     Args:
@@ -52,70 +49,24 @@ class Client:
     """
 
     def __init__(self, url: str | None = None, *, namespace: str | None = None) -> None:
-        self.url = config.resolve("url", url) or ""
+        super().__init__(config.resolve("url", url) or "", lambda: connect(self.url))
         self.namespace = config.check_namespace(config.resolve("namespace", namespace) or "default")
         self.keys = Keys(self.namespace)
-        self._connection: Redis | None = None
         self._announced: set[str] = set()
 
     def __repr__(self) -> str:
         """Name the Redis and the namespace, without the password."""
         return f"Client({mask(self.url)!r}, namespace={self.namespace!r})"
 
-    def __enter__(self) -> Self:
-        """Give the client, for `with`."""
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
-    ) -> None:
-        """Close the connection."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections; the next call opens new ones."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    @property
-    def redis(self) -> Redis:
-        """The connection, made at the first use.
-
-        Raises:
-            StoreError: Redis cannot be reached, is too old, or in cluster mode.
-        """
-        if self._connection is None:
-            self._connection = connect(self.url)
-        return self._connection
-
-    def ask(self, request: Request[R]) -> R:
-        """Carry one request; for verbs of your own, as the handles are.
-
-        Raises:
-            StoreError: Redis cannot be used.
-        """
-        return run(self.redis, request, self.url)
-
-    def do(self, plan: Plan[R]) -> R:
-        """Carry a plan to its end: see `fsm.verbs`."""
-        try:
-            request = plan.send(None)
-            while True:
-                try:
-                    reply = self.ask(request)
-                except StoreError as error:
-                    request = plan.throw(error)
-                else:
-                    request = plan.send(reply)
-        except StopIteration as end:
-            return cast("R", end.value)
-
-    def _announce(self, definition: Definition) -> None:
-        """Tell once per client which machine it starts, so that lists and other senders know it."""
+    def _known(self, machine: type[Machine[Any]] | str) -> Definition | Blueprint:
+        """Find a machine to be started: by its name as it was announced; a class is announced, once per client."""
+        if isinstance(machine, str):
+            return self.do(verbs.blueprint(self.keys, machine))
+        definition = definition_of(machine)
         if definition.name not in self._announced:
             self.ask(verbs.announce(self.keys, [definition], int(time.time() * 1000)))
             self._announced.add(definition.name)
+        return definition
 
     def fsm(self, name: str | type[Machine[P]], of: str | None = None, /) -> FSMHandle[Any]:
         """Give a handle with the same verbs: `client.fsm("order-42")`, or typed, `client.fsm(Order, "order-42")`.
@@ -126,35 +77,60 @@ class Client:
             return FSMHandle(self, checked_name(name), None)
         return FSMHandle(self, checked_name(of), name)
 
-    def start_fsm(self, machine: type[Machine[P]], name: str, payload: Any = None) -> FSMHandle[P]:
+    @overload
+    def start_fsm(
+        self, machine: type[Machine[P]], name: str, payload: Any = ..., *, state: str | None = ..., exist_ok: bool = ...
+    ) -> FSMHandle[P]: ...
+    @overload
+    def start_fsm(
+        self, machine: str, name: str, payload: Any = ..., *, state: str | None = ..., exist_ok: bool = ...
+    ) -> FSMHandle[Any]: ...
+    def start_fsm(
+        self,
+        machine: type[Machine[Any]] | str,
+        name: str,
+        payload: Any = None,
+        *,
+        state: str | None = None,
+        exist_ok: bool = False,
+    ) -> FSMHandle[Any]:
         """Start an FSM; it begins with its entry event, run by a worker.
 
         Args:
-            machine: Its machine.
+            machine: Its machine: the class, or the name under which workers announced it; then values are plain JSON.
             name: Any non-empty text up to 512 bytes, unique in the namespace.
             payload: Of the machine's type, or JSON of that shape; without it the type's default.
+            state: Adopt what is alive already, in this state: no entry event and no hooks are run. A hard event that
+                is the way out of it is.
+            exist_ok: Where an FSM of this name and machine exists, give its handle; it is left as it is.
 
         Raises:
             FSMExistsError: The name is taken, also by an FSM that has finished.
+            UnknownMachineError: Nobody announced a machine of this name.
+            DefinitionError: The machine has no such state, or ends in it.
             PayloadError: The name or the payload is not what it should be.
             StoreError: Redis cannot be used.
         """
-        verdict = self.start_many(machine, [(name, payload)])[0]
+        verdict = self.start_many(machine, [(name, payload)], state=state, exist_ok=exist_ok)[0]
         if verdict.error is not None:
             raise verdict.error
-        return FSMHandle(self, name, machine)
+        return FSMHandle(self, name, None if isinstance(machine, str) else machine)
 
-    def start_many(self, machine: type[Machine[Any]], items: Iterable[str | tuple[str, Any]]) -> list[Verdict]:
-        """Start many FSMs of one machine: names, or pairs of name and payload; one verdict each.
+    def start_many(
+        self,
+        machine: type[Machine[Any]] | str,
+        items: Iterable[str | tuple[str, Any]],
+        *,
+        state: str | None = None,
+        exist_ok: bool = False,
+    ) -> list[Verdict]:
+        """Start many FSMs of one machine, as `start_fsm` does: names, or pairs of name and payload; one verdict each.
 
         Raises:
             PayloadError: One of the names or payloads is not what it should be: then none is started.
         """
-        definition = definition_of(machine)
         pairs = [(item, None) if isinstance(item, str) else item for item in items]
-        plan = verbs.start_many(self.keys, definition, pairs)
-        self._announce(definition)
-        return self.do(plan)
+        return self.do(verbs.start_many(self.keys, self._known(machine), pairs, state=state, exist_ok=exist_ok))
 
     def transition(  # noqa: PLR0913 - one keyword an option of a send
         self,
@@ -162,6 +138,9 @@ class Client:
         event: str,
         data: Any = None,
         *,
+        key: str | None = None,
+        if_version: int | None = None,
+        start: Start | None = None,
         meta: Mapping[str, Any] | None = None,
         result: bool = False,
         job_id: str | None = None,
@@ -173,29 +152,48 @@ class Client:
             name: The FSM.
             event: The event, without marks.
             data: JSON; with the class at hand (a handle, `machine=`) of the type that the handler declares.
+            key: Your own name for this event, up to 512 bytes of text ("stripe:evt_1"): sent again with it, the event
+                is not applied twice, and the job is the first one's. Remembered for this FSM from its end on for
+                `Settings(dedup=)`, however long its result is kept.
+            if_version: The version of the snapshot on which this was decided: refused when the FSM has another one.
+            start: `(Order, payload)` or `Order`: start the FSM if there is none, in the same step.
             meta: JSON that goes to `t.meta` and the log.
             result: Tell that somebody will wait: the result is then pushed, not looked for.
-            job_id: An id of your own (`[A-Za-z0-9_-]+`, no `--`): the same event sent again with it is not applied
-                twice, as long as the record lives.
-            machine: The class, for typed data.
+            job_id: An id of your own (`[A-Za-z0-9_-]+`, no `--`) in the place of a key: it is unique over all FSMs, and
+                remembered as long as the record lives.
+            machine: The class, for typed data and known events.
 
         Raises:
             UnknownFSMError: No such FSM.
             FSMFinishedError: It has ended.
+            FSMExistsError: With `start`: it is of another machine.
             MailboxFullError: It has too many events waiting.
-            KeyConflictError: The `job_id` was used for another event.
-            PayloadError: Name, event, data or meta are not what they should be.
+            KeyConflictError: The key or `job_id` was used for another event, or other data.
+            StaleVersionError: The FSM is newer than `if_version`; where it becomes so later, `result` raises this.
+            NotAllowedError: With the class at hand: the machine has no such event.
+            PayloadError: Name, event, data or an option are not what they should be.
             StoreError: Redis cannot be used. After a broken connection nobody knows whether the event was taken:
-                repeat it with the same `job_id`.
+                repeat it with the same key.
         """
-        definition = definition_of(machine) if machine is not None else None
-        item = verbs.sending(definition, name, event, data, meta)
-        if job_id is not None:
-            item = verbs.Sending(item.name, item.event, item.raw, records.checked_id(job_id), item.meta)
-        verdict = self.do(verbs.send_many(self.keys, [item], definition, asked=result))[0]
+        definition = None if machine is None else definition_of(machine)
+        known, payload = (definition, None) if start is None else self._to_start(start)
+        definition = definition or (known if isinstance(known, Definition) else None)
+        checked_id = None if job_id is None else records.checked_id(job_id)
+        item = verbs.sending(definition, name, event, data, meta, job_id=checked_id, key=key, if_version=if_version)
+        plan = verbs.send_many(self.keys, [item], known, asked=result, first_payload=payload)
+        verdict = self.do(plan)[0]
         if verdict.error is not None:
             raise verdict.error
         return TransitionJob(self, verdict.job_id, name, event)
+
+    def _to_start(self, start: Start) -> tuple[Definition | Blueprint, bytes]:
+        """Read `start=`: the machine, and what its FSM begins with."""
+        pair = start if isinstance(start, tuple) else (start, None)
+        if len(pair) != 2:  # noqa: PLR2004 - machine and payload
+            problem = f"start= is a machine or a pair of machine and payload, not {start!r}"
+            raise PayloadError(problem, "start")
+        known = self._known(pair[0])
+        return known, verbs.first_payload(known, pair[1])
 
     def transition_many(
         self,
@@ -226,6 +224,10 @@ class Client:
         data: Any = None,
         *,
         timeout: float = 10.0,
+        settle: bool = False,
+        key: str | None = None,
+        if_version: int | None = None,
+        start: Start | None = None,
         meta: Mapping[str, Any] | None = None,
         machine: type[Machine[Any]] | None = None,
     ) -> Outcome:
@@ -236,16 +238,59 @@ class Client:
             event: The event.
             data: Its data.
             timeout: Seconds.
-            meta: As in `transition`.
-            machine: As in `transition`.
+            settle: Wait also for the hard events that follow from it, and give the state in which the FSM comes to
+                rest. Where one failed and its `fails` edge led on, the outcome is not ok and has the reason.
+            key: As in `transition`, like all below.
+            if_version: …
+            start: …
+            meta: …
+            machine: …
 
         Raises:
             RefusedError: It was refused; the class says why.
             FailedError: It failed.
-            CallTimeoutError: It has not ended in time; it stays enqueued.
+            CallTimeoutError: It has not ended in time; it stays enqueued. It says why, as far as can be known.
+            HandlerError: Called inside of a handler, which must not wait; nothing was sent.
             FSMError: Whatever `transition` raises.
         """
-        return self.transition(name, event, data, meta=meta, result=True, machine=machine).result(timeout)
+        inside.refuse_to_wait(f"call({event!r}) of FSM {name!r}")
+        job = self.transition(
+            name, event, data, key=key, if_version=if_version, start=start, meta=meta, result=True, machine=machine
+        )
+        return job.result(timeout, settle=settle)
+
+    def wait_for(
+        self,
+        name: str,
+        states: str | Iterable[str],
+        *,
+        timeout: float | None = 10.0,
+        machine: type[Machine[Any]] | None = None,
+    ) -> Snapshot:
+        """Wait until an FSM is in a state (or in one of several), or has passed through it since this was called.
+
+        Args:
+            name: The FSM.
+            states: The state, or several.
+            timeout: Seconds; `None` waits for ever.
+            machine: The class, for a typed payload.
+
+        Returns:
+            The FSM as it stands then; it may have gone on from that state already.
+
+        Raises:
+            UnknownFSMError: No such FSM, or it was purged meanwhile.
+            DefinitionError: Its machine has no such state.
+            FSMFinishedError: It has finished elsewhere.
+            FailedError: It cannot go on by itself: status "failed".
+            CallTimeoutError: It did not come there in time; it says why, as far as can be known.
+        """
+        definition = None if machine is None else definition_of(machine)
+        return records.typed(self.do(verbs.wait_for(self.keys, name, states, timeout, definition)), machine)
+
+    def history(self, name: str) -> tuple[str, ...]:
+        """Give the last states of an FSM, oldest first, the present one last: as many as `Settings(history=)` says."""
+        return self.do(verbs.state(self.keys, name)).history
 
     def state(self, name: str, machine: type[Machine[Any]] | None = None) -> Snapshot:
         """Read an FSM; with its class, the payload is of the machine's type.

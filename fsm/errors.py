@@ -174,15 +174,20 @@ class FSMExistsError(FSMError):
     Args:
         name: The FSM's name.
         namespace: Where it exists.
+        machine: Its machine, or "" where that is not known.
     """
 
-    def __init__(self, name: str, namespace: str = "default") -> None:
-        super().__init__(name, namespace)
+    def __init__(self, name: str, namespace: str = "default", machine: str = "") -> None:
+        super().__init__(name, namespace, machine)
         self.name = name
         self.namespace = namespace
+        self.machine = machine
 
     def __str__(self) -> str:
-        return f"FSM {self.name!r} exists already in namespace {self.namespace!r}: use another name, or purge it first"
+        of = f", of machine {self.machine!r}" if self.machine else ""
+        return (
+            f"FSM {self.name!r} exists already in namespace {self.namespace!r}{of}: use another name, or purge it first"
+        )
 
 
 class FSMFinishedError(FSMError):
@@ -237,7 +242,10 @@ class KeyConflictError(FSMError):
         self.name = name
 
     def __str__(self) -> str:
-        return f"key {self.key!r} was used for another event than this one to {self.name!r}: use a new key"
+        return (
+            f"key {self.key!r} was used for another event than this one to {self.name!r}, or for other data: "
+            "use a new key"
+        )
 
 
 class PayloadError(FSMError, ValueError):
@@ -291,7 +299,8 @@ class TransitionError(FSMError):
         self.details = details
 
     def __str__(self) -> str:
-        return f"event {self.event!r} of FSM {self.name!r} in state {self.state!r}: {self.reason}"
+        where = f" in state {self.state!r}" if self.state else ""
+        return f"event {self.event!r} of FSM {self.name!r}{where}: {self.reason}"
 
 
 class RefusedError(TransitionError):
@@ -299,16 +308,16 @@ class RefusedError(TransitionError):
 
 
 class NotAllowedError(RefusedError):
-    """The event is not allowed in this state, or no guard holds."""
+    """The event is not allowed in this state, or no guard holds; or its machine has no such event in any state."""
 
     @property
     def allowed(self) -> tuple[str, ...]:
-        """Events that are allowed in this state."""
+        """Events that are allowed in this state; all events of the machine where `state` is ""."""
         return tuple(self.details.get("allowed", ()))
 
     def __str__(self) -> str:
         allowed = ", ".join(self.allowed) or "nothing"
-        return f"{super().__str__()}; allowed here: {allowed}"
+        return f"{super().__str__()}; {'allowed here' if self.state else 'its events'}: {allowed}"
 
 
 class RejectedError(RefusedError):
@@ -316,7 +325,7 @@ class RejectedError(RefusedError):
 
 
 class StaleVersionError(RefusedError):
-    """The event was sent with `if_version=`, and the FSM has moved on since."""
+    """The event was sent with `if_version=`, and the FSM has moved on since; `details` has both versions."""
 
 
 class InvalidDataError(RefusedError):
@@ -359,7 +368,7 @@ class CallTimeoutError(FSMError, TimeoutError):
 
     Args:
         name: The FSM's name.
-        event: The event.
+        event: The event; or what else was waited for, such as "state 'shipped'".
         job_id: The RQ job, with which one can go on waiting; "" where what was waited for is no event.
         seconds: How long was waited.
         why: What is known of the reason.
@@ -376,7 +385,7 @@ class CallTimeoutError(FSMError, TimeoutError):
     def __str__(self) -> str:
         why = f": {self.why}" if self.why else ""
         if not self.job_id:
-            return f"{self.event} of FSM {self.name!r} was not done within {self.seconds:g} s{why}; call again"
+            return f"{self.event} of FSM {self.name!r} did not come about within {self.seconds:g} s{why}; call again"
         return (
             f"event {self.event!r} of FSM {self.name!r} was not applied within {self.seconds:g} s{why}; "
             f"it stays enqueued as job {self.job_id}"

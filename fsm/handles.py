@@ -12,13 +12,17 @@ from fsm import verbs
 from fsm.store import calls, records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import TypeAlias
 
     from fsm.client import Client
     from fsm.engine import Outcome
     from fsm.machine import Machine
     from fsm.store.codec import Snapshot
     from fsm.store.records import Job
+
+    # What `start=` takes: a machine, by its class or the name under which workers announced it, or that and a payload.
+    Start: TypeAlias = type[Machine[Any]] | str | tuple[type[Machine[Any]] | str, Any]
 
 __all__ = ["FSMHandle", "TransitionJob"]
 
@@ -39,29 +43,69 @@ class FSMHandle(Generic[P]):
     name: str
     machine: type[Machine[P]] | None = None
 
-    def transition(
+    def transition(  # noqa: PLR0913 - as `Client.transition`
         self,
         event: str,
         data: Any = None,
         *,
+        key: str | None = None,
+        if_version: int | None = None,
+        start: Start | None = None,
         meta: Mapping[str, Any] | None = None,
         result: bool = False,
         job_id: str | None = None,
     ) -> TransitionJob:
         """Send an event: see `Client.transition`."""
         return self.client.transition(
-            self.name, event, data, meta=meta, result=result, job_id=job_id, machine=self.machine
+            self.name,
+            event,
+            data,
+            key=key,
+            if_version=if_version,
+            start=start,
+            meta=meta,
+            result=result,
+            job_id=job_id,
+            machine=self.machine,
         )
 
-    def call(
-        self, event: str, data: Any = None, *, timeout: float = 10.0, meta: Mapping[str, Any] | None = None
+    def call(  # noqa: PLR0913 - as `Client.call`
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        timeout: float = 10.0,
+        settle: bool = False,
+        key: str | None = None,
+        if_version: int | None = None,
+        start: Start | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> Outcome:
         """Send an event and wait for its end: see `Client.call`."""
-        return self.client.call(self.name, event, data, timeout=timeout, meta=meta, machine=self.machine)
+        return self.client.call(
+            self.name,
+            event,
+            data,
+            timeout=timeout,
+            settle=settle,
+            key=key,
+            if_version=if_version,
+            start=start,
+            meta=meta,
+            machine=self.machine,
+        )
+
+    def wait_for(self, states: str | Iterable[str], *, timeout: float | None = 10.0) -> Snapshot:
+        """Wait until it is in a state, or has passed through: see `Client.wait_for`."""
+        return self.client.wait_for(self.name, states, timeout=timeout, machine=self.machine)
 
     def state(self) -> Snapshot:
         """Read the FSM: see `Client.state`."""
         return self.client.state(self.name, self.machine)
+
+    def history(self) -> tuple[str, ...]:
+        """Give its last states, oldest first, the present one last: as many as `Settings(history=)` says."""
+        return self.client.history(self.name)
 
     def exists(self) -> bool:
         """Tell whether it is there."""
@@ -100,20 +144,22 @@ class TransitionJob:
         """Say where it stands: "waiting", "done", "refused", "failed", "cancelled", "gone" or "unknown"."""
         return verbs.standing(self.client.ask(verbs.view(self.client.keys, self.id)))
 
-    def result(self, timeout: float | None = 10.0) -> Outcome:
+    def result(self, timeout: float | None = 10.0, *, settle: bool = False) -> Outcome:
         """Wait for its end.
 
         Args:
             timeout: Seconds; `None` waits for ever.
+            settle: Wait also for the hard events that follow from it: see `Client.call`.
 
         Raises:
             RefusedError: It was refused; the class says why.
             FailedError: It failed, or was taken away by an operator.
             FSMFinishedError: The FSM had ended before it.
-            CallTimeoutError: It has not ended in time; it stays enqueued.
+            CallTimeoutError: It has not ended in time; it stays enqueued. It says why, as far as can be known.
+            HandlerError: Called inside of a handler, which must not wait.
         """
-        plan = verbs.wait(self.client.keys, self.id, self.name, self.event, timeout)
-        return self.client.do(plan)
+        wait = verbs.settle if settle else verbs.wait
+        return self.client.do(wait(self.client.keys, self.id, self.name, self.event, timeout))
 
     def cancel(self) -> bool:
         """Take it back.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fsm import verbs
 from fsm.engine import checked_name
 from fsm.errors import StoreError
+from fsm.store import presence
 from fsm.store.codec import text
 from fsm.store.requests import Request
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Cluster", "QueueView", "WorkerView", "cluster", "waiting"]
 
-# Heartbeats come at least every 15 s; `recover` takes a worker for dead after this long.
-_SILENT_AFTER_MS = 30_000
 _WORKER_FIELDS = (
     "hostname",
     "pid",
@@ -169,7 +168,7 @@ def _workers(keys: Keys, names: Sequence[str], now_ms: int, *, are_ours: bool) -
             continue
         # Ours beat by the clock of Redis; of others there is only what RQ wrote, by the clock of their host.
         seen_ms = _ms(heartbeat) if beat is None else int(float(beat))
-        is_silent = seen_ms is None or now_ms - seen_ms > _SILENT_AFTER_MS
+        is_silent = seen_ms is None or now_ms - seen_ms > presence.SILENT_AFTER_MS
         found.append(
             WorkerView(
                 name,

@@ -60,6 +60,7 @@ class Activation:
     now_ms: int
     done: int = 0
     failed: int = 0
+    _is_keyed: bool = False
 
     async def run(self, until: float) -> list[Any]:
         """Run events until they are used up, the FSM ends, or the time is over; at least one is run.
@@ -82,7 +83,7 @@ class Activation:
             self.now_ms,
             history,
         )
-        block = Block(self.keys, fsm, behaviour.definition.settings)
+        block = Block(self.keys, fsm, behaviour.definition.settings, self.now_ms)
         for mail in fsm.mail:
             if self.done + self.failed and time.monotonic() > until:
                 break
@@ -100,8 +101,11 @@ class Activation:
 
     async def _one(self, life: Life, block: Block, mail: Mail) -> None:
         """Run one event of the mailbox, and what follows from it."""
+        # What follows from an event with a key is remembered as long as that event: who repeats it may want to settle.
+        self._is_keyed = mail.is_keyed
         if mail.event is None or mail.status == b"canceled":
             how = "deleted" if mail.event is None else "cancelled"
+            self._keep(block)
             block.gone(mail.job_id)
             block.log({"name": life.name, "event": mail.event, "job": mail.job_id, "error": f"{how} by an operator"})
             return
@@ -112,9 +116,10 @@ class Activation:
             line = {"name": life.name, "event": mail.event, "job": mail.job_id, "error": "sent to an earlier life"}
             block.log(line)
             return
-        event = Event(mail.job_id, mail.event, b"null", _meta(mail.meta))
+        event = Event(mail.job_id, mail.event, b"null", _meta(mail.meta), if_version=_version(mail.if_version))
         if life.status == "finished":
             reason = f"the FSM has finished in state {life.state!r}"
+            self._keep(block)
             block.applied(
                 mail.job_id,
                 {"refused": "finished", "reason": reason, "state": life.state, "version": life.version},
@@ -140,6 +145,7 @@ class Activation:
     async def _begin(self, life: Life, block: Block, job_id: str) -> None:
         """Make an entry event anew, with an id derived from that of the event that found it missing, and apply it."""
         event = Event(derived_id(job_id, "entry"), self.behaviour.graph.entry)
+        self._is_keyed = False
         block.record(event.job_id, event.name)
         await self._apply(life, block, event, asked=False)
 
@@ -201,6 +207,9 @@ class Activation:
         }
         if event.meta:
             line["meta"] = event.meta
+        if follower := follow_up(self.behaviour, life, decision):
+            decision.result["next"] = follower.job_id
+        self._keep(block)
         if decision.kind == "failed" and not decision.soft:
             self.failed += 1
             block.failed(event.job_id, decision.result, decision.text)
@@ -218,6 +227,10 @@ class Activation:
         block.log(line)
         if decision.outbox:
             block.send_out(decision)
+
+    def _keep(self, block: Block) -> None:
+        if self._is_keyed:
+            block.keep()
 
     def _note(self, block: Block, decision: Decision) -> None:
         """Keep the last failure and the last refusal in the snapshot; an event that is done clears the failure."""
@@ -257,6 +270,13 @@ def _history(raw: bytes) -> tuple[str, ...]:
         return tuple(map(str, orjson.loads(raw)))
     except (ValueError, TypeError):
         return ()
+
+
+def _version(raw: bytes | None) -> int | None:
+    """Read `if_version`; where it was edited by hand, it is no version that an FSM ever has."""
+    if raw is None:
+        return None
+    return int(raw) if raw.isdigit() else -1
 
 
 def _meta(raw: bytes | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,15 +20,18 @@ from fsm import config
 from fsm.app import load
 from fsm.cli.place import placed
 from fsm.errors import ConfigError, StoreError
+from fsm.machine.settings import EFFECTS_QUEUE
 from fsm.store.connection import explain
 from fsm.store.keys import default_queue
 from workers.stderr import log_to_stderr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from fsm.app import App
     from fsm.cli.place import Place
+    from workers.worker import TransitionWorker
 
 __all__ = ["worker"]
 
@@ -51,6 +55,13 @@ _log = logging.getLogger("fsm.worker")
 @click.option(
     "--lease", metavar="TIME", help="How long locks outlive a dead worker.  [FSM_LEASE, else [tool.fsm], else 15s]"
 )
+@click.option(
+    "--effects/--no-effects",
+    "has_effects",
+    default=None,
+    help="Run effects in a process beside this one; not with --burst.  [FSM_EFFECTS, else [tool.fsm], else on]",
+)
+@click.option("--effects-queue", "effects_queues", metavar="NAME", multiple=True, help="Of its effects.  [fsm-effects]")
 @click.option("--name", metavar="NAME", help="Unique among living workers.  [drawn]")
 @click.option(
     "--log-level",
@@ -65,6 +76,8 @@ def worker(  # noqa: PLR0913 - one parameter an option
     is_burst: bool,
     batch: int | None,
     lease: str | None,
+    has_effects: bool | None,
+    effects_queues: tuple[str, ...],
     name: str | None,
     log_level: str | None,
 ) -> None:
@@ -78,6 +91,7 @@ def worker(  # noqa: PLR0913 - one parameter an option
     most = config.resolve("batch", batch)
     level = config.resolve("log_level", log_level)
     served = config.resolve("queues", queues or None)
+    is_beside = config.resolve("effects", has_effects)
     namespace = config.check_namespace(config.resolve("namespace", place.namespace))
     path = config.resolve("app", place.app)
     if not path:
@@ -93,6 +107,7 @@ def worker(  # noqa: PLR0913 - one parameter an option
         batch=most,
         name=name or "",
         is_burst=is_burst,
+        effects=(effects_queues or (EFFECTS_QUEUE,)) if is_beside and not is_burst else (),
         log_level=level,
     )
 
@@ -107,6 +122,7 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
     batch: int,
     name: str,
     is_burst: bool,
+    effects: Sequence[str],
     log_level: str,
 ) -> None:
     """Be a worker until it ends."""
@@ -125,8 +141,11 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
             namespace,
             ", ".join(sorted(definition.name for definition in app.definitions)),
         )
+        # Before anything of ours is registered, the worker for effects too.
+        process.open_app()
         # What RQ has to say at "info", we say ourselves.
-        process.work(burst=is_burst, logging_level="DEBUG" if log_level == "debug" else "WARNING")
+        with _effects_beside(process, resolved, effects, log_level):
+            process.work(burst=is_burst, logging_level="DEBUG" if log_level == "debug" else "WARNING")
     except _EndedEarlyError:
         if process is not None and process.birth_date is not None:
             process.teardown()
@@ -151,6 +170,24 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
     if process.fault is not None or (not is_burst and not process._stop_requested):  # noqa: SLF001 - RQ says it nowhere else
         raise StoreError(f"worker {process.name} ended without being asked to: its log says why; start it again")
     _log.info("worker %s has ended", process.name)
+
+
+@contextmanager
+def _effects_beside(process: TransitionWorker, url: str, queues: Sequence[str], level: str) -> Iterator[None]:
+    """Keep a worker for effects beside ours; at the end it finishes what it has in hand, unless a signal hurries it."""
+    if not queues:
+        yield
+        return
+    from workers.effects import EffectsProcess  # noqa: PLC0415 - as above
+
+    beside = EffectsProcess(url, queues, process.name, process.watch.bury, level)
+    beside.start()
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: beside.kill())
+        beside.end()
 
 
 class _EndedEarlyError(SystemExit):

@@ -26,7 +26,7 @@ from fsm.app import load
 from fsm.errors import ConfigError, FailedError, FSMFinishedError, RefusedError
 from fsm.store import calls, commits
 from fsm.store.keys import Keys
-from fsm.store.requests import run
+from fsm.store.requests import Request, run
 from fsm.verbs import JobView, ended, view
 from workers.activation import Activation
 from workers.executors import InlineExecutor
@@ -88,6 +88,8 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
         while True:
             seen = run(client, view(keys, job.id))
             if seen.word != "WAITING":
+                # Sent with a key, its record is kept for longer than RQ was told when it read it.
+                job.result_ttl = run(client, _result_ttl(keys, job.id)) or job.result_ttl
                 return _end(job.id, seen, name, event)
             turn = replace(turn, number=turn.number + 2, found="")
             if not is_served:
@@ -102,6 +104,10 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
         keeper.stop()
         app.close()
         executor.close()
+
+
+def _result_ttl(keys: Keys, job_id: str) -> Request[int]:
+    return Request(lambda reply: int(reply or 0), commands=[("HGET", keys.job(job_id), "result_ttl")])
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from fsm.store import calls, presence
 from fsm.store.connection import connect
 from fsm.store.keys import Keys
 from workers.activation import Activation
+from workers.answers import EffectsWatch
 from workers.batch import Batch, Relief
 from workers.carrier import Carrier, Line
 from workers.committer import Committer
@@ -126,6 +127,7 @@ class TransitionWorker(BaseWorker):
         )
         self._committer = Committer(self._carrier, self._line, self.keys, self.name, self._keeper, lease_ms=lease_ms)
         self._relief = Relief()
+        self.watch = EffectsWatch(self._client, self._carrier, self.keys)
         self.fault: Exception | None = None
         self._is_forced = False
         self._is_ending = False
@@ -234,9 +236,14 @@ class TransitionWorker(BaseWorker):
             self._intake.drop_ahead()
         self._committer.read()
 
+    def open_app(self) -> None:
+        """Open the application's services on the loop of its handlers; `work` does so where nobody did before."""
+        if not self.app.is_open:
+            self.app.open(self._executor.drive)
+
     def register_birth(self) -> None:
         """Open the application, register with RQ, announce our machines, and begin to keep locks."""
-        self.app.open(self._executor.drive)  # first: what raises here leaves nothing registered
+        self.open_app()
         try:
             super().register_birth()  # type: ignore[no-untyped-call] # RQ is typed in part
         except OutOfMemoryError as error:
@@ -313,6 +320,7 @@ class TransitionWorker(BaseWorker):
             self.heartbeat()
             self._check_replaced()
             recovered = self._intake.recover()
+            self.watch.look()
             claims = self._intake.claim()
             if claims.held:
                 return claims, self.queues[0]

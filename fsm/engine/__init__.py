@@ -2,7 +2,7 @@
 
 Reading order: `outcomes` (what a handler may answer), `effects` (what it may enqueue), `transition` (what it sees),
 `life` (the FSM between claim and commit), `behaviour` (a machine ready to run), `faults` (what user code raised),
-`step`, `chain`.
+`inside` (whether user code runs just now), `step`, `chain`.
 
 Who calls this: workers and the test kit. PURE: imports neither redis nor rq.
 """

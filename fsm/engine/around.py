@@ -12,13 +12,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fsm.engine import inside
 from fsm.engine.faults import is_for_us, said
 from fsm.engine.outcomes import HandlerTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from types import TracebackType
     from typing import TypeAlias
@@ -94,6 +96,26 @@ class _Context:
         self._manager: Any = None
 
     async def __aenter__(self) -> None:
+        with self._inside():
+            await self._enter()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._inside():
+            await self._leave(kind, fault, trace)
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """Let what the context calls see that it is inside of a transition, where nobody may wait."""
+        before = inside.current.get()
+        inside.current.set(self._t)
+        try:
+            yield
+        finally:
+            inside.current.set(before)  # not by a token, as in the step
+
+    async def _enter(self) -> None:
         behaviour = self._behaviour
         assert behaviour.around is not None  # noqa: S101 - for the type checker: `within` asked
         manager: Any = behaviour.around(self._t)
@@ -107,7 +129,7 @@ class _Context:
         else:
             manager.__enter__()
 
-    async def __aexit__(
+    async def _leave(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:

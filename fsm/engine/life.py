@@ -32,6 +32,7 @@ class Event:
         raw: Its data as JSON.
         meta: What the sender gave with it.
         attempt: 1 for the first run.
+        if_version: The version of the FSM on which the sender decided; with another one it is refused.
     """
 
     job_id: str
@@ -39,6 +40,7 @@ class Event:
     raw: bytes = b"null"
     meta: dict[str, Any] = field(default_factory=dict)
     attempt: int = 1
+    if_version: int | None = None
 
 
 class Life:
@@ -101,6 +103,26 @@ class Life:
         """Keep what `encoded` gave."""
         self.raw = raw
         self.touched = False
+
+    def advance(self, state: str, ending: str, history: int) -> None:
+        """Move on: every attempt that will be committed counts one version.
+
+        Args:
+            state: Where it stands now.
+            ending: "" while it goes on, else its status.
+            history: How many states a snapshot keeps.
+        """
+        self.version += 1
+        if state != self.state:
+            # The present state is the last of them, and is not kept twice.
+            former = history - 1
+            if former > 0:
+                self.history = (*self.history, self.state)[-former:]
+            self.state = state
+        if ending:
+            self.status = ending
+        elif self.status == "starting":
+            self.status = "running"
 
     def forget(self) -> None:
         """Throw changes away: the next look decodes what was kept last."""

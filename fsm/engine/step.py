@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from fsm.engine import inside
 from fsm.engine.around import in_time, within
 from fsm.engine.faults import is_for_us, said, traceback_of
 from fsm.engine.life import Decision
@@ -28,6 +29,7 @@ from fsm.errors import (
     NotAllowedError,
     PayloadError,
     RejectedError,
+    StaleVersionError,
 )
 from fsm.machine.values import JSON
 
@@ -47,6 +49,7 @@ _REFUSED = {
     "guard": NotAllowedError,
     "rejected": RejectedError,
     "invalid_data": InvalidDataError,
+    "stale_version": StaleVersionError,
 }
 
 
@@ -90,7 +93,7 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:
         return await _failed(behaviour, life, event, HandlerError, error)
     life.settle(raw)
     source = life.state
-    _advance(behaviour, life, source if target in (None, END) else target, ending)
+    life.advance(source if target in (None, END) else target, ending, behaviour.definition.settings.history)
     result = {"state": life.state, "version": life.version}
     if t.replied is not None:
         result["reply"] = t.replied
@@ -144,16 +147,22 @@ async def _work(
 
 
 async def _run(behaviour: Behaviour, func: Callable[..., Any], t: Transition[Any], *more: Any) -> Any:
-    """Call user code, plain or async."""
-    answer = func(t, *more)
-    if answer is None or not inspect.isawaitable(answer):
-        return answer
-    if not behaviour.is_async:
-        if inspect.iscoroutine(answer):
-            answer.close()
-        problem = f"{func.__name__!r} is a plain method and returned something to be awaited: declare it `async def`"
-        raise _WrongAnswerError(problem)
-    return await in_time(answer, t.deadline(behaviour.definition.settings.timeout_ms / 1000))
+    """Call user code, plain or async; what it calls can see that it is inside."""
+    before = inside.current.get()
+    inside.current.set(t)
+    try:
+        answer = func(t, *more)
+        if answer is None or not inspect.isawaitable(answer):
+            return answer
+        if not behaviour.is_async:
+            if inspect.iscoroutine(answer):
+                answer.close()
+            problem = f"{func.__name__!r} is a plain method and returned something to await: declare it `async def`"
+            raise _WrongAnswerError(problem)
+        return await in_time(answer, t.deadline(behaviour.definition.settings.timeout_ms / 1000))
+    finally:
+        # Not by a token: that is bound to its context, and a coroutine that is thrown away is closed in another one.
+        inside.current.set(before)
 
 
 async def _begin(behaviour: Behaviour, t: Transition[Any]) -> str:
@@ -183,6 +192,9 @@ async def _call(behaviour: Behaviour, handler: tuple[Callable[..., Any], Any], t
 
 async def _decide(behaviour: Behaviour, life: Life, event: Event, t: Transition[Any]) -> str | None:
     """Find the state to move to; `None` stays and runs no hooks."""
+    if event.if_version is not None and event.if_version != life.version:
+        reason = f"it was decided on version {event.if_version} of the FSM, which has version {life.version} now"
+        raise _RefusedHere("stale_version", reason, {"version": life.version, "if_version": event.if_version})
     edges = behaviour.graph.edges_for(life.state, event.name)
     if not edges:
         if life.state not in behaviour.enter:
@@ -273,21 +285,6 @@ def _encoded(behaviour: Behaviour, life: Life) -> bytes:
     return raw
 
 
-def _advance(behaviour: Behaviour, life: Life, state: str, ending: str) -> None:
-    """Move the life on: every attempt that will be committed counts one version."""
-    life.version += 1
-    if state != life.state:
-        # The present state is the last of them, and is not kept twice.
-        former = behaviour.definition.settings.history - 1
-        if former > 0:
-            life.history = (*life.history, life.state)[-former:]
-        life.state = state
-    if ending:
-        life.status = ending
-    elif life.status == "starting":
-        life.status = "running"
-
-
 def _timed_out(behaviour: Behaviour) -> Exception:
     seconds = behaviour.definition.settings.timeout_ms / 1000
     return _WrongAnswerError(f"took longer than the time-out of {seconds:g} s: raise Settings(timeout=…)")
@@ -320,8 +317,10 @@ async def _refused(  # noqa: PLR0913 - the parts of one refusal
     soft = behaviour.graph.is_soft(life.state, event.name)
     soft = soft or behaviour.definition.settings.refused.get(event.name) == "ignore"
     # A hard event that is refused cannot be sent again by anybody: the FSM cannot go on by itself.
-    ending = "failed" if behaviour.graph.hard_event(life.state) == event.name and not soft else ""
-    _advance(behaviour, life, life.state, ending)
+    # One that is stale was sent by somebody; it is not the FSM's own.
+    is_own = behaviour.graph.hard_event(life.state) == event.name and kind != "stale_version"
+    ending = "failed" if is_own and not soft else ""
+    life.advance(life.state, ending, behaviour.definition.settings.history)
     result = {
         "refused": kind,
         "reason": reason,
@@ -374,7 +373,7 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
     soft = behaviour.graph.is_soft(source, event.name)
     if not edge and (life.status == "starting" or behaviour.graph.hard_event(source) == event.name):
         ending = "failed"
-    _advance(behaviour, life, target, ending)
+    life.advance(target, ending, behaviour.definition.settings.history)
     result = {
         "failed": _FAILED[kind],
         "type": name,
@@ -382,6 +381,7 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
         "state": life.state,
         "version": life.version,
         **({"soft": True} if soft else {}),
+        **({"fails": target} if edge else {}),
     }
     return Decision(
         "failed",

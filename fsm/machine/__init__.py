@@ -12,6 +12,7 @@ from fsm.machine.definition import HOOKS, Definition, Handler
 from fsm.machine.durations import Duration, duration_ms, duration_text
 from fsm.machine.graph import END, Edge, Format, Graph, Guard
 from fsm.machine.machine import Machine
+from fsm.machine.names import did_you_mean
 from fsm.machine.parse import parse
 from fsm.machine.settings import RetryPolicy, Settings
 from fsm.machine.values import JSON, Codec, codec_for
@@ -32,6 +33,7 @@ __all__ = [
     "RetryPolicy",
     "Settings",
     "codec_for",
+    "did_you_mean",
     "duration_ms",
     "duration_text",
     "enter",

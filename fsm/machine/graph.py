@@ -17,7 +17,7 @@ from fsm.machine import paths, render
 from fsm.machine.names import END
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["END", "Edge", "Format", "Graph", "Guard"]
 
@@ -135,6 +135,11 @@ class Graph:
     def hard_event(self, state: str) -> str | None:
         """Give the event that fires by itself when the state is entered."""
         return self._hard.get(state)
+
+    @property
+    def hard_events(self) -> Mapping[str, str]:
+        """State -> the event that fires by itself when it is entered; not to be changed."""
+        return self._hard
 
     def is_soft(self, source: str, event: str) -> bool:
         """Tell whether failing is no error for this event in this state."""

@@ -21,6 +21,7 @@ __all__ = [
     "END",
     "EVENT",
     "can_stand_bare",
+    "did_you_mean",
     "flowchart_id_remedy",
     "hint",
     "mermaid_id_remedy",
@@ -134,14 +135,24 @@ def hint(name: Any, known: Iterable[str], what: str) -> str:
     ", did you mean 'pay'? events of this machine: pay, cancel"
     """
     known = tuple(known)
-    close = difflib.get_close_matches(name.rstrip("!?"), known, n=1) if isinstance(name, str) else ()
-    meant = f", did you mean {close[0]!r}?" if close else ","
-    return f"{meant} {what} of this machine: {', '.join(known) or 'none'}"
+    meant = did_you_mean(name, known) if isinstance(name, str) else ""
+    return f"{meant or ','} {what} of this machine: {', '.join(known) or 'none'}"
 
 
 def can_stand_bare(name: str) -> bool:
     """Tell whether a state can be written by its name in Mermaid and PlantUML alike."""
     return not (mermaid_id_remedy(name) or plantuml_id_remedy(name) or "." in name)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Say which of the known names a misspelt one may be; "" where none is close.
+
+    >>> did_you_mean("payy", ["add", "pay"]), did_you_mean("x", ["add", "pay"])
+    (", did you mean 'pay'?", '')
+    """
+    # A name may have been given with the marks of the diagram.
+    close = difflib.get_close_matches(name.rstrip("!?"), list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def _alias(text: str) -> str:

@@ -7,11 +7,11 @@ Who calls this: the client (start, send, purge) and the workers (claim, commit, 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fsm.machine.settings import EFFECTS_QUEUE
+from fsm.store.blueprint import Blueprint
 from fsm.store.codec import job_data, text
 from fsm.store.requests import Request
 
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from fsm.store.keys import Keys
 
 __all__ = [
+    "FAILURE_TTL_S",
     "MOST_ITEMS",
+    "UNKNOWN_SECONDS",
     "Birth",
     "Claimed",
     "Claims",
     "Letter",
     "Mail",
+    "blueprint_of",
     "cancel",
     "claim",
     "extend",
-    "job_seconds",
-    "new_fsm_arguments",
     "purge",
     "recover",
     "release",
@@ -44,7 +45,9 @@ __all__ = [
 # nobody else meanwhile.
 MOST_ITEMS = 2000
 # 30 days, RQ's records of what failed.
-_FAILURE_TTL_S = 2_592_000
+FAILURE_TTL_S = 2_592_000
+# Time-out and result_ttl of jobs of whose machine we know nothing: the defaults of our settings.
+UNKNOWN_SECONDS = (180, 60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,19 @@ class Birth:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One event to be sent: `raw` is its data, `meta` JSON or empty; `born` ties it to one life of the name."""
+    """One event to be sent.
+
+    Args:
+        name: The FSM.
+        job_id: Its id; of a key its hash and ":", and the script makes the id out of that and the life of the FSM.
+        event: The event.
+        raw: Its data.
+        born: Ties it to one life of the name.
+        asked: Somebody waits for its end.
+        meta: JSON or empty.
+        more: Further fields of its record, each with its value: those of `key=` and `if_version=`.
+        birth: The FSM to be started if there is none; only where the call is told a machine.
+    """
 
     name: str
     job_id: str
@@ -67,62 +82,75 @@ class Letter:
     born: str = ""
     asked: bool = False
     meta: bytes = b""
+    more: tuple[Any, ...] = ()
+    birth: Birth | None = None
 
 
 def _words(reply: list[bytes]) -> list[str]:
     return [word.decode() for word in reply]
 
 
-def job_seconds(definition: Definition | None) -> tuple[int, int]:
-    """Give time-out and `result_ttl` of a job's record, in whole seconds as RQ wants them."""
-    if definition is None:
-        return 180, 60
-    settings = definition.settings
-    return math.ceil(settings.timeout_ms / 1000), math.ceil(settings.result_ttl_ms / 1000)
+def blueprint_of(keys: Keys, machine: Definition | Blueprint) -> Blueprint:
+    """Give what the scripts want to know of a machine."""
+    return machine if isinstance(machine, Blueprint) else Blueprint.of(machine, keys.default_queue)
 
 
-def new_fsm_arguments(keys: Keys, definition: Definition) -> list[Any]:
-    """Give the nine arguments that `start` (and a start inside a commit) wants to know of a machine."""
-    settings = definition.settings
-    timeout, ttl = job_seconds(definition)
-    return [
-        definition.name,
-        definition.graph.start,
-        definition.graph.entry,
-        settings.queue or keys.default_queue,
-        definition.fingerprint,
-        settings.definition_version,
-        settings.max_mailbox,
-        timeout,
-        ttl,
-    ]
+def start(
+    keys: Keys, machine: Definition | Blueprint, births: Sequence[Birth], *, state: str | None = None
+) -> Request[list[str]]:
+    """Create FSMs of one machine, at most `MOST_ITEMS`; one word an FSM comes back.
 
-
-def start(keys: Keys, definition: Definition, births: Sequence[Birth]) -> Request[list[str]]:
-    """Create FSMs of one machine, at most `MOST_ITEMS`; one word an FSM comes back."""
-    arguments = [keys.prefix, keys.namespace, keys.default_queue, *new_fsm_arguments(keys, definition)]
-    entry = definition.graph.entry
+    Args:
+        keys: Of the namespace.
+        machine: Their machine.
+        births: The FSMs.
+        state: Adopt them in this state: they live already, so they run without an entry event.
+    """
+    blueprint = blueprint_of(keys, machine)
+    about, event, adopt = blueprint.arguments(), blueprint.entry, ""
+    if state is not None:
+        hard = blueprint.hard.get(state)
+        event, adopt = (hard, "owes") if hard else (event, "rest")
+        about[1:3] = (state, event)
+    arguments = [keys.prefix, keys.namespace, keys.default_queue, *about, adopt]
     for birth in births:
-        data = job_data(keys.namespace, birth.name, entry, b"null")
+        data = job_data(keys.namespace, birth.name, event, b"null")
         arguments += (birth.name, birth.job_id, birth.raw, data)
     return Request(_words, "start", (), arguments)
 
 
-def send(keys: Keys, letters: Iterable[Letter], definition: Definition | None = None) -> Request[list[str]]:
-    """Put events into mailboxes, at most `MOST_ITEMS`; one verdict an event comes back."""
+def send(
+    keys: Keys,
+    letters: Iterable[Letter],
+    machine: Definition | Blueprint | None = None,
+    *,
+    starts: bool = False,
+) -> Request[list[str]]:
+    """Put events into mailboxes, at most `MOST_ITEMS`; one verdict an event comes back.
+
+    Args:
+        keys: Of the namespace.
+        letters: The events.
+        machine: Whose time-outs their jobs get.
+        starts: FSMs that do not exist are started, of that machine; each letter has its `birth`.
+    """
     namespace = keys.namespace
-    arguments: list[Any] = [keys.prefix, namespace, keys.default_queue, *job_seconds(definition)]
+    blueprint = None if machine is None else blueprint_of(keys, machine)
+    seconds = UNKNOWN_SECONDS if blueprint is None else (blueprint.timeout, blueprint.result_ttl)
+    about = blueprint.arguments() if blueprint is not None and starts else ()
+    arguments: list[Any] = [keys.prefix, namespace, keys.default_queue, *seconds, len(about), *about]
     for letter in letters:
         data = job_data(namespace, letter.name, letter.event, letter.raw)
-        arguments += (
-            letter.name,
-            letter.job_id,
-            letter.born,
-            letter.event,
-            data,
-            "1" if letter.asked else "",
-            letter.meta,
-        )
+        arguments += (letter.name, letter.job_id, letter.born, letter.event, data)
+        if letter.asked or letter.meta or letter.more:
+            fields = (*(("asked", 1) if letter.asked else ()), *(("meta", letter.meta) if letter.meta else ()))
+            arguments += ((len(fields) + len(letter.more)) // 2, *fields, *letter.more)
+        else:
+            arguments.append(0)
+        if about and blueprint is not None and letter.birth is not None:
+            birth = letter.birth
+            entry = job_data(namespace, birth.name, blueprint.entry, b"null")
+            arguments += (birth.job_id, birth.raw, entry)
     return Request(_words, "send", (), arguments)
 
 
@@ -138,6 +166,8 @@ class Mail:
     born: bytes | None
     meta: bytes | None
     asked: bool
+    if_version: bytes | None = None
+    is_keyed: bool = False
 
 
 @dataclass(slots=True)
@@ -262,8 +292,19 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
 def _mail(job_id: bytes, record: list[Any]) -> Mail:
     if record[0] is None:
         return Mail(text(job_id), None, b"", None, None, None, None, asked=False)
-    event, data, place, status, born, meta, asked = record
-    return Mail(text(job_id), text(event), data or b"", place, status, born, meta, asked=asked is not None)
+    event, data, place, status, born, meta, asked, if_version, key = record
+    return Mail(
+        text(job_id),
+        text(event),
+        data or b"",
+        place,
+        status,
+        born,
+        meta,
+        asked is not None,
+        if_version,
+        key is not None,
+    )
 
 
 def release(keys: Keys, worker: str, pairs: Iterable[tuple[str, str]], *, tail: bool = False) -> Request[list[str]]:
@@ -302,7 +343,7 @@ def recover(keys: Keys, dead: Iterable[str] = (), most: int = 200) -> Request[tu
 
 def purge(keys: Keys, name: str, born: str = "", most: int = 500) -> Request[str]:
     """Take one FSM away with its mail, in portions; the word tells whether to call again."""
-    arguments = [keys.prefix, name, born, most, keys.default_queue, _FAILURE_TTL_S]
+    arguments = [keys.prefix, name, born, most, keys.default_queue, FAILURE_TTL_S]
     return Request(lambda reply: str(reply[0].decode()), "purge", (keys.finished, keys.held), arguments)
 
 

@@ -12,7 +12,7 @@ import orjson
 
 from fsm.engine import Effect, NewFSM
 from fsm.engine import Mail as OutgoingMail
-from fsm.store.calls import new_fsm_arguments
+from fsm.store.calls import blueprint_of
 from fsm.store.codec import job_data, pack_result, pack_text
 from fsm.store.requests import Request
 
@@ -43,13 +43,15 @@ class Block:
         "_fsm",
         "_keys",
         "_lines",
+        "_now_ms",
         "_operations",
         "_settings",
         "count",
     )
 
-    def __init__(self, keys: Keys, fsm: Claimed, settings: Settings) -> None:
+    def __init__(self, keys: Keys, fsm: Claimed, settings: Settings, now_ms: int = 0) -> None:
         self._keys = keys
+        self._now_ms = now_ms
         self._fsm = fsm
         self._settings = settings
         self._fields: dict[str, Any] = {}
@@ -117,6 +119,10 @@ class Block:
         self._operation("U", job_id)
         self.set("owes", job_id)
 
+    def keep(self) -> None:
+        """Keep the record of the event that is written next as long as the key of a send is remembered."""
+        self._operation("K", math.ceil(max(self._settings.dedup_ms, self._settings.result_ttl_ms) / 1000))
+
     def applied(self, job_id: str, result: dict[str, Any], *, asked: bool) -> None:
         """Write that an event ended, and how: done, refused, or failed where that is no error."""
         raw = orjson.dumps(result)
@@ -139,12 +145,23 @@ class Block:
                 data = job_data(namespace, item.name, item.event, item.data)
                 self._operation("S", item.job_id, item.name, item.event, data)
             elif isinstance(item, NewFSM):
-                machine = new_fsm_arguments(self._keys, item.definition)
+                machine = blueprint_of(self._keys, item.definition).arguments()
                 data = job_data(namespace, item.name, item.definition.graph.entry, b"null")
                 self._operation("C", *machine, item.name, item.job_id, item.payload, data)
             elif isinstance(item, Effect):
-                fields = ("data", item.call, "description", item.path, "timeout", 180, "fsm_of", self._fsm.name)
-                self._operation("E", item.job_id, item.queue, len(fields) // 2, *fields)
+                fields = _job_fields(item, self._fsm.name, namespace)
+                note = orjson.dumps(
+                    {
+                        "func": item.path,
+                        "queue": item.queue,
+                        "on_success": item.on_success,
+                        "on_failure": item.on_failure,
+                        "born": self._fsm.born,
+                        "cause": decision.event.job_id,
+                        "at_ms": self._now_ms,
+                    }
+                )
+                self._operation("E", item.job_id, item.queue, note, len(fields) // 2, *fields)
 
     def arguments(self, state: str) -> list[Any]:
         """Lay all of it out for the script; `state` is where the FSM stands now."""
@@ -168,6 +185,18 @@ class Block:
         arguments += self._operations
         arguments.append(b",".join(self._lines))
         return [len(arguments), *arguments]
+
+
+def _job_fields(effect: Effect, name: str, namespace: str) -> list[Any]:
+    """Give the fields of RQ's record of an effect; RQ calls back only where its end is to be told."""
+    fields: list[Any] = ["data", effect.call, "description", effect.path, "timeout", effect.seconds]
+    fields += ("fsm_of", name, "ns", namespace)
+    if effect.waits:
+        fields += ("retries_left", len(effect.waits), "retry_intervals", orjson.dumps(effect.waits))
+    if effect.on_success or effect.on_failure:
+        for end in ("success", "failure", "stopped"):
+            fields += (f"{end}_callback_name", f"workers.answers.{end}")
+    return fields
 
 
 def commit(  # noqa: PLR0913 - the parts of one commit

@@ -10,20 +10,25 @@
     fsm:<ns>:ring                string  the last ring number
     fsm:<ns>:held                zset    FSMs that are claimed -> end of the lease
     fsm:<ns>:claims:<worker>     hash    FSM -> token
-    fsm:<ns>:replies:<worker>    hash    number of the last claim, last verdicts: a repeat gets the same answer
+    fsm:<ns>:replies:<worker>    hash    number and time of the last claim, last verdicts: a repeat gets the same answer
     fsm:<ns>:hand:<worker>       list    ids that a sleeping worker just took off RQ's list
     fsm:<ns>:workers             zset    workers -> last seen at
     fsm:<ns>:finished            zset    FSMs that have finished -> when: those alive are all others in the index
     fsm:<ns>:state:<m>:<state>   zset    FSMs of that machine in that state -> since
     fsm:<ns>:machines            hash    machine -> JSON: diagram, fingerprint, queue, seen at
     fsm:<ns>:log                 stream  what every commit did, capped
+    fsm:<ns>:effects             zset    "<id> <name>" of each open effect -> when it is looked after next
+    fsm:<ns>:effects:<name>      hash    open effects of one FSM: id -> JSON: func, queue, on_success, on_failure, …
     fsm:<ns>:ended               zset    "<queue> <id> <id> …" -> second in which these records are dropped
     rq:job:<id>, rq:queue:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:results:<id>, rq:worker:<worker>
 """
 
 from __future__ import annotations
 
-__all__ = ["Keys", "default_queue"]
+__all__ = ["SUSPENDED", "Keys", "default_queue"]
+
+# RQ's: while it exists, workers are suspended.
+SUSPENDED = "rq:suspended"
 
 
 def default_queue(namespace: str) -> str:
@@ -44,6 +49,7 @@ class Keys:
 
     __slots__ = (
         "default_queue",
+        "effects",
         "ended",
         "finished",
         "held",
@@ -59,6 +65,7 @@ class Keys:
         self.namespace = namespace
         self.default_queue = default_queue(namespace)
         self.prefix = f"fsm:{namespace}:"
+        self.effects = f"{self.prefix}effects"
         self.ended = f"{self.prefix}ended"
         self.finished = f"{self.prefix}finished"
         self.held = f"{self.prefix}held"
@@ -78,6 +85,10 @@ class Keys:
     def urgent(self, name: str) -> str:
         """List of the job ids that go before its mailbox."""
         return f"{self.prefix}urgent:{name}"
+
+    def effects_of(self, name: str) -> str:
+        """Hash of the open effects of one FSM."""
+        return f"{self.prefix}effects:{name}"
 
     def lock(self, name: str) -> str:
         """Lock of one FSM."""

@@ -14,7 +14,10 @@ from fsm.store.requests import Request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["beat", "is_stranger", "leave", "on_queue", "silent", "sleep", "time_ms"]
+__all__ = ["SILENT_AFTER_MS", "beat", "is_stranger", "leave", "on_queue", "silent", "sleep", "time_ms"]
+
+# Heartbeats come at least every 15 s; after this long without one a worker is taken for dead.
+SILENT_AFTER_MS = 30_000
 
 
 def _ignored(_reply: Any) -> None:

@@ -6,6 +6,7 @@ over a blocking connection; an asyncio client carries the same plans, so there i
 Who calls this: the client. It may import `fsm.store`, `fsm.engine`, `fsm.machine`.
 """
 
+from fsm.verbs.answering import fail, note_of, succeed
 from fsm.verbs.looking import (
     Place,
     allowed,
@@ -21,9 +22,13 @@ from fsm.verbs.looking import (
     state,
     states,
 )
-from fsm.verbs.plans import Plan
-from fsm.verbs.sending import Sending, Verdict, announce, purge, send_many, sending, start_many
-from fsm.verbs.waiting import JobView, ended, standing, view, wait
+from fsm.verbs.plans import Plan, carry
+from fsm.verbs.reaching import wait_for
+from fsm.verbs.sending import Sending, purge, send_many, sending
+from fsm.verbs.starting import announce, blueprint, first_payload, start_many
+from fsm.verbs.verdicts import Verdict
+from fsm.verbs.waiting import JobView, ended, settle, standing, view, wait
+from fsm.verbs.why import why
 
 __all__ = [
     "JobView",
@@ -33,23 +38,32 @@ __all__ = [
     "Verdict",
     "allowed",
     "announce",
+    "blueprint",
+    "carry",
     "counts",
     "ended",
     "exists",
+    "fail",
+    "first_payload",
     "list_from",
     "list_names",
     "list_page",
     "log_end",
     "log_page",
     "machines",
+    "note_of",
     "purge",
     "read_log",
     "send_many",
     "sending",
+    "settle",
     "standing",
     "start_many",
     "state",
     "states",
+    "succeed",
     "view",
     "wait",
+    "wait_for",
+    "why",
 ]

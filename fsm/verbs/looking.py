@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fsm.engine import checked_name
+from fsm.engine import checked_name, inside
 from fsm.errors import StoreError, UnknownFSMError, UnknownMachineError
 from fsm.store.codec import Snapshot, damaged, read_snapshot, text
 from fsm.store.requests import Request
@@ -192,6 +192,8 @@ def log_page(
     Returns:
         Transitions, and the next `after`; `None` where nothing came and nobody waited.
     """
+    if block_ms is not None:
+        inside.refuse_to_wait("following the log")
     if after == "$":
         after = yield log_end(keys)
     lines = yield read_log(keys, after, block_ms)

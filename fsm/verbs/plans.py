@@ -5,12 +5,33 @@ Who calls this: the verbs, which are plans, and the client, which carries them.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar, cast
 
+from fsm.errors import StoreError
 from fsm.store.requests import Request
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "carry"]
 
 R = TypeVar("R")
 Plan = Generator[Request[Any], Any, R]
+
+
+def carry(plan: Plan[R], ask: Callable[[Request[Any]], Any]) -> R:
+    """Carry a plan to its end.
+
+    Args:
+        plan: What is to be done.
+        ask: Carries one request; what it raises as `StoreError`, the plan may handle.
+    """
+    try:
+        request = plan.send(None)
+        while True:
+            try:
+                reply = ask(request)
+            except StoreError as error:
+                request = plan.throw(error)
+            else:
+                request = plan.send(reply)
+    except StopIteration as end:
+        return cast("R", end.value)

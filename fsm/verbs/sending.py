@@ -1,17 +1,19 @@
-"""Plans that change something: start, send, purge.
+"""Plans that send events, and one that takes an FSM away.
 
 Who calls this: the client.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fsm.engine import checked_event, checked_name, encode_payload
+from fsm.engine import checked_event, checked_name, inside
 from fsm.errors import (
     CallTimeoutError,
     FSMError,
@@ -19,116 +21,140 @@ from fsm.errors import (
     FSMFinishedError,
     KeyConflictError,
     MailboxFullError,
+    NotAllowedError,
     PayloadError,
     RefusedError,
+    StaleVersionError,
     StoreError,
     UnknownFSMError,
 )
+from fsm.machine import did_you_mean
 from fsm.machine.values import JSON
 from fsm.store import calls
 from fsm.store.codec import new_ids, text
 from fsm.store.requests import Request
+from fsm.verbs.verdicts import Verdict, broken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from fsm.machine import Definition
+    from fsm.store.blueprint import Blueprint
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
-__all__ = ["Sending", "Verdict", "announce", "purge", "send_many", "sending", "start_many"]
+__all__ = ["Sending", "purge", "send_many", "sending"]
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one event of `transition_many`, or one FSM of `start_many`.
-
-    Args:
-        name: The FSM.
-        job_id: The job of the event.
-        error: `None` where it was accepted.
-    """
-
-    name: str
-    job_id: str
-    error: FSMError | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether it was accepted."""
-        return self.error is None
-
-
-def announce(keys: Keys, definitions: Iterable[Definition], seen_at: int) -> Request[Any]:
-    """Tell everyone which machines there are: for lists, and for senders that do not have the class."""
-    command: list[Any] = ["HSET", keys.machines]
-    for definition in definitions:
-        graph, settings = definition.graph, definition.settings
-        about = {
-            "fingerprint": definition.fingerprint,
-            "definition_version": settings.definition_version,
-            "queue": settings.queue or keys.default_queue,
-            "seen_at": seen_at,
-            "start": graph.start,
-            "states": graph.states,
-            "ends": sorted(graph.ends),
-            "events": graph.events,
-            "allowed": {state: graph.allowed(state) for state in graph.states},
-            "diagram": graph.render("mermaid"),
-        }
-        command += (definition.name, orjson.dumps(about))
-    return Request(lambda reply: reply, commands=[tuple(command)])
-
-
-def start_many(keys: Keys, definition: Definition, items: Iterable[tuple[str, Any]]) -> Plan[list[Verdict]]:
-    """Start FSMs of one machine, many a round trip.
-
-    On a crash: those of the calls that Redis has had exist, the others do not.
-    """
-    births = [calls.Birth(checked_name(name), "", encode_payload(definition, payload)) for name, payload in items]
-    verdicts: list[Verdict] = []
-    for first in range(0, len(births), calls.MOST_ITEMS):
-        part = births[first : first + calls.MOST_ITEMS]
-        ids = new_ids(len(part))
-        part = [calls.Birth(birth.name, job_id, birth.raw) for birth, job_id in zip(part, ids, strict=True)]
-        words = yield calls.start(keys, definition, part)
-        for birth, word in zip(part, words, strict=True):
-            verdicts.append(Verdict(birth.name, birth.job_id, _start_error(keys, birth.name, word)))
-    return verdicts
-
-
-def _start_error(keys: Keys, name: str, word: str) -> FSMError | None:
-    if word == "CREATED":
-        return None
-    if word == "EXISTS":
-        return FSMExistsError(name, keys.namespace)
-    return _broken(keys, name)
-
-
-def _broken(keys: Keys, name: str) -> StoreError:
-    return StoreError(
-        f"a key of FSM {name!r} is of another type than ours ({keys.snapshot(name)} should be a hash, "
-        f"{keys.mailbox(name)} a list): something else writes under our names"
-    )
+_LONGEST_KEY = 512
+# The largest integer that Lua compares exactly; no FSM gets so far.
+_LARGEST_VERSION = 2**53
 
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """One event to be sent, checked: `raw` is its data as JSON."""
+    """One event to be sent, checked.
+
+    Args:
+        name: The FSM.
+        event: The event.
+        raw: Its data as JSON.
+        job_id: "" draws one; of a key its hash and ":".
+        meta: JSON, or empty.
+        key: What the sender calls it.
+        if_version: The version of the FSM on which the sender decided.
+        more: Fields of its record for key and version, each with its value.
+        error: Why it is not to be sent.
+    """
 
     name: str
     event: str
     raw: bytes = b"null"
     job_id: str = ""
     meta: bytes = b""
+    key: str = ""
+    if_version: int | None = None
+    more: tuple[Any, ...] = ()
+    error: FSMError | None = None
 
 
-def sending(
-    definition: Definition | None, name: str, event: str, data: Any = None, meta: Mapping[str, Any] | None = None
+def sending(  # noqa: PLR0913 - one keyword an option of a send
+    definition: Definition | None,
+    name: str,
+    event: str,
+    data: Any = None,
+    meta: Mapping[str, Any] | None = None,
+    *,
+    job_id: str | None = None,
+    key: str | None = None,
+    if_version: int | None = None,
 ) -> Sending:
-    """Check and encode one event; with the definition at hand its data are typed, else plain JSON."""
-    raw = encode_data(definition, checked_event(event), data)
-    return Sending(checked_name(name), event, raw, meta=b"" if meta is None else _meta(meta))
+    """Check and encode one event; with the definition at hand its data are typed, else plain JSON.
+
+    An event that the machine does not have comes with its error: nobody has to ask Redis for that.
+
+    Raises:
+        PayloadError: Name, event, data or an option are not what they should be.
+    """
+    checked_name(name)
+    checked_event(event)
+    packed = b"" if meta is None else _meta(meta)
+    if key is not None and job_id is not None:
+        problem = "a key makes a job id of its own: give either key= or job_id="
+        raise PayloadError(problem, "key")
+    if definition is not None and event not in definition.graph.events:
+        return Sending(name, event, error=_no_such_event(definition, name, event))
+    raw = encode_data(definition, event, data)
+    if key is None and if_version is None:
+        return Sending(name, event, raw, job_id or "", packed)
+    more: tuple[Any, ...] = ()
+    if key is not None:
+        job_id = _key_hash(name, _checked_key(key)) + ":"
+        more = ("key", key, "digest", _digest(event, raw))
+    if if_version is not None:
+        more = (*more, "if_version", _checked_version(if_version))
+    return Sending(name, event, raw, job_id or "", packed, key or "", if_version, more)
+
+
+def _no_such_event(definition: Definition, name: str, event: str) -> NotAllowedError:
+    events = definition.graph.events
+    reason = f"machine {definition.name!r} has no such event{did_you_mean(event, events)}"
+    return NotAllowedError(name, event, reason=reason, details={"allowed": list(events)})
+
+
+def _checked_key(key: Any) -> str:
+    problem = ""
+    if not isinstance(key, str) or not key:
+        problem = f"a key is text, not empty, such as 'stripe:evt_1', not {key!r}"
+    else:
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError:
+            problem = f"a key must be valid UTF-8 text, and {key!r} holds a lone surrogate"
+        else:
+            if size > _LONGEST_KEY:
+                problem = f"a key has at most {_LONGEST_KEY} bytes, and {key[:40]!r}… has {size}"
+    if problem:
+        raise PayloadError(problem, "key")
+    return str(key)
+
+
+def _checked_version(version: Any) -> int:
+    if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= _LARGEST_VERSION:
+        problem = f"if_version is the version of a snapshot, a whole number from 0, not {version!r}"
+        raise PayloadError(problem, "if_version")
+    return version
+
+
+def _key_hash(name: str, key: str) -> str:
+    # The length keeps apart what would read alike: name "a", key "bc" and name "ab", key "c".
+    return hashlib.sha256(f"{len(name)}:{name}{key}".encode()).hexdigest()[:24]
+
+
+def _digest(event: str, raw: bytes) -> str:
+    """Tell one event with its data from another; the order of keys in an object means nothing."""
+    with suppress(ValueError):  # deeper than orjson goes: then as it was written
+        raw = orjson.dumps(orjson.loads(raw), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(b"%d:%s%s" % (len(event), event.encode(), raw)).hexdigest()[:16]
 
 
 def _meta(meta: Mapping[str, Any]) -> bytes:
@@ -154,54 +180,100 @@ def encode_data(definition: Definition | None, event: str, data: Any) -> bytes:
     return JSON.encode(data)
 
 
-def send_many(
-    keys: Keys, items: Sequence[Sending], definition: Definition | None = None, *, asked: bool = False, born: str = ""
+def send_many(  # noqa: PLR0913 - one keyword an option of a send
+    keys: Keys,
+    items: Sequence[Sending],
+    machine: Definition | Blueprint | None = None,
+    *,
+    asked: bool = False,
+    born: str = "",
+    first_payload: bytes | None = None,
 ) -> Plan[list[Verdict]]:
     """Send events, thousands a few round trips; one verdict an event.
 
     On a crash: the events of the calls that Redis has had are accepted, the others are not.
+
+    Args:
+        keys: Of the namespace.
+        items: The events.
+        machine: Of their FSMs, where it is known.
+        asked: Somebody waits for their ends.
+        born: Ties them to one life of the name.
+        first_payload: FSMs that do not exist are started with this, of that machine.
     """
     verdicts: list[Verdict] = []
     refused: set[str] = set()
-    refused_now: set[str] = set()
     for first in range(0, len(items), calls.MOST_ITEMS):
         part = items[first : first + calls.MOST_ITEMS]
-        letters = [
-            calls.Letter(item.name, item.job_id or job_id, item.event, item.raw, born, asked, item.meta)
-            for item, job_id in zip(part, new_ids(len(part)), strict=True)
-        ]
-        # The script knows only its own call: what was refused in an earlier one stays refused in this one.
-        sent = [letter for letter in letters if letter.name not in refused] if refused else letters
-        words = iter((yield calls.send(keys, sent, definition)) if sent else ())
-        for letter in letters:
-            word = "SKIPPED" if letter.name in refused else next(words)
-            error = None if word == "SENT" else _send_error(keys, letter, word)
-            if error is not None and word != "SKIPPED":
-                refused_now.add(letter.name)
-            verdicts.append(Verdict(letter.name, letter.job_id, error))
-        refused |= refused_now
+        letters: list[calls.Letter] = []
+        early: dict[int, Verdict] = {}
+        for n, (item, job_id) in enumerate(zip(part, new_ids(len(part)), strict=True)):
+            # The script knows only its own call: what was refused in an earlier one, or here, stays refused.
+            if item.error is not None or item.name in refused:
+                early[n] = Verdict(item.name, job_id, _not_sent(item, job_id, is_first=item.name not in refused))
+                refused.add(item.name)
+                continue
+            birth = None if first_payload is None else calls.Birth(item.name, new_ids(1)[0], first_payload)
+            job_id = item.job_id or job_id  # noqa: PLW2901 - the one drawn was in case
+            letters.append(
+                calls.Letter(item.name, job_id, item.event, item.raw, born, asked, item.meta, item.more, birth)
+            )
+        words: Sequence[str] = ()
+        if letters:
+            words = yield calls.send(keys, letters, machine, starts=first_payload is not None)
+        answers = zip(letters, words, strict=True)
+        for n, item in enumerate(part):
+            if n in early:
+                verdicts.append(early[n])
+                continue
+            letter, word = next(answers)
+            if word == "SENT":
+                verdicts.append(Verdict(letter.name, letter.job_id))
+                continue
+            verdict = _verdict(keys, item, letter.job_id, word)
+            verdicts.append(verdict)
+            if verdict.error is not None:
+                refused.add(item.name)
     return verdicts
 
 
-def _send_error(keys: Keys, letter: calls.Letter, word: str) -> FSMError | None:
+def _not_sent(item: Sending, job_id: str, *, is_first: bool) -> FSMError:
+    if is_first and item.error is not None:
+        return item.error
+    reason = "not sent: an event for this FSM before it in the same call was refused"
+    return RefusedError(item.name, item.event, job_id=job_id, reason=reason)
+
+
+def _verdict(keys: Keys, item: Sending, job_id: str, word: str) -> Verdict:
+    """Read the script's word for one event. Of a key, it tells the job id as well."""
+    name, event = item.name, item.event
     kind, _, rest = word.partition(" ")
+    if item.key:
+        job_id = rest.rpartition(" ")[2] if kind in ("SENT", "DUPLICATE", "CONFLICT") else ""
+    error: FSMError | None
     match kind:
-        case "DUPLICATE":
-            error: FSMError | None = None
+        case "SENT" | "DUPLICATE":
+            error = None
         case "UNKNOWN":
-            error = UnknownFSMError(letter.name, keys.namespace)
+            error = UnknownFSMError(name, keys.namespace)
         case "FINISHED":
-            error = FSMFinishedError(letter.name, rest)
+            error = FSMFinishedError(name, rest)
         case "FULL":
-            error = MailboxFullError(letter.name, int(rest))
+            error = MailboxFullError(name, int(rest))
         case "CONFLICT":
-            error = KeyConflictError(letter.job_id, letter.name)
+            error = KeyConflictError(item.key or job_id, name)
+        case "EXISTS":
+            error = FSMExistsError(name, keys.namespace, rest)
+        case "STALE":
+            version, _, state = rest.partition(" ")
+            reason = f"it was decided on version {item.if_version} of the FSM, which has version {version} now"
+            details = {"version": int(version), "if_version": item.if_version}
+            error = StaleVersionError(name, event, state, int(version), "", reason, details)
         case "SKIPPED":
-            reason = "not sent: an event for this FSM before it in the same call was refused"
-            error = RefusedError(letter.name, letter.event, job_id=letter.job_id, reason=reason)
+            error = _not_sent(item, job_id, is_first=False)
         case _:
-            error = _broken(keys, letter.name)
-    return error
+            error = broken(keys, name)
+    return Verdict(name, job_id, error)
 
 
 def purge(keys: Keys, name: str, born: str, timeout: float) -> Plan[None]:
@@ -210,13 +282,15 @@ def purge(keys: Keys, name: str, born: str, timeout: float) -> Plan[None]:
     Raises:
         UnknownFSMError: There is none of this name.
         CallTimeoutError: A worker was at it for all that time.
+        HandlerError: Called inside of a handler.
     """
+    inside.refuse_to_wait(f"purge of FSM {name!r}")
     begin = time.monotonic()
     # From here on it is this life and no other: a call that is repeated late must not purge the next one.
     try:
         known = yield Request(text, commands=[("HGET", keys.snapshot(checked_name(name)), "born")])
     except StoreError as error:
-        raise (_broken(keys, name) if "WRONGTYPE" in error.problem else error) from error
+        raise (broken(keys, name) if "WRONGTYPE" in error.problem else error) from error
     if not known or (born and born != known):
         raise UnknownFSMError(name, keys.namespace)
     while True:
@@ -224,7 +298,7 @@ def purge(keys: Keys, name: str, born: str, timeout: float) -> Plan[None]:
         if word in ("PURGED", "UNKNOWN"):
             return
         if word == "BROKEN":
-            raise _broken(keys, name)
+            raise broken(keys, name)
         if word == "HELD":
             if time.monotonic() - begin > timeout:
                 raise CallTimeoutError(name, "purge", "", timeout, "a worker has it in hand")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fsm.engine import Outcome
+from fsm.engine import Outcome, inside
 from fsm.errors import (
     AbandonedError,
     CallTimeoutError,
@@ -28,12 +28,13 @@ from fsm.errors import (
 )
 from fsm.store.codec import text
 from fsm.store.requests import Request
+from fsm.verbs.why import why
 
 if TYPE_CHECKING:
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
-__all__ = ["JobView", "ended", "standing", "view", "wait"]
+__all__ = ["JobView", "ended", "settle", "standing", "view", "wait"]
 
 # A waiter looks again after so long, whatever it hears: its mark may have come after the claim, and is not seen then.
 _SLICE_MS = 1000
@@ -83,16 +84,63 @@ def wait(keys: Keys, job_id: str, name: str, event: str, timeout: float | None) 
         event: Its event, for the error.
         timeout: Seconds; `None` waits for ever.
     """
+    inside.refuse_to_wait(f"waiting for {event!r} of FSM {name!r}")
+    seen = yield from _end_of(keys, job_id, name, event, timeout, time.monotonic())
+    return ended(job_id, seen, name, event)
+
+
+def settle(keys: Keys, job_id: str, name: str, event: str, timeout: float | None) -> Plan[Outcome]:
+    """Wait until an event has ended, and all hard events that follow from it; say where the FSM has come to rest.
+
+    Returns:
+        What was sent, and its reply, with the state and version at the end. Where one of them failed and the diagram
+        has an edge for that, it is not ok, and the reason is that of the first failure.
+
+    Raises:
+        RefusedError: It, or a hard event, was refused.
+        FailedError: It, or a hard event, failed, and no `fails` edge led on.
+        CallTimeoutError: One of them has not ended in time; its job is named.
+    """
+    inside.refuse_to_wait(f"waiting for {event!r} of FSM {name!r}")
     begin = time.monotonic()
+    link, link_event = job_id, event
+    first: Outcome | None = None
+    ok, reason = True, ""
     while True:
-        seen = yield view(keys, job_id)
+        seen = yield from _end_of(keys, link, name, link_event, timeout, begin)
+        outcome = _outcome_of(link, seen, name, link_event)
+        first = first or outcome
+        ok, reason = ok and outcome.ok, reason or outcome.reason
+        following = seen.result.get("next")
+        if not isinstance(following, str):
+            return Outcome(name, event, outcome.state, outcome.version, job_id, ok, first.reply, reason)
+        link, link_event = following, "the hard event that follows"
+
+
+def _outcome_of(job_id: str, seen: JobView, name: str, event: str) -> Outcome:
+    """Give the outcome of one link of a chain: a failure for which the diagram has an edge is one as well."""
+    try:
+        return ended(job_id, seen, name, event)
+    except FailedError as error:
+        if "fails" not in seen.result:
+            raise
+        return Outcome(error.name, error.event, error.state, error.version, job_id, ok=False, reason=error.reason)
+
+
+def _end_of(  # noqa: PLR0913 - what is waited for, and how long
+    keys: Keys, job_id: str, name: str, event: str, timeout: float | None, begin: float
+) -> Plan[JobView]:
+    """Wait until an event has ended, so long from `begin`."""
+    while True:
+        seen: JobView = yield view(keys, job_id)
         if seen.word != "WAITING" or is_cancelled(seen):
-            return ended(job_id, seen, name, event)
+            return seen
         left_ms = _SLICE_MS
         if timeout is not None:
             left_ms = min(_SLICE_MS, int((timeout - (time.monotonic() - begin)) * 1000))
             if left_ms <= 0:
-                raise CallTimeoutError(name, event, job_id, timeout)
+                reason = yield from why(keys, name, job_id)
+                raise CallTimeoutError(name, seen.event or event, job_id, timeout, reason)
         yield Request(
             lambda reply: reply,
             commands=[("XREAD", "COUNT", 1, "BLOCK", left_ms, "STREAMS", keys.result(job_id), seen.newest)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from fsm.machine import Definition, Settings
     from fsm.store.calls import Claimed, Claims
+    from fsm.store.requests import Request
 
 LEASE_MS = 60_000
 _DONE = {"state": "open", "version": 1}
@@ -50,6 +52,8 @@ class Work:
         mail = self.fsm.mail if count is None else self.fsm.mail[:count]
         for item in mail:
             self.block.take(item.job_id)
+            if item.is_keyed:
+                self.block.keep()
             self.block.applied(item.job_id, _DONE, asked=item.asked)
         self.block.set("version", self.fsm.version + len(mail))
         self.block.drop("status")
@@ -97,13 +101,17 @@ class Store:
         self.number += 1
         return self.number
 
+    def keyed(self, name: str, event: str = "note", digest: str = "d1", **more: Any) -> str:
+        """Send an event under the key "k", whose data have this digest: its word."""
+        return self.send(name, event, "hash:", more=("key", "k", "digest", digest, *more.pop("more", ())), **more)
+
     def births(self, names: Iterable[str]) -> list[calls.Birth]:
         names = list(names)
         return [calls.Birth(name, job_id, b"{}") for name, job_id in zip(names, codec.new_ids(len(names)), strict=True)]
 
-    def start(self, *names: str, machine: Definition | None = None) -> list[str]:
-        """Start FSMs: their words."""
-        return run(self.redis, calls.start(self.keys, machine or self.machine, self.births(names)))
+    def start(self, *names: str, machine: Definition | None = None, state: str | None = None) -> list[str]:
+        """Start FSMs, or adopt them in a state: their words."""
+        return run(self.redis, calls.start(self.keys, machine or self.machine, self.births(names), state=state))
 
     def idle(self, *names: str, machine: Definition | None = None) -> None:
         """Start FSMs and apply their entry events: they are at rest, in state open."""
@@ -124,10 +132,12 @@ class Store:
         self.sent(name, job_id)
         assert self.commit(self.work(self.one()).fail()) == ["REST"]
 
-    def age(self) -> None:
-        """Make the time of all ended records be over."""
-        for batch in self.redis.zrange(self.keys.ended, 0, -1):
-            self.redis.zadd(self.keys.ended, {batch: 1})
+    def age(self, seconds: int = 10**9) -> None:
+        """Make the time of all ended records be over, or of those that end so soon."""
+        now, _ = self.redis.time()
+        for batch, end in self.redis.zrange(self.keys.ended, 0, -1, withscores=True):
+            if end <= now + seconds:
+                self.redis.zadd(self.keys.ended, {batch: 1})
 
     def letter(self, name: str, event: str = "note", job_id: str = "", **more: Any) -> calls.Letter:
         return calls.Letter(name, job_id or codec.new_ids(1)[0], event, **more)
@@ -135,6 +145,16 @@ class Store:
     def send_all(self, letters: Sequence[calls.Letter]) -> list[str]:
         """Send in one call: their words."""
         return run(self.redis, calls.send(self.keys, letters))
+
+    def start_and_send(self, *letters: calls.Letter, machine: Definition | None = None) -> list[str]:
+        """Send in one call that starts FSMs that do not exist: their words."""
+        return run(self.redis, self.starting(*letters, machine=machine))
+
+    def starting(self, *letters: calls.Letter, machine: Definition | None = None) -> Request[list[str]]:
+        """The request of `start_and_send`."""
+        births = self.births(letter.name for letter in letters)
+        with_births = [replace(letter, birth=birth) for letter, birth in zip(letters, births, strict=True)]
+        return calls.send(self.keys, with_births, machine or self.machine, starts=True)
 
     def send(self, name: str, event: str = "note", job_id: str = "", **more: Any) -> str:
         """Send one event: its word."""

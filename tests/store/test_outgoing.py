@@ -151,9 +151,9 @@ def test_a_new_fsm_whose_name_exists_is_recorded_and_does_not_stop_the_commit(st
     assert store.snapshot("child") == before
     job = store.job("cause--c1")
     assert (job["place"], job["status"], job["fsm"]) == ("failed", "failed", "child")
-    assert job["exc_info"] == "start from a not done: EXISTS"
+    assert job["exc_info"] == "start from a not done: EXISTS Ticket"
     (line,) = orjson.loads(store.log_lines()[-1])
-    assert line["error"] == "undeliverable: EXISTS"
+    assert line["error"] == "undeliverable: EXISTS Ticket"
 
 
 def test_an_effect_is_an_ordinary_job_on_its_queue(store: Store) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from fsm.machine import Machine, Settings
 from fsm.store import calls
 from fsm.store.requests import run
 
@@ -30,7 +33,7 @@ def test_exists_where_another_life_has_the_name(store: Store) -> None:
     store.start("a")
     before = store.dump()
 
-    assert store.start("a", "b") == ["EXISTS", "CREATED"]
+    assert store.start("a", "b") == ["EXISTS Ticket", "CREATED"]
     assert before.items() & store.dump().items() >= {
         (key, value) for key, value in before.items() if key.endswith(b":a")
     }
@@ -124,3 +127,93 @@ def test_broken_where_the_record_of_its_entry_event_is_of_another_type(store: St
 
     assert run(store.redis, calls.start(store.keys, store.machine, births)) == ["BROKEN", "CREATED"]
     assert not store.redis.exists(store.keys.snapshot("a"), store.keys.mailbox("a"))
+
+
+# Adopting what lives already.
+
+
+class Rocket(Machine):
+    """Flies by itself once it is lit."""
+
+    settings = Settings(endless=True)
+    diagram = """
+    stateDiagram-v2
+        [*] --> ground
+        ground --> lit : light
+        lit --> sky : fly!
+    """
+
+
+def test_adopted_at_rest_it_runs_in_its_state_and_nothing_rings(store: Store) -> None:
+    assert store.start("a", machine=Rocket.definition, state="sky") == ["CREATED"]
+
+    snapshot = store.snapshot("a")
+    assert (snapshot["state"], snapshot["version"], "status" in snapshot) == ("sky", "0", False)
+    assert store.redis.zrange(store.keys.state("Rocket", "sky"), 0, -1) == [b"a"]
+    assert store.ready() == []
+    assert store.mailbox("a") == []
+    assert store.send("a") == "SENT"
+    fsm = store.one()
+    assert (fsm.status, fsm.state, [mail.event for mail in fsm.mail]) == ("running", "sky", ["note"])
+
+
+def test_adopted_where_a_hard_event_leads_on_it_owes_that(store: Store) -> None:
+    assert store.start("a", machine=Rocket.definition, state="lit") == ["CREATED"]
+
+    assert store.ready() == ["a"]
+    store.send("a")
+    fsm = store.one()
+    assert (fsm.status, fsm.urgent, [mail.event for mail in fsm.mail]) == ("running", 1, ["fly", "note"])
+    assert fsm.owes is not None
+    assert fsm.owes.decode() == fsm.mail[0].job_id
+    assert store.job(fsm.mail[0].job_id)["born"] == fsm.born
+
+
+@pytest.mark.parametrize("state", ["sky", "lit"])
+def test_repeated_an_adoption_is_known_also_after_a_purge(store: Store, state: str) -> None:
+    request = calls.start(store.keys, Rocket.definition, store.births(["a"]), state=state)
+    assert run(store.redis, request) == ["CREATED"]
+    before = store.dump()
+    assert run(store.redis, request) == ["CREATED"]
+    assert store.dump() == before
+
+    assert store.purge("a") == "PURGED"
+    assert run(store.redis, request) == ["CREATED"]
+    assert not store.redis.exists(store.keys.snapshot("a"), store.keys.urgent("a"))
+
+
+def test_the_record_by_which_an_adoption_is_known_goes_by_itself(store: Store) -> None:
+    (birth,) = births = store.births(["a"])
+    run(store.redis, calls.start(store.keys, Rocket.definition, births, state="sky"))
+
+    job = store.job(birth.job_id)
+    assert (job["place"], job["status"], job["result"]) == ("done", "finished", '{"state":"sky","version":0}')
+    assert 50 < store.redis.ttl(store.keys.job(birth.job_id)) <= 60
+
+
+def test_exists_where_the_name_of_what_is_to_be_adopted_is_taken(store: Store) -> None:
+    store.idle("a")
+
+    assert store.start("a", machine=Rocket.definition, state="lit") == ["EXISTS Ticket"]
+    assert not store.redis.exists(store.keys.urgent("a"))
+
+
+def test_broken_where_the_urgent_list_of_what_is_to_be_adopted_is_of_another_type(store: Store) -> None:
+    store.redis.set(store.keys.urgent("a"), "not a list")
+
+    assert store.start("a", "b", machine=Rocket.definition, state="lit") == ["BROKEN", "CREATED"]
+    assert not store.redis.exists(store.keys.snapshot("a"))
+
+
+def test_old_mail_under_the_name_of_what_is_adopted_does_not_keep_it_asleep(store: Store) -> None:
+    store.redis.rpush(store.keys.mailbox("a"), "old")
+
+    assert store.start("a", machine=Rocket.definition, state="sky") == ["CREATED"]
+    assert store.ready() == ["a"]
+
+
+def test_exists_without_a_machine_while_it_is_being_purged(store: Store) -> None:
+    store.idle("a")
+    store.redis.hset(store.keys.snapshot("a"), "status", "purging")
+
+    assert store.start("a") == ["EXISTS"]

@@ -200,7 +200,7 @@ def test_a_waiter_without_a_limit_sleeps_in_slices() -> None:
 @pytest.mark.parametrize("timeout", [0, -1, 0.0001])
 def test_a_waiter_gives_up_when_its_time_is_over_and_says_that_the_event_stays(timeout: float) -> None:
     with pytest.raises(CallTimeoutError, match=r"it stays enqueued as job j") as raised:
-        follow(verbs.wait(KEYS, "j", "p", "put", timeout), seen("WAITING"), None)
+        follow(verbs.wait(KEYS, "j", "p", "put", timeout), seen("WAITING"), StoreError("away just then"))
 
     assert (raised.value.name, raised.value.event, raised.value.job_id) == ("p", "put", "j")
 
@@ -245,7 +245,7 @@ def test_many_events_go_in_calls_of_bounded_size_with_one_verdict_each() -> None
         verbs.send_many(KEYS, items), ["SENT"] * calls.MOST_ITEMS, ["UNKNOWN"] * calls.MOST_ITEMS, ["SENT"]
     )
 
-    assert [len(request.arguments[5:]) // 7 for request in requests] == [calls.MOST_ITEMS, calls.MOST_ITEMS, 1]
+    assert [len(request.arguments[6:]) // 6 for request in requests] == [calls.MOST_ITEMS, calls.MOST_ITEMS, 1]
     assert [verdict.name for verdict in verdicts] == [f"p{number}" for number in range(count)]
     assert sum(verdict.ok for verdict in verdicts) == calls.MOST_ITEMS + 1
     assert len({verdict.job_id for verdict in verdicts}) == count
@@ -330,7 +330,7 @@ def test_after_a_refusal_events_of_that_fsm_in_later_calls_are_not_sent() -> Non
 
     requests, verdicts = follow(verbs.send_many(KEYS, items), words, ["SENT"])
 
-    assert len(requests[1].arguments[5:]) == 7
+    assert len(requests[1].arguments[6:]) == 6
     assert [verdict.ok for verdict in verdicts[-2:]] == [False, True]
     assert isinstance(verdicts[-2].error, RefusedError)
 

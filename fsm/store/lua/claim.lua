@@ -10,9 +10,9 @@ ARGV      1 prefix   2 worker   3 token   4 number of this claim   5 lease, ms  
           8 most bytes   9 queue   10 default queue   11 effects queue   12 namespace   13 one FSM by name, or ""
           14.. tokens that the worker still holds, and ids that it took off RQ's list as "id:<id>"
 RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a list: name, list of 11 fields of the
-          snapshot, urgent ids, then of each event its id and a list: event, data, place, status, born, meta, asked (an
-          id without a record has no event; one that comes twice has place `done` the second time); LATE a newer claim
-          of this worker was answered already; BROKEN as one FSM's list: name, why
+          snapshot, urgent ids, then of each event its id and a list: event, data, place, status, born, meta, asked,
+          if_version, key (an id without a record has no event; one that comes twice has place `done` the second time);
+          LATE a newer claim of this worker was answered already; BROKEN as one FSM's list: name, why
 REPEATED  known by the number: the same FSMs come again, as far as their locks stand, with their mail as it is now
 ]]
 local ready, rq_list, held, claims, replies, hand = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -56,7 +56,8 @@ local function open(name, f)
   local count = 0
   for _, id in ipairs(ids) do
     if count > 0 and bytes > most_bytes then break end
-    local job = try('HMGET', 'rq:job:' .. id, 'event', 'data', 'place', 'status', 'born', 'meta', 'asked')
+    local job = try('HMGET', 'rq:job:' .. id, 'event', 'data', 'place', 'status', 'born', 'meta', 'asked',
+      'if_version', 'key')
     count = count + 1
     if job.err then
       job = { false }
@@ -170,7 +171,7 @@ if #taken > 0 then
   variadic('ZADD', held, locked)
   call('PEXPIRE', claims, lease * 4)
 end
-call('HSET', replies, 'claim', number)
+call('HSET', replies, 'claim', number, 'claimed_at', ms)
 call('PEXPIRE', replies, lease * 4)
 
 for _, id in ipairs(found) do

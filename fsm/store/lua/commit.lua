@@ -10,6 +10,7 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
             urgent ids done: count;   mailbox ids done: count, then ids, urgent ones first,
             operations: count, then each with its arguments:
               N id event data           a new record of this FSM (a hard event)
+              K ttl                     the record of the next operation, D, F or G, is kept for at least so long, s
               D id result stream        applied; stream is the result for a waiter, or ""
               F id result text packed   failed, with the text of the error, plain and as RQ packs it
               U id                      waits in the urgent list
@@ -17,7 +18,7 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
               S id name event data      mail to another FSM
               C 13 arguments            a new FSM: machine state event queue definition definition_version
                                         max_mailbox timeout ttl name id payload data
-              E id queue count fields   an ordinary RQ job
+              E id queue note count fields   an ordinary RQ job; the note is what is kept of it while it is open
               (an id that was used, by an earlier run of an event that was requeued, gets a new end)
             the log lines, a piece of JSON
 RETURNS   COMMITTED, then one word an FSM: REST nothing waits; READY more mail waits; STALE the lock is not ours;
@@ -62,7 +63,7 @@ end
 
 local verdicts, freed_locks, freed, lines = {}, {}, {}, {}
 local entered, left, begun_at, over = {}, {}, {}, {}
-local finished = {}
+local finished, opened = {}, {}
 local function gather(map, key, value, more)
   local list = map[key]
   if not list then
@@ -134,7 +135,7 @@ for n, start in ipairs(starts) do
     end
     at = at + mail
 
-    local operations, owes = tonumber(take()), urgent > 0
+    local operations, owes, kept = tonumber(take()), urgent > 0, nil
     for _ = 1, operations do
       local op = take()
       if op == 'D' then
@@ -142,10 +143,18 @@ for n, start in ipairs(starts) do
         try('HSET', 'rq:job:' .. id, 'status', 'finished', 'place', 'done', 'started_at', claimed_at, 'ended_at', now,
           'worker_name', worker, 'result', result)
         if stream ~= '' then result_stream(id, 1, worker, 'return_value', stream, result_ttl) end
-        gather(finished, queue .. ' ' .. result_ttl, id)
+        if kept then
+          -- A stock worker of RQ's lets a record expire by this field.
+          try('HSET', 'rq:job:' .. id, 'result_ttl', kept)
+        end
+        gather(finished, queue .. ' ' .. (kept or result_ttl), id)
+        kept = nil
       elseif op == 'F' then
         local id, result, text, packed = take(), take(), take(), take()
-        fail(id, queue, result, text, packed, failure_ttl)
+        fail(id, queue, result, text, packed, math.max(kept or 0, failure_ttl))
+        kept = nil
+      elseif op == 'K' then
+        kept = tonumber(take())
       elseif op == 'N' then
         local id, event, data = take(), take(), take()
         local born = call('HGET', snapshot, 'born')
@@ -159,12 +168,13 @@ for n, start in ipairs(starts) do
         if type(status) == 'string' then
           call('HSET', 'rq:job:' .. id, 'place', 'gone', 'status', status == 'canceled' and status or 'failed',
             'ended_at', now)
-          call('EXPIRE', 'rq:job:' .. id, failure_ttl)
+          call('EXPIRE', 'rq:job:' .. id, math.max(kept or 0, failure_ttl))
         end
+        kept = nil
         result_stream(id, 3, worker, 'exc_string', '', failure_ttl)
       elseif op == 'S' then
         local id, target, event, data = unused(take(), ms), take(), take(), take()
-        local word = deliver(prefix, ns, default_queue, now, id, target, event, data, timeout, result_ttl)
+        local word = deliver(prefix, ns, default_queue, now, id, target, '', event, data, timeout, result_ttl)
         if word ~= 'SENT' then
           record(id, now, ns, { name = target, born = '', queue = queue }, event, data, timeout, result_ttl)
           fail(id, queue, '{"failed":"undeliverable"}', 'mail from ' .. name .. ' not delivered: ' .. word, '',
@@ -186,7 +196,7 @@ for n, start in ipairs(starts) do
           note(child, m.event, id, word)
         end
       else
-        local id, target, fields = unused(take(), ms), take(), tonumber(take())
+        local id, target, note_of, fields = unused(take(), ms), take(), take(), tonumber(take())
         try('HSET', 'rq:job:' .. id, 'created_at', now, 'enqueued_at', now, 'status', 'queued', 'origin', target,
           unpack(ARGV, at, at + 2 * fields - 1))
         at = at + 2 * fields
@@ -195,6 +205,9 @@ for n, start in ipairs(starts) do
           note(target, 'effect', id, 'BROKEN')
         end
         try('SADD', 'rq:queues', 'rq:queue:' .. target)
+        try('HSET', prefix .. 'effects:' .. name, id, note_of)
+        opened[#opened + 1] = string.format('%.0f', tonumber(ms) + 5000)
+        opened[#opened + 1] = id .. ' ' .. name
       end
     end
     local line = take()
@@ -217,6 +230,7 @@ for key, members in pairs(left) do variadic('ZREM', key, members) end
 for key, members in pairs(entered) do variadic('ZADD', key, members) end
 flush_begun(prefix)
 if #over > 0 then variadic('ZADD', over_key, over) end
+if #opened > 0 then variadic('ZADD', prefix .. 'effects', opened) end
 flush_ready(prefix)
 if #freed > 0 then
   for first = 1, #freed_locks, 1000 do

@@ -39,16 +39,16 @@ local function sound(prefix, queue)
   return sounded[ready]
 end
 
--- What is said of this FSM, or nil and why not: an FSM that can be sent to.
+-- What is said of this FSM: an FSM that can be sent to; or nil and why not, and of one that has finished its life's id.
 local function addressee(prefix, name, born, default_queue)
-  local s = try('HMGET', prefix .. 'snapshot:' .. name, 'status', 'born', 'queue', 'max_mailbox', 'state')
+  local s = try('HMGET', prefix .. 'snapshot:' .. name, 'status', 'born', 'queue', 'max_mailbox', 'state', 'version')
   if s.err then return nil, 'BROKEN' end
   if not s[2] or s[1] == 'purging' or (born ~= '' and born ~= s[2]) then return nil, 'UNKNOWN' end
-  if s[1] == 'finished' then return nil, 'FINISHED ' .. (s[5] or '') end
+  if s[1] == 'finished' then return nil, 'FINISHED ' .. (s[5] or ''), s[2] end
   if not sound(prefix, s[3] or default_queue) then return nil, 'BROKEN' end
   return {
     name = name, born = s[2], queue = s[3] or default_queue, limit = tonumber(s[4] or 10000) or 10000,
-    moves = s[1] ~= 'paused' and s[1] ~= 'failed',
+    moves = s[1] ~= 'paused' and s[1] ~= 'failed', state = s[5] or '', version = s[6],
   }
 end
 
@@ -129,9 +129,9 @@ local function result_stream(id, kind, worker, field, value, ttl)
   try('EXPIRE', key, ttl)
 end
 
--- One event from inside a commit into the mailbox of another FSM (twice the bound: it must not stop a commit).
-local function deliver(prefix, ns, default_queue, now, id, name, event, data, timeout, ttl)
-  local fsm, why = addressee(prefix, name, '', default_queue)
+-- One event that has been decided on, into the mailbox of an FSM: twice the bound, since nobody can take it back.
+local function deliver(prefix, ns, default_queue, now, id, name, born, event, data, timeout, ttl)
+  local fsm, why = addressee(prefix, name, born, default_queue)
   if not fsm then return why end
   record(id, now, ns, fsm, event, data, timeout, ttl)
   local length = try('RPUSH', prefix .. 'mailbox:' .. name, id)
@@ -148,14 +148,21 @@ end
 local function born_at(s, us) return string.format('%.0f', s * 1000000 + us) end
 
 -- One new FSM with its entry event: what goes to the index is gathered in `begun`, and written by `flush_begun`.
+-- One that is adopted has none: `m.adopt` says whether it is at rest in its state, or owes the hard event `m.event`.
 local begun = {}
 local function create(prefix, ns, default_queue, ms, born, now, m, name, id, payload, data)
   local key = prefix .. 'snapshot:' .. name
-  local known = try('HGET', key, 'born')
-  if type(known) == 'table' or not sound(prefix, m.queue) then return 'BROKEN' end
-  if known then return 'EXISTS' end
+  local known = try('HMGET', key, 'born', 'machine', 'status')
+  if known.err or not sound(prefix, m.queue) then return 'BROKEN' end
+  -- One that is being purged is of no machine any more, though its name is not free yet.
+  if known[1] then return known[3] == 'purging' and 'EXISTS' or 'EXISTS ' .. (known[2] or '') end
   record(id, now, ns, { name = name, born = born, queue = m.queue }, m.event, data, m.timeout, m.ttl)
-  if type(try('RPUSH', prefix .. 'mailbox:' .. name, id)) == 'table' then
+  if m.adopt == 'rest' then
+    -- Nothing is to be done, and a repeat of the call is to be known all the same: by an event that is done already.
+    call('HSET', 'rq:job:' .. id, 'status', 'finished', 'place', 'done', 'ended_at', now, 'result',
+      '{"state":' .. cjson.encode(m.state) .. ',"version":0}')
+    call('EXPIRE', 'rq:job:' .. id, m.ttl)
+  elseif type(try('RPUSH', prefix .. (m.adopt == 'owes' and 'urgent:' or 'mailbox:') .. name, id)) == 'table' then
     call('UNLINK', 'rq:job:' .. id)
     return 'BROKEN'
   end
@@ -164,8 +171,14 @@ local function create(prefix, ns, default_queue, ms, born, now, m, name, id, pay
   if m.definition_version ~= '1' then call('HSET', key, 'definition_version', m.definition_version) end
   if m.queue ~= default_queue then call('HSET', key, 'queue', m.queue) end
   if m.limit ~= '10000' then call('HSET', key, 'max_mailbox', m.limit) end
-  -- Whatever lay in the mailbox: mail of an earlier life, whose snapshot was deleted by hand, rings nobody.
-  ring(m.queue, name, id)
+  if m.adopt then call('HDEL', key, 'status') end
+  if m.adopt == 'owes' then call('HSET', key, 'owes', id) end
+  if m.adopt == 'rest' then
+    ring_if_mail(prefix, m.queue, name)
+  else
+    -- Whatever lay in the mailbox: mail of an earlier life, whose snapshot was deleted by hand, rings nobody.
+    ring(m.queue, name, id)
+  end
   local index = prefix .. 'state:' .. m.machine .. ':' .. m.state
   local members = begun[index] or {}
   begun[index] = members

@@ -38,5 +38,5 @@ if call('EXISTS', prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name) > 0
 try('ZREM', finished, name)
 try('ZREM', held, name)
 try('ZREM', prefix .. 'state:' .. (f[2] or '') .. ':' .. (f[3] or ''), name)
-call('UNLINK', snapshot)
+call('UNLINK', snapshot, prefix .. 'effects:' .. name)
 return { 'PURGED' }

@@ -1,25 +1,66 @@
 --[[
 send: put events into mailboxes, in the order given, and make FSMs ready that were at rest.
 
+Where a machine is told of, an FSM that does not exist is started before its event is sent.
+
 KEYS      none: names come as arguments, and cluster mode is refused at connect
 ARGV      1 prefix   2 namespace   3 default queue   4 timeout of a job, s   5 result_ttl, s
-          6.. per event: name, job id, born or "", event, data of the job, "1" if the sender waits else "", meta or ""
+          6 how many arguments tell of a machine, 0 or nine
+          7.. those nine, as `start` has them: machine, state, entry event, queue, fingerprint, definition_version,
+            max_mailbox, timeout, result_ttl; then per event: name, job id (of a key its hash and ":", which stands for
+            "-" and the `born` of the FSM), born or "", event, data of the job, how many fields its record has beside,
+            these fields with their values, and where a machine is told of: job id, payload and data of an entry event
 RETURNS   one word an event: SENT; UNKNOWN no such FSM, or another life of its name; FINISHED and its state; FULL and
           the bound; CONFLICT the id was used for something else; DUPLICATE and its place: this very event was sent
-          before; SKIPPED an earlier event of this FSM in this call was refused; BROKEN a key of it is of another type
-REPEATED  known by the job id: DUPLICATE, nothing is written
+          before; STALE, version and state: it is newer than the event's `if_version`; EXISTS and the machine of an FSM
+          that is not of the machine told of; SKIPPED an earlier event of this FSM in this call was refused; BROKEN a
+          key of it is of another type. Of a key, SENT, DUPLICATE and CONFLICT end with the job id
+REPEATED  known by the job id: DUPLICATE, nothing is written, also once the FSM has finished. An FSM that was started
+          and purged since is known by the record of its entry event, and does not rise again
 ]]
 local prefix, ns, default_queue, timeout, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local _, s, us = clock()
+local ms, s, us = clock()
 local now = rq_time(s, us)
 local fsms, order, answer = {}, {}, {}
 local dropped, again = {}, {}
-for i = 6, #ARGV, 7 do
-  local n = (i + 1) / 7
-  local name, id, event = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+local at, n, last, m = 7, 0, #ARGV, nil
+if ARGV[6] ~= '0' then
+  m = {
+    machine = ARGV[7], state = ARGV[8], event = ARGV[9], queue = ARGV[10], definition = ARGV[11],
+    definition_version = ARGV[12], limit = ARGV[13], timeout = ARGV[14], ttl = ARGV[15],
+  }
+  at = 16
+end
+
+-- The FSM of this name, or nil and why not. One that takes no events has `over`, which is said of all but duplicates.
+local function find(name, born, entry)
+  local fsm, why, life = addressee(prefix, name, born, default_queue)
+  if why == 'UNKNOWN' and m and born == '' then
+    local lived = try('HMGET', 'rq:job:' .. ARGV[entry], 'fsm', 'born')
+    if lived.err or lived[1] and lived[1] ~= name then return nil, 'BROKEN' end
+    if lived[1] then return { name = name, born = lived[2] or '', over = why } end
+    local word = create(prefix, ns, default_queue, ms, born_at(s, us), now, m, name, ARGV[entry], ARGV[entry + 1],
+      ARGV[entry + 2])
+    if word ~= 'CREATED' then return nil, word end
+    return addressee(prefix, name, '', default_queue)
+  end
+  if life then fsm, why = { name = name, born = life, over = why }, nil end
+  if m and fsm then
+    local machine = try('HGET', prefix .. 'snapshot:' .. name, 'machine')
+    if machine ~= m.machine then fsm.over = 'EXISTS ' .. (type(machine) == 'string' and machine or '') end
+  end
+  return fsm, why
+end
+
+while at <= last do
+  n = n + 1
+  local name, id, born, event, data = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local first, count = at + 6, 2 * ARGV[at + 5]
+  local entry = first + count
+  at = m and entry + 3 or entry
   local fsm, why = fsms[name], nil
   if fsm == nil then
-    fsm, why = addressee(prefix, name, ARGV[i + 2], default_queue)
+    fsm, why = find(name, born, entry)
     if fsm then
       fsm.ids, fsm.items = {}, {}
       order[#order + 1] = fsm
@@ -27,27 +68,42 @@ for i = 6, #ARGV, 7 do
     fsms[name] = fsm or false
   elseif not fsm or fsm.refused then
     why = 'SKIPPED'
-  elseif ARGV[i + 2] ~= '' and ARGV[i + 2] ~= fsm.born then
+  elseif born ~= '' and born ~= fsm.born then
     why, fsm.refused = 'UNKNOWN', true
   end
   if fsm and not why then
-    local known = try('HMGET', 'rq:job:' .. id, 'fsm', 'event', 'place', 'ns', 'created_at')
+    local digest, version, said, is_refused = nil, nil, '', true
+    for k = first, entry - 1, 2 do
+      if ARGV[k] == 'digest' then digest = ARGV[k + 1] elseif ARGV[k] == 'if_version' then version = ARGV[k + 1] end
+    end
+    if string.byte(id, -1) == 58 then
+      id = string.sub(id, 1, -2) .. '-' .. fsm.born
+      said = ' ' .. id
+    end
+    local known = try('HMGET', 'rq:job:' .. id, 'fsm', 'event', 'place', 'ns', 'created_at', 'digest')
     if known.err then
       why = 'BROKEN'
-    elseif not known[1] and not known[5] then
-      record(id, now, ns, fsm, event, ARGV[i + 4], timeout, ttl)
-      if ARGV[i + 5] ~= '' then call('HSET', 'rq:job:' .. id, 'asked', 1) end
-      if ARGV[i + 6] ~= '' then call('HSET', 'rq:job:' .. id, 'meta', ARGV[i + 6]) end
+    elseif known[1] or known[5] then
+      local same = known[2] == event
+      if digest then same = known[6] == digest end
+      if same and known[1] == name and known[4] == ns then
+        why, is_refused = 'DUPLICATE ' .. (known[3] or '') .. said, false
+        again[n] = id
+      else
+        why = 'CONFLICT' .. said
+      end
+    elseif fsm.over then
+      why = fsm.over
+    elseif version and (tonumber(fsm.version or 0) or 0) > tonumber(version) then
+      why = 'STALE ' .. fsm.version .. ' ' .. fsm.state
+    else
+      record(id, now, ns, fsm, event, data, timeout, ttl)
+      if count > 0 then call('HSET', 'rq:job:' .. id, unpack(ARGV, first, entry - 1)) end
       fsm.ids[#fsm.ids + 1] = id
       fsm.items[#fsm.items + 1] = n
-      why = 'SENT'
-    elseif known[1] == name and known[2] == event and known[4] == ns then
-      why = 'DUPLICATE ' .. (known[3] or '')
-      again[n] = id
-    else
-      why = 'CONFLICT'
+      why, is_refused = 'SENT' .. said, false
     end
-    if why == 'CONFLICT' or why == 'BROKEN' then fsm.refused = true end
+    if is_refused then fsm.refused = true end
   end
   answer[n] = why
 end
@@ -74,5 +130,6 @@ end
 for n, id in pairs(again) do
   if dropped[id] then answer[n] = 'SKIPPED' end
 end
+flush_begun(prefix)
 flush_ready(prefix)
 return answer

@@ -1,23 +1,28 @@
 --[[
 start: create FSMs of one machine: snapshot if there is none, index, the entry event into the mailbox, ready.
 
+An FSM that lives already, elsewhere until now, is adopted in its state: running, and without an entry event.
+
 KEYS      none: names come as arguments, and cluster mode is refused at connect
-ARGV      1 prefix   2 namespace   3 default queue   4 machine   5 start state   6 entry event   7 queue
-          8 fingerprint of the definition   9 definition_version   10 max_mailbox   11 timeout of a job, s
-          12 result_ttl, s   13.. per FSM: name, job id, payload, data of the job
-RETURNS   one word an FSM: CREATED; EXISTS another life has the name; BROKEN a key of it is of another type
+ARGV      1 prefix   2 namespace   3 default queue   4 machine   5 state   6 entry event, or the hard event that is owed
+          7 queue   8 fingerprint of the definition   9 definition_version   10 max_mailbox   11 timeout of a job, s
+          12 result_ttl, s   13 "" to start them, "rest" or "owes" to adopt them: at rest, or with a hard event to come
+          14.. per FSM: name, job id, payload, data of the job
+RETURNS   one word an FSM: CREATED; EXISTS and the machine of the FSM that has the name, none if it is being purged;
+          BROKEN a key of it is of another type
 REPEATED  known by the record of the entry event, whose id the caller draws, also once the FSM was purged: CREATED
-          again, nothing is written
+          again, nothing is written. One that is adopted at rest gets such a record, done already
 ]]
 local prefix, ns, default_queue = ARGV[1], ARGV[2], ARGV[3]
 local m = {
   machine = ARGV[4], state = ARGV[5], event = ARGV[6], queue = ARGV[7], definition = ARGV[8],
   definition_version = ARGV[9], limit = ARGV[10], timeout = ARGV[11], ttl = ARGV[12],
+  adopt = ARGV[13] ~= '' and ARGV[13] or nil,
 }
 local ms, s, us = clock()
 local now, born = rq_time(s, us), born_at(s, us)
 local answer = {}
-for i = 13, #ARGV, 4 do
+for i = 14, #ARGV, 4 do
   local name, id = ARGV[i], ARGV[i + 1]
   -- An FSM that lived and was purged must not rise again because a call is repeated late.
   local lived = try('HMGET', 'rq:job:' .. id, 'fsm', 'ns', 'event')

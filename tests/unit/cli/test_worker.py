@@ -9,6 +9,9 @@ import redis
 from click.testing import Result
 
 from fsm.errors import StoreError
+from fsm.store.keys import Keys
+from workers.answers import EffectsWatch
+from workers.carrier import Carrier
 
 Run = Callable[..., Result]
 
@@ -34,6 +37,10 @@ class FakeWorker:
         self.connection = fakeredis.FakeRedis()
         self._stop_requested = False
         self.fault: Exception | None = None
+        self.watch = EffectsWatch(self.connection, Carrier(self.connection, "", lambda: True), Keys("default"))
+
+    def open_app(self) -> None:
+        FakeWorker.made |= {"is_open": True}
 
     def work(self, **options: Any) -> None:
         FakeWorker.made |= options
@@ -48,10 +55,55 @@ class FakeWorker:
         FakeWorker.made |= {"is_torn_down": True}
 
 
+class FakeEffects:
+    """Notes of what process it would be, and whether it was ended."""
+
+    made: ClassVar[list[Any]] = []
+
+    def __init__(self, url: str, queues: tuple[str, ...], name: str, _bury: Any, level: str) -> None:
+        self.made[:] = [url, tuple(queues), name, level]
+
+    def start(self) -> None:
+        # Nothing is started beside a worker whose services may be missing.
+        self.made.append("started" if "is_open" in FakeWorker.made else "started too early")
+
+    def end(self) -> None:
+        self.made.append("ended")
+
+
 @pytest.fixture(autouse=True)
 def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.worker.TransitionWorker", FakeWorker)
+    monkeypatch.setattr("workers.effects.EffectsProcess", FakeEffects)
     monkeypatch.setattr(FakeWorker, "made", {})
+    FakeEffects.made.clear()
+
+
+@pytest.mark.usefixtures("shop")
+def test_effects_are_run_beside_it_unless_somebody_else_does(fsm: Run) -> None:
+    worker = ("worker", "--app", "cli_shop:Door", "--url", "redis://somewhere", "--name", "joe")
+
+    assert fsm(*worker).exit_code == 0
+    assert FakeEffects.made == ["redis://somewhere", ("fsm-effects",), "joe", "info", "started", "ended"]
+
+    fsm(*worker, "--effects-queue", "slow", "--effects-queue", "fsm-effects", "--log-level", "debug")
+    assert FakeEffects.made == ["redis://somewhere", ("slow", "fsm-effects"), "joe", "debug", "started", "ended"]
+
+    for not_here in ("--no-effects", "--burst"):
+        FakeEffects.made.clear()
+        assert fsm(*worker, not_here).exit_code == 0
+        assert FakeEffects.made == []
+
+
+@pytest.mark.parametrize("error", [StoreError("it broke"), ValueError("something else")])
+@pytest.mark.usefixtures("shop")
+def test_the_process_for_effects_ends_with_a_worker_that_broke(
+    fsm: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setattr(FakeWorker, "ends", error)
+
+    assert fsm("worker", "--app", "cli_shop:Door").exit_code != 0
+    assert FakeEffects.made[-2:] == ["started", "ended"]
 
 
 @pytest.mark.usefixtures("shop")
@@ -70,6 +122,7 @@ def test_a_worker_is_made_of_its_options(fsm: Run) -> None:
         "lease_ms": 60_000,
         "batch": 7,
         "name": "joe",
+        "is_open": True,
         "burst": True,
         "logging_level": "DEBUG",
     }

@@ -15,6 +15,7 @@ import pytest
 from fsm import Goto, Machine, Reject, Settings, Transition, guard, on
 from fsm.engine import Behaviour, Decision, Event, HandlerTimeout, Life, abandon, step
 from fsm.engine.around import is_async_context
+from fsm.engine.inside import refuse_to_wait
 from workers.executors import InlineExecutor
 
 T = Transition[dict[str, Any]]
@@ -363,6 +364,31 @@ def test_what_it_sets_in_the_context_of_the_task_is_seen_by_handlers(seen: list[
 
     assert "desk-1" in seen
     assert current.get() == "nothing"
+
+
+@pytest.mark.parametrize("where", ["entering", "leaving"])
+def test_it_may_not_wait_for_fsms_as_little_as_a_handler(seen: list[Any], where: str) -> None:
+    def wait(here: str) -> None:
+        if here == where:
+            refuse_to_wait("call('go')")
+
+    @contextmanager
+    def plain(_t: T) -> Iterator[None]:
+        wait("entering")
+        yield
+        wait("leaving")
+
+    @asynccontextmanager
+    async def awaited(_t: T) -> AsyncIterator[None]:
+        wait("entering")
+        await asyncio.sleep(0)
+        yield
+        wait("leaving")
+
+    for around in (plain, awaited):
+        decision = run(Desk(seen), around, life_of(), "go")
+        assert "would wait inside of a handler" in decision.result["message"]
+    refuse_to_wait("nothing is left of it, so that this")
 
 
 def test_an_abandoned_event_enters_it_for_its_failure_only(seen: list[Any], around: Any) -> None:

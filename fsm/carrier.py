@@ -1,0 +1,79 @@
+"""How plans get to Redis and back from a process that blocks: one connection, opened at the first use.
+
+A plan says what to ask, in which order, and what the replies mean (see `fsm.verbs`). What carries it is all that a
+blocking client and an asyncio client have to differ in.
+
+Who calls this: the client, which is such a carrier with verbs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from fsm import verbs
+from fsm.store.requests import Request, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from fsm.store.connection import Redis
+    from fsm.verbs import Plan
+
+__all__ = ["PlanCarrier"]
+
+R = TypeVar("R")
+
+
+class PlanCarrier:
+    """A connection that carries requests and plans.
+
+    Args:
+        url: Where it leads, for messages.
+        connect: Opens it.
+    """
+
+    def __init__(self, url: str, connect: Callable[[], Redis]) -> None:
+        self.url = url
+        self._connect = connect
+        self._connection: Redis | None = None
+
+    def __enter__(self) -> Self:
+        """Give the client, for `with`."""
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def redis(self) -> Redis:
+        """The connection, made at the first use.
+
+        Raises:
+            StoreError: Redis cannot be reached, is too old, or in cluster mode.
+        """
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def ask(self, request: Request[R]) -> R:
+        """Carry one request; for verbs of your own, as the handles are.
+
+        Raises:
+            StoreError: Redis cannot be used.
+        """
+        return run(self.redis, request, self.url)
+
+    def do(self, plan: Plan[R]) -> R:
+        """Carry a plan to its end: see `fsm.verbs`."""
+        return verbs.carry(plan, self.ask)

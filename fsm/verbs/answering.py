@@ -1,0 +1,79 @@
+"""Plans for effects: what is open, and how the end of one comes back to its FSM.
+
+Who calls this: the callbacks that RQ runs, the workers' watch over open effects, and the client's lists.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fsm.errors import PayloadError
+from fsm.machine.values import JSON
+from fsm.store import effects
+from fsm.store.requests import Request
+
+if TYPE_CHECKING:
+    from fsm.store.keys import Keys
+    from fsm.verbs.plans import Plan
+
+__all__ = ["fail", "note_of", "succeed"]
+
+
+def succeed(keys: Keys, effect_id: str, name: str, value: Any) -> Plan[str]:
+    """Bring back what an effect returned.
+
+    Raises:
+        PayloadError: The value is not JSON: nothing was told, and the effect is open.
+    """
+    try:
+        raw = JSON.encode(value)
+    except PayloadError as error:
+        problem = f"an effect returns JSON values, for they travel as an event: {error.problem}"
+        raise PayloadError(problem, error.path) from error
+    return (yield from _tell(keys, effect_id, name, "on_success", raw))
+
+
+def fail(keys: Keys, effect_id: str, name: str, kind: str, message: str) -> Plan[str]:
+    """Bring back how an effect failed for good.
+
+    Args:
+        keys: Of the namespace.
+        effect_id: The job of the effect.
+        name: The FSM that asked for it.
+        kind: Class name of what was raised; or "gone", "cancelled", "abandoned" where nothing was.
+        message: Its text.
+    """
+    text = message.encode("utf-8", "backslashreplace").decode()
+    raw = orjson.dumps({"type": kind, "message": text})
+    return (yield from _tell(keys, effect_id, name, "on_failure", raw))
+
+
+def note_of(keys: Keys, effect_id: str, name: str) -> Request[dict[str, Any] | None]:
+    """Read what is kept of an open effect; `None` where it is not open (any more)."""
+    return Request(_read_note, commands=[("HGET", keys.effects_of(name), effect_id)])
+
+
+def _read_note(raw: bytes | None) -> dict[str, Any] | None:
+    if raw is None:
+        return None
+    try:
+        note = orjson.loads(raw)
+    except ValueError:
+        note = {}
+    return note if isinstance(note, dict) else {}
+
+
+def _tell(keys: Keys, effect_id: str, name: str, end: str, raw: bytes) -> Plan[str]:
+    """Send the event that was asked for this end; once, whoever else tells it at the same moment.
+
+    Returns:
+        The script's word.
+    """
+    note = yield note_of(keys, effect_id, name)
+    if note is None:
+        return "CLOSED"
+    event, born = str(note.get(end) or ""), str(note.get("born") or "")
+    word: str = yield effects.answer(keys, effect_id, name, born, event, raw)
+    return word

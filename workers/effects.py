@@ -1,0 +1,159 @@
+"""The worker for effects: RQ's own, in a process beside ours, so that a long effect never holds an FSM.
+
+`EffectsProcess` starts it, starts it anew when it dies, and ends it; `main` is what runs in it. It ends by itself, in
+order, when the process that started it is gone: the pipe to its standard input closes then, whatever happened.
+
+Who calls this: `fsm worker`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from rq import Queue, Worker
+from rq.serializers import JSONSerializer
+
+from fsm.store.connection import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["EffectsProcess", "main"]
+
+_log = logging.getLogger("fsm.effects")
+# RQ writes that a job lives so often, and takes it for abandoned 60 s after: 65 s, where its default is 90.
+_MONITOR_S = 5
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+# One that lived for so long is started anew at once.
+_LIVED_S = 60.0
+
+
+class EffectsProcess:
+    """Keeps one process with RQ's worker alive.
+
+    Args:
+        url: Of Redis; it is handed over in the environment, where nobody sees its password.
+        queues: Queues of effects, in order of preference.
+        name: Name of the worker that starts it: those of its workers begin with it.
+        bury: Told the name of each that died, and these queues.
+        level: Of its log.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        queues: Sequence[str],
+        name: str,
+        bury: Callable[[str, Sequence[str]], None],
+        level: str = "info",
+    ) -> None:
+        self._environment = {**os.environ, "FSM_URL": url}
+        self._queues = tuple(queues)
+        self._name = name
+        self._bury = bury
+        self._level = level
+        self._count = 0
+        self._child: subprocess.Popen[bytes] | None = None
+        self._is_ending = threading.Event()
+        self._guard = threading.Lock()
+        self._thread = threading.Thread(target=self._keep, name="fsm-effects", daemon=True)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the one that runs now."""
+        return None if self._child is None else self._child.pid
+
+    def start(self) -> None:
+        """Start the process, and a thread that starts it anew when it dies."""
+        self._spawn()
+        self._thread.start()
+
+    def end(self) -> None:
+        """Ask it to end after the effect that it has in hand, and wait for that."""
+        self._is_ending.set()
+        with self._guard:
+            if self._child is not None and self._child.poll() is None:
+                self._child.terminate()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def kill(self) -> None:
+        """End it at once; what it had in hand is run again elsewhere."""
+        self._is_ending.set()
+        with self._guard:
+            if self._child is not None and self._child.poll() is None:
+                self._child.kill()
+
+    def _spawn(self) -> str:
+        self._count += 1
+        name = f"{self._name}-effects-{self._count}"
+        command = [sys.executable, "-m", "workers.effects", "--name", name, "--log-level", self._level]
+        for queue in self._queues:
+            command += ["--queue", queue]
+        with self._guard:
+            if not self._is_ending.is_set():
+                # Apart from our terminal, so that Ctrl-C reaches it once, by us: a second one is RQ's cold stop.
+                self._child = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
+                    command, env=self._environment, stdin=subprocess.PIPE, start_new_session=True
+                )
+        return name
+
+    def _keep(self) -> None:
+        name, pause = f"{self._name}-effects-1", _FIRST_PAUSE_S
+        while True:
+            child, begin = self._child, time.monotonic()
+            if child is None:
+                return
+            code = child.wait()
+            if child.stdin is not None:
+                child.stdin.close()
+            if self._is_ending.is_set():
+                return
+            self._bury(name, self._queues)
+            pause = _FIRST_PAUSE_S if time.monotonic() - begin > _LIVED_S else min(2 * pause, _LONGEST_PAUSE_S)
+            _log.warning("effects worker %s ended with code %d; another one starts in %.1f s", name, code, pause)
+            if self._is_ending.wait(pause):
+                return
+            name = self._spawn()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run RQ's worker until SIGTERM, or until the process that started this one is gone."""
+    parser = argparse.ArgumentParser(prog="python -m workers.effects", description="Run RQ's own worker for effects.")
+    parser.add_argument("--name", help="unique among living workers")
+    parser.add_argument("--queue", action="append", required=True, help="serve this queue; several in order")
+    parser.add_argument("--log-level", default="info")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    # Not asked anything here: RQ sets its own time-outs, on connections that are opened after that.
+    connection = connect(check=False)
+    worker = Worker(
+        [Queue(name, connection=connection, serializer=JSONSerializer) for name in options.queue],
+        name=options.name,
+        connection=connection,
+        serializer=JSONSerializer,
+        job_monitoring_interval=_MONITOR_S,
+    )
+    threading.Thread(target=_end_with_parent, name="fsm-parent", daemon=True).start()
+    worker.work(logging_level="DEBUG" if options.log_level == "debug" else "WARNING")
+
+
+def _end_with_parent() -> None:
+    """Ask this process to end when its standard input is closed: by the end of the process that started it."""
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
