@@ -145,7 +145,6 @@ class Activation:
     async def _begin(self, life: Life, block: Block, job_id: str) -> None:
         """Make an entry event anew, with an id derived from that of the event that found it missing, and apply it."""
         event = Event(derived_id(job_id, "entry"), self.behaviour.graph.entry)
-        self._is_keyed = False
         block.record(event.job_id, event.name)
         await self._apply(life, block, event, asked=False)
 

@@ -57,6 +57,17 @@ class Place:
         path = config.resolve("app", self.app)
         return {machine.definition.name: machine for machine in app.classes(path)} if path else {}
 
+    def known_machine(self, text: str) -> type[Machine[Any]] | str:
+        """Find a machine as `machine` does; where no application is named, its name will do, as workers announced it.
+
+        Raises:
+            ConfigError: What is named cannot be imported, or is not one machine.
+            UnknownMachineError: The application has no machine of this name.
+        """
+        if ":" not in text and not config.resolve("app", self.app):
+            return text
+        return self.machine(text)
+
     def machine(self, text: str) -> type[Machine[Any]]:
         """Find a machine by its name in the application, or by `module:Class`.
 

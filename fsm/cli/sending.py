@@ -48,22 +48,34 @@ def _refuse(word: str) -> NoReturn:
 @click.option(
     "--payload", type=_json, metavar="JSON", help="What each of them begins with; else the default of its type."
 )
+@click.option("--state", metavar="STATE", help="Adopt what is alive already, in this state: no entry event is run.")
+@click.option("--exist-ok", is_flag=True, help="One of this name and MACHINE may exist; it is left as it is.")
 @json_option
 @placed
-def start(place: Place, machine: str, names: tuple[str, ...], payload: Any, *, as_json: bool) -> None:
+def start(  # noqa: PLR0913 - one parameter an option
+    place: Place,
+    machine: str,
+    names: tuple[str, ...],
+    payload: Any,
+    *,
+    state: str | None,
+    exist_ok: bool,
+    as_json: bool,
+) -> None:
     """Start FSMs of a MACHINE.
 
-    MACHINE is its name in --app, or module:Class. A worker runs their entry event.
+    MACHINE is its name, in --app or else as workers announced it, or module:Class. A worker runs their entry event.
     """
-    of = place.machine(machine)
+    of = place.known_machine(machine)
     with place.client() as client:
-        verdicts = client.start_many(of, [(name, payload) for name in names])
+        items = [(name, payload) for name in names]
+        verdicts = client.start_many(of, items, state=state, exist_ok=exist_ok)
     if as_json:
         print_array(
             {
                 "name": verdict.name,
-                "started": verdict.ok,
-                "job_id": verdict.job_id if verdict.ok else None,
+                "started": verdict.ok and bool(verdict.job_id),
+                "job_id": verdict.job_id or None if verdict.ok else None,
                 "error": None if verdict.error is None else str(verdict.error),
             }
             for verdict in verdicts
@@ -72,7 +84,7 @@ def start(place: Place, machine: str, names: tuple[str, ...], payload: Any, *, a
         if verdict.error is not None:
             complain(verdict.error)
         elif not as_json:
-            print_line("started", verdict.name)
+            print_line("started" if verdict.job_id else "exists", verdict.name)
     if not all(verdict.ok for verdict in verdicts):
         click.get_current_context().exit(1)
 
@@ -85,8 +97,12 @@ def start(place: Place, machine: str, names: tuple[str, ...], payload: Any, *, a
 @click.option(
     "--timeout", type=click.FloatRange(min=0, max=1e6), default=10.0, show_default=True, help="Seconds to wait."
 )
+@click.option("--settle", "is_settling", is_flag=True, help="Wait also for the hard events that follow.")
+@click.option("--key", metavar="TEXT", help="Your own name for this event: sent again with it, it is applied once.")
+@click.option("--if-version", type=int, metavar="N", help="Refuse it when the FSM has another version.")
+@click.option("--start", "to_start", metavar="MACHINE", help="Start the FSM if there is none; as in `fsm start`.")
 @click.option("--meta", type=_json, metavar="JSON", help="A JSON object for t.meta and the log.")
-@click.option("--job-id", metavar="ID", help="Your own id: sent again with it, the event is applied once.")
+@click.option("--job-id", metavar="ID", help="An id of your own in the place of a key, unique over all FSMs.")
 @json_option
 @placed
 def transition(  # noqa: PLR0913 - one parameter an option
@@ -97,17 +113,33 @@ def transition(  # noqa: PLR0913 - one parameter an option
     *,
     is_waiting: bool,
     timeout: float,
+    is_settling: bool,
+    key: str | None,
+    if_version: int | None,
+    to_start: str | None,
     meta: Any,
     job_id: str | None,
     as_json: bool,
 ) -> None:
     """Send an EVENT to the FSM called NAME.
 
-    DATA is JSON. Without --wait it is done when the event is in the mailbox. With --wait the exit code is 1
-    when the event was refused or failed. A repeat is safe with the same --job-id only.
+    DATA is JSON. Without --wait it is done when the event is in the mailbox. With --wait, or --settle, the exit code
+    is 1 when the event was refused or failed. A repeat is safe with the same --key or --job-id only.
     """
+    is_waiting = is_waiting or is_settling
+    machine = None if to_start is None else place.known_machine(to_start)
     with place.client() as client:
-        job = client.transition(name, event, data, meta=meta, result=is_waiting, job_id=job_id)
+        job = client.transition(
+            name,
+            event,
+            data,
+            key=key,
+            if_version=if_version,
+            start=machine,
+            meta=meta,
+            result=is_waiting,
+            job_id=job_id,
+        )
         if not is_waiting:
             if as_json:
                 print_json({"name": name, "event": event, "job_id": job.id})
@@ -116,7 +148,7 @@ def transition(  # noqa: PLR0913 - one parameter an option
             return
         try:
             with _spinner(job):
-                outcome = job.result(timeout)
+                outcome = job.result(timeout, settle=is_settling)
         except FSMError as error:
             if as_json:
                 print_json(_as_json(job, error))

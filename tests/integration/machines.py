@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fsm import Goto, Machine, Reject, Settings, Transition, enter, on
+from fsm import Client, Goto, Machine, Reject, Settings, Transition, enter, on
 
 
 class Journal(Machine[list[int]]):
@@ -141,3 +141,26 @@ class Slow(Machine):
     def nap(self, t: Transition[dict[str, Any]], seconds: float) -> None:
         time.sleep(seconds)
         t.payload["naps"] = t.payload.get("naps", 0) + 1
+
+
+class Nosy(Machine):
+    """Waits where nobody may wait."""
+
+    settings = Settings(endless=True)
+    diagram = """
+    stateDiagram-v2
+        [*] --> on
+        on --> on : call
+        on --> on : dream
+    """
+
+    @on("call")
+    def call(self, t: Transition[dict[str, Any]], name: str) -> None:
+        with Client(os.environ["FSM_URL"]) as client:
+            client.call(name, "note", 1)
+
+    @on("dream")
+    async def dream(self, t: Transition[dict[str, Any]], name: str) -> None:
+        await asyncio.sleep(0)
+        with Client(os.environ["FSM_URL"]) as client:
+            client.fsm(Journal, name).wait_for("odd")

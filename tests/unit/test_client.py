@@ -15,20 +15,26 @@ from fsm import (
     CallTimeoutError,
     Client,
     ConfigError,
+    DefinitionError,
     FailedError,
     FSMExistsError,
     FSMFinishedError,
+    HandlerError,
     KeyConflictError,
     Machine,
     MailboxFullError,
+    NotAllowedError,
     PayloadError,
     RefusedError,
     Settings,
+    StaleVersionError,
     StoreError,
     Transition,
     UnknownFSMError,
+    UnknownMachineError,
     on,
 )
+from fsm.engine import Behaviour
 from tests.unit.engine.office import Office, Parcel
 
 if TYPE_CHECKING:
@@ -330,3 +336,327 @@ def test_a_handle_has_the_verbs_of_the_client(client: Client) -> None:
         client.fsm(Shop)
     with pytest.raises(PayloadError, match="must not be empty"):
         client.fsm("")
+
+
+# Keys and versions.
+
+
+def test_an_event_sent_again_with_its_key_is_applied_once_and_has_the_first_outcome(
+    client: Client, office: Office
+) -> None:
+    parcel = client.start_fsm(Parcel, "p")
+    first = parcel.transition("put", 1, key="stripe:evt_1")
+    assert client.transition("p", "put", 1, key="stripe:evt_1") == first
+    office.turn()
+
+    again = parcel.transition("put", 1, key="stripe:evt_1")
+    assert again == first
+    assert (again.result().version, again.status()) == (2, "done")
+    assert parcel.state().payload == {"items": [1]}
+    assert parcel.call("put", 1, key="stripe:evt_1").version == 2
+    for event, data in (("put", 2), ("pack", None), ("pack", 1)):
+        with pytest.raises(KeyConflictError, match="key 'stripe:evt_1' was used for another event"):
+            parcel.transition(event, data, key="stripe:evt_1")
+
+
+def test_a_key_is_one_fsm_s_own_and_one_life_s(client: Client, office: Office) -> None:
+    client.start_many(Parcel, ["p", "q"])
+    first = client.transition("p", "put", 1, key="k")
+    assert client.transition("q", "put", 2, key="k").id != first.id
+    client.purge("p")
+    client.start_fsm(Parcel, "p")
+
+    assert client.transition("p", "put", 3, key="k").id != first.id
+    office.turn()
+    assert client.state("p").payload == {"items": [3]}
+
+
+def test_the_key_of_the_event_that_finished_an_fsm_still_gives_its_outcome(client: Client, office: Office) -> None:
+    parcel = client.start_fsm(Parcel, "p")
+    parcel.transition("pack")
+    parcel.transition("deliver", key="last")
+    office.turn()
+
+    assert parcel.transition("deliver", key="last").result().state == "sent"
+    with pytest.raises(FSMFinishedError):
+        parcel.transition("deliver", key="other")
+
+
+def test_keys_that_cannot_be_are_refused_before_anything_is_sent(client: Client) -> None:
+    parcel = client.start_fsm(Parcel, "p")
+
+    for key in ("", "x" * 513, 7):
+        with pytest.raises(PayloadError, match=r"^key: "):
+            parcel.transition("put", key=key)
+    with pytest.raises(PayloadError, match="either key= or job_id="):
+        parcel.transition("put", key="k", job_id="mine")
+    assert client.redis.llen("fsm:default:mailbox:p") == 1
+
+
+def test_what_was_decided_on_an_older_snapshot_is_refused_at_once_or_when_its_turn_comes(
+    client: Client, office: Office
+) -> None:
+    parcel = client.start_fsm(Parcel, "p")
+    office.turn()
+    version = parcel.state().version
+    first = parcel.transition("put", 1, if_version=version)
+    second = parcel.transition("put", 2, if_version=version)
+    office.turn()
+
+    assert first.result().ok
+    with pytest.raises(StaleVersionError, match="decided on version 1 of the FSM, which has version 2") as late:
+        second.result()
+    with pytest.raises(StaleVersionError, match="decided on version 1 of the FSM, which has version 3") as early:
+        parcel.call("put", 3, if_version=version)
+    assert late.value.details == {"version": 2, "if_version": 1}
+    assert early.value.details == {"version": 3, "if_version": 1}
+    assert parcel.state().payload == {"items": [1]}
+    assert parcel.state().refused is not None
+
+
+def test_the_version_of_a_finished_fsm_does_not_matter(client: Client, office: Office) -> None:
+    parcel = client.start_fsm(Parcel, "p")
+    client.transition_many([("p", "pack"), ("p", "deliver")])
+    office.turn()
+
+    with pytest.raises(FSMFinishedError):
+        parcel.transition("put", 1, if_version=0)
+
+
+# Starting on the way, by name, and what lives already.
+
+
+def test_an_fsm_is_started_by_its_first_event_and_sent_to_by_the_next(client: Client, office: Office) -> None:
+    client.transition("p", "put", 1, start=(Parcel, {"to": "ada"}))
+    client.transition("p", "put", 2, start=Parcel)
+    client.fsm(Parcel, "q").transition("put", 3, start=Parcel, key="k", meta={"actor": "ada"})
+    office.turn()
+
+    assert client.state("p").payload == {"to": "ada", "items": [1, 2]}
+    assert (client.state("q").payload, client.state("q").version) == ({"items": [3]}, 2)
+    assert client.machines().keys() == {"Parcel"}
+
+
+def test_a_start_with_the_class_checks_payload_data_and_event_by_it(client: Client) -> None:
+    with pytest.raises(PayloadError, match="Cart"):
+        client.transition("s", "add", "tea", start=(Shop, {"itms": []}))
+    with pytest.raises(PayloadError):
+        client.transition("s", "add", 7, start=Shop)
+    with pytest.raises(NotAllowedError, match=r"did you mean 'add'\?"):
+        client.transition("s", "adds", "tea", start=Shop)
+    with pytest.raises(PayloadError, match=r"start: start= is a machine or a pair of machine and payload"):
+        client.transition("s", "add", "tea", start=(Shop, {}, 1))  # type: ignore[arg-type]
+    with pytest.raises(UnknownMachineError):
+        client.transition("s", "add", "tea", start=7)  # type: ignore[arg-type]
+
+    assert not client.exists("s")
+
+
+def test_a_name_that_another_machine_has_is_told_with_that_machine(client: Client) -> None:
+    client.start_fsm(Parcel, "p")
+
+    with pytest.raises(
+        FSMExistsError, match="'p' exists already in namespace 'default', of machine 'Parcel'"
+    ) as raised:
+        client.transition("p", "add", "tea", start=Shop)
+    assert raised.value.machine == "Parcel"
+    with pytest.raises(FSMExistsError, match="of machine 'Parcel'"):
+        client.start_fsm(Shop, "p", exist_ok=True)
+
+
+def test_an_fsm_that_has_finished_is_not_started_by_an_event(client: Client, office: Office) -> None:
+    client.start_fsm(Parcel, "p")
+    client.transition_many([("p", "pack"), ("p", "deliver")])
+    office.turn()
+
+    with pytest.raises(FSMFinishedError):
+        client.transition("p", "put", 1, start=Parcel)
+
+
+def test_what_exists_is_given_where_one_says_so(client: Client) -> None:
+    first = client.start_fsm(Parcel, "p", {"life": 1})
+
+    assert client.start_fsm(Parcel, "p", {"life": 2}, exist_ok=True) == first
+    assert client.state("p").payload == {"life": 1}
+    assert client.start_fsm(Parcel, "q", exist_ok=True).state().status == "starting"
+
+
+def test_what_lives_already_is_adopted_in_its_state(client: Client, office: Office) -> None:
+    parcel = client.start_fsm(Parcel, "p", {"to": "ada"}, state="lost")
+    assert (parcel.state().status, parcel.state().version, parcel.history()) == ("running", 0, ("lost",))
+    assert [snapshot.name for snapshot in client.snapshots("Parcel", "lost")] == ["p"]
+    parcel.transition("put", 1)
+    office.turn()
+
+    assert office.machine.seen == ["put"]
+    assert parcel.state().payload == {"to": "ada", "items": [1]}
+
+
+def test_what_is_adopted_before_a_hard_event_runs_it(client: Client, office: Office) -> None:
+    verdicts = client.start_many(Parcel, ["p", "q"], state="packed")
+    client.transition("p", "lose")
+    office.turn()
+
+    assert office.machine.seen == ["send", "send"]
+    assert (client.state("p").state, client.state("q").state) == ("lost", "sent")
+    assert client.job(verdicts[0].job_id).result().state == "sent"
+    assert "owes" not in {field.decode() for field in client.redis.hgetall("fsm:default:snapshot:p")}
+
+
+def test_a_state_in_which_nothing_can_be_adopted_is_refused(client: Client) -> None:
+    with pytest.raises(DefinitionError, match="did you mean 'packed'"):
+        client.start_fsm(Parcel, "p", state="pakced")
+
+    assert not client.exists("p")
+
+
+def test_by_the_name_of_its_machine_an_fsm_is_started_as_workers_announced_it(client: Client, office: Office) -> None:
+    with pytest.raises(UnknownMachineError, match="unknown machine 'Shop': none are known"):
+        client.start_fsm("Shop", "s")
+    client.start_fsm(Shop, "first")
+    with pytest.raises(UnknownMachineError, match="unknown machine 'Shopp': known are Shop"):
+        client.start_fsm("Shopp", "s")
+
+    shop = client.start_fsm("Shop", "s")
+    client.transition("t", "add", "tea", start=("Shop", {"items": ["milk"]}))
+    assert shop.machine is None
+    assert (shop.state().payload, shop.state().queue) == ({"items": []}, "shop")
+    assert client.state("t", Shop).payload == Cart(["milk"])
+    client.transition_many([("s", "add", "tea"), ("s", "add", "milk")])
+    with pytest.raises(MailboxFullError):
+        client.transition("s", "add", "jam")
+    assert client.start_fsm("Shop", "s", exist_ok=True) == shop
+
+
+def test_an_event_that_the_machine_does_not_have_is_refused_before_it_is_sent(client: Client) -> None:
+    parcel = client.start_fsm(Parcel, "p")
+
+    for send in (parcel.transition, parcel.call):
+        with pytest.raises(
+            NotAllowedError, match=r"machine 'Parcel' has no such event, did you mean 'put'\?"
+        ) as raised:
+            send("putt")
+        assert raised.value.allowed == Parcel.graph.events
+    verdicts = client.transition_many([("p", "put"), ("p", "putt"), ("p", "put")], machine=Parcel)
+    assert [type(verdict.error) for verdict in verdicts] == [type(None), NotAllowedError, RefusedError]
+    assert client.redis.llen("fsm:default:mailbox:p") == 2
+    assert client.transition("p", "putt").status() == "waiting"
+
+
+# Waiting.
+
+
+def test_a_call_that_settles_gives_the_state_at_rest(client: Client, office: Office) -> None:
+    parcel = client.start_fsm(Parcel, "p")
+    job = parcel.transition("pack", key="k")
+    office.turn()
+
+    assert job.result().state == "packed"
+    outcome = parcel.call("pack", settle=True, key="k")
+    assert (outcome.state, outcome.version, outcome.event, outcome.job_id) == ("sent", 3, "pack", job.id)
+
+
+def test_history_is_the_last_states_the_present_one_last(client: Client, office: Office) -> None:
+    parcel = client.start_fsm(Parcel, "p")
+    parcel.transition("pack")
+    office.turn()
+
+    assert client.history("p") == parcel.history() == ("open", "packed", "sent")
+    with pytest.raises(UnknownFSMError):
+        client.history("q")
+
+
+def test_an_fsm_is_waited_for_also_where_it_only_passes_through(client: Client, office: Office) -> None:
+    parcel = client.start_fsm(Parcel, "p", {"to": "ada"})
+    found: list[Any] = []
+    waiter = threading.Thread(target=lambda: found.append(parcel.wait_for("packed", timeout=20)))
+    waiter.start()
+
+    while waiter.is_alive():
+        office.turn()
+        if not parcel.state().history[1:]:
+            parcel.transition("pack")
+        waiter.join(0.01)
+
+    assert found[0].state == "sent"
+    assert found[0].payload == {"to": "ada"}
+
+
+def test_a_state_that_was_passed_before_one_waits_is_not_enough(client: Client, office: Office) -> None:
+    parcel = client.start_fsm(Parcel, "p")
+    parcel.transition("pack")
+    office.turn()
+
+    assert parcel.wait_for("sent", timeout=0).state == "sent"
+    with pytest.raises(
+        CallTimeoutError, match=r"state 'packed' of FSM 'p' did not come about .* it is in state 'sent'"
+    ):
+        parcel.wait_for("packed", timeout=0.05)
+
+
+def test_a_timeout_says_why(client: Client) -> None:
+    parcel = client.start_fsm(Parcel, "p")
+    parcel.transition("put", 1)
+
+    with pytest.raises(
+        CallTimeoutError, match=r"no worker listens on queue 'fsm': start one with `fsm worker`"
+    ) as raised:
+        parcel.call("put", 2, timeout=0.01)
+    assert "and 2 events wait before it" in raised.value.why
+    with pytest.raises(CallTimeoutError, match="no worker listens"):
+        parcel.wait_for("packed", timeout=0.01)
+
+
+class Nosy(Machine):
+    """Asks what it must not ask, with the client that the test gives it."""
+
+    settings = Settings(endless=True)
+    diagram = """
+    stateDiagram-v2
+        [*] --> on
+        on --> on : ask
+    """
+
+    def __init__(self, ask: Any) -> None:
+        self.ask = ask
+
+    @on("ask")
+    def handle(self, t: Transition[dict[str, Any]]) -> None:
+        self.ask()
+
+
+@pytest.mark.parametrize("how", ["call", "result", "wait_for", "purge", "log", "handle.call"])
+def test_a_handler_that_waits_fails_and_nothing_was_sent_by_it(client: Client, office: Office, how: str) -> None:
+    other = client.start_fsm(Parcel, "p")
+    job = other.transition("put", 1)
+    waits = {
+        "call": lambda: client.call("p", "put", 2),
+        "handle.call": lambda: other.call("put", 2),
+        "result": job.result,
+        "wait_for": lambda: other.wait_for("packed"),
+        "purge": other.purge,
+        "log": lambda: next(client.log(follow=True)),
+    }
+    client.start_fsm(Nosy, "n")
+    asked = client.transition("n", "ask")
+    office.behaviour = Behaviour(Nosy(waits[how]))
+    client.redis.zrem("fsm:default:ready:fsm", "p")
+
+    office.turn()
+
+    with pytest.raises(HandlerError, match=r"would wait inside of a handler.* t\.send"):
+        asked.result()
+    assert client.redis.llen("fsm:default:mailbox:p") == 2
+
+
+def test_a_handler_may_look_and_send(client: Client, office: Office) -> None:
+    client.start_many(Nosy, ["n", "m"])
+    seen: list[Any] = []
+    office.behaviour = Behaviour(Nosy(lambda: seen.append((client.state("m").state, client.transition("m", "ask")))))
+
+    client.redis.zrem("fsm:default:ready:fsm", "m")
+    client.transition("n", "ask")
+    office.turn()
+
+    assert seen[0][0] == "on"
+    assert client.redis.llen("fsm:default:mailbox:m") == 2

@@ -50,7 +50,9 @@ def test_start_goes_on_after_a_name_that_is_taken(fsm: Run, client: Client) -> N
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("start", "Door", "x"), 2, "no application is named"),
+        (("start", "Door", "x"), 1, "unknown machine 'Door': none are known"),
+        (("start", "cli_shop:Door", "x", "--state", "opn"), 1, "did you mean 'open'"),
+        (("start", "cli_shop:Door", "x", "--state", "gone"), 1, "end in 'gone'"),
         (("start", "Dor", "x", "--app", "cli_shop"), 1, "known are Door, Lamp"),
         (("start", "cli_shop:Dor", "x"), 2, "has no 'Dor'"),
         (("start", "cli_missing:Door", "x"), 2, "no module 'cli_missing'"),
@@ -64,6 +66,13 @@ def test_start_goes_on_after_a_name_that_is_taken(fsm: Run, client: Client) -> N
         (("transition", "x", "push", "18446744073709551616"), 1, "$"),
         (("transition", "x", "push", "--meta", "3"), 1, "meta"),
         (("transition", "x", "push", "--job-id", "a--b"), 1, "a--b"),
+        (("transition", "x", "push", "--key", "k" * 513), 1, "key: a key has at most 512 bytes"),
+        (("transition", "x", "push", "--key", "k", "--job-id", "j"), 1, "give either key= or job_id="),
+        (("transition", "x", "push", "--if-version", "-1"), 1, "if_version"),
+        (("transition", "x", "push", "--if-version", "one"), 2, "--if-version"),
+        (("transition", "x", "push", "--start", "Door"), 1, "unknown machine 'Door'"),
+        (("transition", "x", "push", "--start", "cli_shop:Dor"), 2, "has no 'Dor'"),
+        (("transition", "x", "pusch", "--start", "cli_shop:Door"), 1, "did you mean 'push'"),
         (("transition", "x", "push", "--namespace", "a:b"), 2, "namespace 'a:b'"),
         (("purge", "x"), 2, "--yes"),
         (("purge", "x", "--yes"), 1, "no FSM 'x'"),
@@ -88,6 +97,75 @@ def test_an_application_that_cannot_be_imported_is_wrong_use(fsm: Run) -> None:
     assert "KeyError: 'gone'" in done.stderr
     assert "cli_broken.py, line 2" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_start_knows_a_machine_by_the_name_that_workers_announced(
+    fsm: Run, client: Client, work: Callable[[], None]
+) -> None:
+    work()
+
+    done = fsm("start", "Door", "front", "--payload", '{"pushes": 7}')
+
+    assert (done.exit_code, done.stdout) == (0, "started\tfront\n")
+    assert client.state("front").payload == {"pushes": 7}
+    unknown = fsm("start", "Dor", "x")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert "unknown machine 'Dor': known are Door" in unknown.stderr
+
+
+def test_start_adopts_what_is_alive_already(fsm: Run, client: Client) -> None:
+    done = fsm("start", "cli_shop:Door", "front", "back", "--state", "open")
+
+    assert (done.exit_code, done.stdout) == (0, "started\tfront\nstarted\tback\n")
+    assert (client.state("front").state, client.state("front").status) == ("open", "running")
+
+
+def test_start_leaves_what_exists_where_it_may(fsm: Run, client: Client) -> None:
+    fsm("start", "cli_shop:Door", "front", "--payload", '{"pushes": 7}')
+
+    done = fsm("start", "cli_shop:Door", "front", "back", "--exist-ok")
+    as_json = fsm("start", "cli_shop:Door", "front", "--exist-ok", "--json")
+    other = fsm("start", "cli_shop:Lamp", "front", "--exist-ok")
+
+    assert (done.exit_code, done.stdout) == (0, "exists\tfront\nstarted\tback\n")
+    assert json.loads(as_json.stdout) == [{"name": "front", "started": False, "job_id": None, "error": None}]
+    assert client.state("front").payload == {"pushes": 7}
+    assert other.exit_code == 1
+    assert "of machine 'Door'" in other.stderr
+
+
+def test_the_same_key_twice_is_one_event_and_other_data_are_a_conflict(fsm: Run, client: Client) -> None:
+    fsm("start", "cli_shop:Door", "front")
+
+    first = fsm("transition", "front", "push", "1", "--key", "stripe:evt_1")
+    second = fsm("transition", "front", "push", "1", "--key", "stripe:evt_1")
+    other = fsm("transition", "front", "push", "2", "--key", "stripe:evt_1")
+
+    assert first.stdout == second.stdout
+    assert client.redis.llen(client.keys.mailbox("front")) == 2
+    assert other.exit_code == 1
+    assert "key 'stripe:evt_1' was used for another event" in other.stderr
+
+
+def test_an_event_for_another_version_is_refused(fsm: Run, work: Callable[[], None]) -> None:
+    fsm("start", "cli_shop:Door", "front")
+    work()
+
+    done = fsm("transition", "front", "push", "--if-version", "0")
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "decided on version 0 of the FSM, which has version 1 now" in done.stderr
+
+
+def test_an_event_starts_its_fsm_and_settles(fsm: Run, client: Client, work: Callable[[], None]) -> None:
+    fsm("transition", "front", "push", "--start", "cli_shop:Door", "--key", "k", "--app", "cli_shop")
+    work()
+    fsm("transition", "back", "push", "--start", "Door")
+
+    done = fsm("transition", "front", "push", "--settle", "--key", "k", "--json")
+
+    assert (done.exit_code, json.loads(done.stdout)["state"]) == (0, "open")
+    assert client.state("back").status == "starting"
 
 
 def test_transition_sends_data_and_meta(fsm: Run, client: Client) -> None:

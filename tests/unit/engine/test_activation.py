@@ -388,3 +388,93 @@ def test_the_decision_of_a_step_stands_where_its_time_is_over_just_then(
 
     assert office.snapshot().status == "running"
     assert orjson.loads(office.redis.hget(KEYS.job("entry-p"), "result") or b"")["version"] == 1
+
+
+# What a waiter follows, and how long it is remembered.
+
+
+def result_of(office: Office, job_id: str) -> dict[str, Any]:
+    result: dict[str, Any] = orjson.loads(office.redis.hget(KEYS.job(job_id), "result") or b"{}")
+    return result
+
+
+def kept(office: Office) -> dict[str, int]:
+    """Seconds until the records of done events are dropped, by id."""
+    now, _ = office.redis.time()
+    return {
+        job_id: round(end - int(now))
+        for batch, end in office.redis.zrange(KEYS.ended, 0, -1, withscores=True)
+        for job_id in batch.decode().split()[1:]
+    }
+
+
+def test_an_event_that_a_hard_one_follows_names_its_job(office: Office) -> None:
+    office.start()
+    office.send("put", "pack")
+
+    office.turn()
+
+    assert result_of(office, "pack-1")["next"] == "pack-1--h1"
+    assert "next" not in result_of(office, "put-0")
+    assert "next" not in result_of(office, "pack-1--h1")
+
+
+def test_an_event_whose_hard_one_is_left_to_the_next_claim_names_its_job_too(office: Office) -> None:
+    office.start()
+    office.turn()
+    office.send("pack")
+    office.redis.hset(KEYS.snapshot("p"), "tries", 1)
+
+    office.turn()
+
+    assert result_of(office, "pack-0")["next"] == "pack-0--h1"
+    assert office.standing("pack-0--h1") == "waiting"
+    office.turn()
+    assert office.standing("pack-0--h1") == "done"
+
+
+def test_an_event_with_a_key_is_remembered_for_a_day_with_the_hard_events_that_follow_it(office: Office) -> None:
+    office.start()
+    office.send("put", "pack", more=("key", "k", "digest", "d"))
+    office.send("lose", more=())
+
+    office.turn()
+
+    seconds = kept(office)
+    assert all(86_300 < seconds[job_id] <= 86_400 for job_id in ("put-0", "pack-1", "pack-1--h1"))
+    assert all(seconds[job_id] <= 60 for job_id in ("entry-p", "lose-0"))
+
+
+def test_a_key_is_remembered_also_where_the_fsm_had_finished_or_an_operator_took_the_event(office: Office) -> None:
+    office.start()
+    office.send("pack", "deliver", "put", more=("key", "k", "digest", "d"))
+    office.redis.hset(KEYS.job("put-2"), "status", "queued")
+    office.turn()
+    assert (result_of(office, "put-2")["refused"], kept(office)["put-2"] > 86_300) == ("finished", True)
+
+    office.start("q")
+    office.send("put", name="q", more=("key", "k", "digest", "d"))
+    office.edit("put-0", status="canceled")
+    office.turn()
+    assert office.redis.ttl(KEYS.job("put-0")) > 86_400
+
+
+def test_a_version_is_compared_with_that_at_the_time_of_the_event(office: Office) -> None:
+    office.start()
+    office.turn()
+    office.send("put", "put", more=("if_version", 1))
+
+    office.turn()
+
+    assert (office.standing("put-0"), office.standing("put-1")) == ("done", "refused")
+    assert office.snapshot().payload == {"items": [0]}
+
+
+def test_a_version_edited_by_hand_into_nonsense_refuses_its_event(office: Office) -> None:
+    office.start()
+    office.send("put")
+    office.edit("put-0", if_version="soon")
+
+    office.turn()
+
+    assert result_of(office, "put-0")["refused"] == "stale_version"

@@ -21,6 +21,7 @@ from fsm import (
     RejectedError,
     Retry,
     Settings,
+    StaleVersionError,
     Stay,
     Transition,
     on,
@@ -878,3 +879,56 @@ def test_a_handler_that_swallows_every_exception_is_interrupted_all_the_same() -
     decision = drive(machine, step(Behaviour(machine), life_of(machine), Event("job", "loop")), timed=True)
 
     assert decision.result["failed"] == "timeout"
+
+
+# Versions.
+
+
+@pytest.mark.parametrize("wanted", [6, 8, 0])
+def test_an_event_that_was_decided_on_another_version_is_refused_with_both(wanted: int) -> None:
+    heard: list[Any] = []
+    machine = Probe(on_refused=lambda *seen: heard.append(seen[1]))
+
+    decision = drive(machine, step(Behaviour(machine), life_of(machine), Event("job", "loop", if_version=wanted)))
+
+    assert (decision.kind, decision.state, decision.version) == ("refused", "a", 8)
+    assert decision.result["refused"] == "stale_version"
+    assert decision.result["details"] == {"version": 7, "if_version": wanted}
+    assert f"decided on version {wanted} of the FSM, which has version 7 now" in decision.result["reason"]
+    assert [type(error) for error in heard] == [StaleVersionError]
+    assert "loop" not in machine.names()
+
+
+def test_an_event_that_was_decided_on_this_version_is_done() -> None:
+    machine = Probe()
+
+    decision = drive(machine, step(Behaviour(machine), life_of(machine), Event("job", "loop", if_version=7)))
+
+    assert decision.kind == "done"
+
+
+def test_a_stale_event_is_refused_before_its_data_are_read_and_before_it_is_allowed() -> None:
+    machine = Probe()
+
+    for event in ("go", "rise"):
+        asked = Event("job", event, b'"no number"', if_version=1)
+        decision = drive(machine, step(Behaviour(machine), life_of(machine), asked))
+        assert decision.result["refused"] == "stale_version"
+
+
+def test_a_stale_event_of_the_name_of_a_hard_one_does_not_stop_the_fsm() -> None:
+    machine = Probe()
+    life = life_of(machine, "hard")
+
+    decision = drive(machine, step(Behaviour(machine), life, Event("job", "rise", if_version=1)))
+
+    assert (decision.kind, decision.ending, life.status) == ("refused", "", "running")
+
+
+def test_a_failure_that_took_its_edge_says_where_to() -> None:
+    def fail(t: P) -> None:
+        raise ValueError
+
+    assert apply(Probe(risky=fail), life_of(Probe()), "risky").result["fails"] == "c"
+    assert apply(Probe(doomed=fail), life_of(Probe()), "doomed").result["fails"] == "a"
+    assert "fails" not in apply(Probe(loop=fail), life_of(Probe()), "loop").result

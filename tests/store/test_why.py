@@ -1,0 +1,147 @@
+"""Why an FSM does not get on, over both servers."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsm.store.keys import Keys
+from fsm.store.requests import run
+from fsm.verbs import why
+
+if TYPE_CHECKING:
+    from tests.store.conftest import Store
+
+
+def ask(store: Store, job_id: str = "", name: str = "a") -> str:
+    """Carry the plan."""
+    plan: Any = why(store.keys, name, job_id)
+    try:
+        request = plan.send(None)
+        while True:
+            request = plan.send(run(store.redis, request))
+    except StopIteration as end:
+        return str(end.value)
+
+
+def listen(store: Store, worker: str = "w9", *, ago_ms: int = 0, is_ours: bool = True, queue: str = "fsm") -> None:
+    """Register a worker as RQ does, and ours as we do."""
+    store.redis.sadd(Keys.rq_workers(queue), Keys.rq_worker(worker))
+    store.redis.hset(Keys.rq_worker(worker), mapping={"birth": "now", **({"fsm": "default"} if is_ours else {})})
+    if is_ours:
+        seconds, us = store.redis.time()
+        store.redis.zadd(store.keys.workers, {worker: int(seconds) * 1000 + int(us) // 1000 - ago_ms})
+
+
+def test_nobody_listens(store: Store) -> None:
+    store.waiting("a")
+
+    assert ask(store, "a-1") == "no worker listens on queue 'fsm': start one with `fsm worker`"
+
+
+def test_only_dead_ones_listen(store: Store) -> None:
+    store.waiting("a")
+    listen(store, ago_ms=31_000)
+    store.redis.sadd(Keys.rq_workers("fsm"), Keys.rq_worker("expired"))
+
+    assert ask(store, "a-1").startswith("no worker listens on queue 'fsm'")
+
+
+def test_workers_of_another_namespace_do_not_listen(store: Store) -> None:
+    store.waiting("a")
+    store.redis.sadd(Keys.rq_workers("fsm"), Keys.rq_worker("w"))
+    store.redis.hset(Keys.rq_worker("w"), mapping={"birth": "now", "fsm": "other"})
+
+    assert ask(store, "a-1").startswith("no worker listens on queue 'fsm'")
+
+
+def test_workers_listen_and_others_come_before_it(store: Store) -> None:
+    store.waiting("b", "c", "a")
+    listen(store, "w1")
+    listen(store, "stock", is_ours=False)
+
+    assert ask(store, "b-1", "b") == "it waits on queue 'fsm', where 2 workers listen"
+    assert ask(store, "a-1") == "2 FSMs wait before it on queue 'fsm', where 2 workers listen"
+
+
+def test_events_wait_before_it_urgent_ones_first(store: Store) -> None:
+    store.waiting("a")
+    store.sent("a", "a-2", "a-3")
+    listen(store)
+
+    assert ask(store, "a-3") == "it waits on queue 'fsm', where 1 worker listens, and 2 events wait before it"
+    store.redis.rpush(store.keys.urgent("a"), "u1", "u2")
+    assert ask(store, "a-1").endswith(", and 2 events wait before it")
+    assert ask(store, "u2").endswith(", and 1 event waits before it")
+    assert not ask(store, "u1").endswith("before it")
+
+
+def test_a_worker_has_it_in_hand(store: Store) -> None:
+    store.waiting("a")
+    store.sent("a", "a-2")
+    store.claim("host/with-stroke-1")
+    store.sent("a", "a-3")
+
+    said = ask(store, "a-3")
+    assert re.fullmatch(
+        r"worker host/with-stroke-1 has had it in hand for \d+\.\d s, and 2 events wait before it", said
+    ), said
+    store.redis.delete(store.keys.replies("host/with-stroke-1"))
+    assert ask(store, "a-1") == "worker host/with-stroke-1 has it in hand"
+
+
+def test_workers_are_suspended(store: Store) -> None:
+    store.waiting("a")
+    listen(store)
+    store.redis.set("rq:suspended", 1)
+
+    assert ask(store, "a-1") == "workers are suspended: `rq resume` lets them go on"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("failed", "it has failed and cannot go on by itself: `fsm state a` says why"),
+        ("paused", "it is paused: `fsm state a`"),
+        ("purging", "it is being purged"),
+    ],
+)
+def test_an_fsm_that_does_not_move_says_so(store: Store, status: str, said: str) -> None:
+    store.waiting("a")
+    store.redis.hset(store.keys.snapshot("a"), "status", status)
+
+    assert ask(store, "a-1") == said
+
+
+def test_an_fsm_at_rest_and_one_that_is_gone(store: Store) -> None:
+    store.idle("a")
+
+    assert ask(store) == "no event waits for it"
+    assert ask(store, "ended-meanwhile") == ""
+    assert ask(store, name="nobody") == "there is no FSM of this name any more"
+
+
+def test_what_cannot_be_asked_is_not_told(store: Store) -> None:
+    store.waiting("a")
+    store.redis.delete(store.keys.mailbox("a"))
+    store.redis.set(store.keys.mailbox("a"), "not a list")
+
+    assert ask_with_errors(store) == ""
+
+
+def ask_with_errors(store: Store) -> str:
+    """Carry the plan as the client does: it is told of errors."""
+    plan: Any = why(store.keys, "a", "a-1")
+    try:
+        request = plan.send(None)
+        while True:
+            try:
+                reply = run(store.redis, request)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the plan is to judge it
+                request = plan.throw(error)
+            else:
+                request = plan.send(reply)
+    except StopIteration as end:
+        return str(end.value)
