@@ -13,40 +13,44 @@
 ('push',)
 """
 
-from fsm.app import App
-from fsm.client import Client
-from fsm.engine import Goto, Outcome, Reject, Retry, Stay, Transition
-from fsm.errors import (
-    AbandonedError,
-    CallTimeoutError,
-    ConfigError,
-    DefinitionError,
-    DiagramError,
-    FailedError,
-    FSMError,
-    FSMExistsError,
-    FSMFinishedError,
-    HandlerError,
-    HandlerTimeoutError,
-    InvalidDataError,
-    KeyConflictError,
-    MailboxFullError,
-    NotAllowedError,
-    PayloadError,
-    RefusedError,
-    RejectedError,
-    StaleLockError,
-    StaleVersionError,
-    StoreError,
-    TransitionError,
-    UnknownFSMError,
-    UnknownMachineError,
-    ValidationError,
-)
-from fsm.handles import FSMHandle, TransitionJob
-from fsm.machine import Graph, Machine, RetryPolicy, Settings, enter, guard, leave, on, parse
-from fsm.store.codec import Snapshot
-from fsm.verbs import Verdict
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from fsm.app import App
+    from fsm.client import Client
+    from fsm.engine import Goto, Outcome, Reject, Retry, Stay, Transition
+    from fsm.errors import (
+        AbandonedError,
+        CallTimeoutError,
+        ConfigError,
+        DefinitionError,
+        DiagramError,
+        FailedError,
+        FSMError,
+        FSMExistsError,
+        FSMFinishedError,
+        HandlerError,
+        HandlerTimeoutError,
+        InvalidDataError,
+        KeyConflictError,
+        MailboxFullError,
+        NotAllowedError,
+        PayloadError,
+        RefusedError,
+        RejectedError,
+        StaleLockError,
+        StaleVersionError,
+        StoreError,
+        TransitionError,
+        UnknownFSMError,
+        UnknownMachineError,
+        ValidationError,
+    )
+    from fsm.handles import FSMHandle, TransitionJob
+    from fsm.machine import Graph, Machine, RetryPolicy, Settings, enter, guard, leave, on, parse
+    from fsm.store.codec import Snapshot
+    from fsm.verbs import Verdict
 
 __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     # what a machine is made of
@@ -100,3 +104,23 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "UnknownMachineError",
     "ValidationError",
 ]
+
+# Where to look for them, the cheap ones first. They are looked up when they are asked for: pytest imports our plugin in
+# every run, and the command line asks for few of them; neither is to pay for Redis, RQ and all of this.
+_ROOMS = ("errors", "machine", "engine", "app", "client", "handles", "store.codec", "verbs")
+
+if not typing.TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import what is asked for."""
+        if name in __all__:
+            for room in _ROOMS:
+                found = vars(importlib.import_module(f"{__name__}.{room}"))
+                if name in found.get("__all__", ()):
+                    return globals().setdefault(name, found[name])
+        problem = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(problem)
+
+    def __dir__() -> list[str]:
+        """Tell what can be asked for."""
+        return sorted({*globals(), *__all__})

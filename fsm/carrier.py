@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from fsm.store.connection import Redis
+    from fsm.store.memory import World
     from fsm.verbs import Plan
 
 __all__ = ["PlanCarrier"]
@@ -32,11 +33,14 @@ class PlanCarrier:
     Args:
         url: Where it leads, for messages.
         connect: Opens it.
+        join: In the place of a connection: makes or joins a world in memory, which carries requests itself.
     """
 
-    def __init__(self, url: str, connect: Callable[[], Redis]) -> None:
+    def __init__(self, url: str, connect: Callable[[], Redis], join: Callable[[], World] | None = None) -> None:
         self.url = url
         self._connect = connect
+        self._join = join
+        self._world: World | None = None
         self._connection: Redis | None = None
 
     def __enter__(self) -> Self:
@@ -50,10 +54,20 @@ class PlanCarrier:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; the next call opens new ones."""
+        """Close the connections; the next call opens new ones. A world in memory is gone with its last client."""
+        if self._world is not None:
+            self._world.leave()
+            self._world = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    @property
+    def world(self) -> World | None:
+        """The world in memory, made or joined at the first use; `None` where Redis is real."""
+        if self._world is None and self._join is not None:
+            self._world = self._join()
+        return self._world
 
     @property
     def redis(self) -> Redis:
@@ -62,6 +76,8 @@ class PlanCarrier:
         Raises:
             StoreError: Redis cannot be reached, is too old, or in cluster mode.
         """
+        if (world := self.world) is not None:
+            return world.redis
         if self._connection is None:
             self._connection = self._connect()
         return self._connection
@@ -72,6 +88,8 @@ class PlanCarrier:
         Raises:
             StoreError: Redis cannot be used.
         """
+        if (world := self.world) is not None:
+            return world.carry(request)
         return run(self.redis, request, self.url)
 
     def do(self, plan: Plan[R]) -> R:

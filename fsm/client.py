@@ -20,10 +20,12 @@ from fsm.machine import Definition, Machine
 from fsm.store import records
 from fsm.store.connection import connect, mask
 from fsm.store.keys import Keys
+from fsm.store.memory import joining
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from fsm.app import App
     from fsm.engine import Outcome
     from fsm.handles import Start
     from fsm.store.blueprint import Blueprint
@@ -41,17 +43,21 @@ class Client(PlanCarrier):
 
     Args:
         url: `redis://`, `rediss://`, `unix://` or `embedded:///dir`; else `FSM_URL`, else `[tool.fsm] url`, else
-            `redis://localhost:6379/0`.
+            `redis://localhost:6379/0`. In tests `memory://`: a world of its own in this process, in which events and
+            effects are applied at once, in the calling thread; `memory://name` is shared until all its clients are
+            closed, `?effects=off` leaves effects in their queue.
         namespace: Else `FSM_NAMESPACE`, else `[tool.fsm] namespace`, else "default".
+        app: Machines with their services, for `memory://` alone; bare classes are known when they are used.
 
     Raises:
-        ConfigError: The URL or the namespace is wrong.
+        ConfigError: The URL or the namespace is wrong; or an app is given to a Redis that workers serve.
     """
 
-    def __init__(self, url: str | None = None, *, namespace: str | None = None) -> None:
-        super().__init__(config.resolve("url", url) or "", lambda: connect(self.url))
+    def __init__(self, url: str | None = None, *, namespace: str | None = None, app: App | None = None) -> None:
         self.namespace = config.check_namespace(config.resolve("namespace", namespace) or "default")
         self.keys = Keys(self.namespace)
+        url = config.resolve("url", url) or ""
+        super().__init__(url, lambda: connect(self.url), joining(url, self.keys, app))
         self._announced: set[str] = set()
 
     def __repr__(self) -> str:
@@ -62,10 +68,17 @@ class Client(PlanCarrier):
         """Find a machine to be started: by its name as it was announced; a class is announced, once per client."""
         if isinstance(machine, str):
             return self.do(verbs.blueprint(self.keys, machine))
-        definition = definition_of(machine)
+        definition = self._definition(machine)
         if definition.name not in self._announced:
             self.ask(verbs.announce(self.keys, [definition], int(time.time() * 1000)))
             self._announced.add(definition.name)
+        return definition
+
+    def _definition(self, machine: type[Machine[Any]]) -> Definition:
+        """Give the definition of a machine; a world in memory learns it."""
+        definition = definition_of(machine)
+        if (world := self.world) is not None:
+            world.know(machine)
         return definition
 
     def fsm(self, name: str | type[Machine[P]], of: str | None = None, /) -> FSMHandle[Any]:
@@ -175,7 +188,7 @@ class Client(PlanCarrier):
             StoreError: Redis cannot be used. After a broken connection nobody knows whether the event was taken:
                 repeat it with the same key.
         """
-        definition = None if machine is None else definition_of(machine)
+        definition = None if machine is None else self._definition(machine)
         known, payload = (definition, None) if start is None else self._to_start(start)
         definition = definition or (known if isinstance(known, Definition) else None)
         checked_id = None if job_id is None else records.checked_id(job_id)
@@ -210,7 +223,7 @@ class Client(PlanCarrier):
         Raises:
             PayloadError: One of them is not what it should be: then none is sent.
         """
-        definition = definition_of(machine) if machine is not None else None
+        definition = None if machine is None else self._definition(machine)
         checked = [
             verbs.sending(definition, item[0], item[1], item[2] if len(item) > 2 else None, meta)  # noqa: PLR2004 - pair or triple
             for item in items
@@ -285,7 +298,7 @@ class Client(PlanCarrier):
             FailedError: It cannot go on by itself: status "failed".
             CallTimeoutError: It did not come there in time; it says why, as far as can be known.
         """
-        definition = None if machine is None else definition_of(machine)
+        definition = None if machine is None else self._definition(machine)
         return records.typed(self.do(verbs.wait_for(self.keys, name, states, timeout, definition)), machine)
 
     def history(self, name: str) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fsm.engine import Behaviour
     from fsm.store.calls import Claimed, Mail
     from fsm.store.keys import Keys
-    from workers.executors import InlineExecutor
+    from workers.executors import Executor
 
 __all__ = ["Activation"]
 
@@ -56,7 +56,7 @@ class Activation:
     behaviour: Behaviour
     fsm: Claimed
     keys: Keys
-    executor: InlineExecutor
+    executor: Executor
     now_ms: int
     done: int = 0
     failed: int = 0

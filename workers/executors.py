@@ -10,18 +10,28 @@ import asyncio
 import signal
 import threading
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from fsm.engine import HandlerTimeout
+from fsm.engine import HandlerTimeout, drive
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from contextlib import AbstractContextManager
     from types import FrameType
 
-__all__ = ["InlineExecutor"]
+__all__ = ["Executor", "InlineExecutor"]
 
 R = TypeVar("R")
+
+
+class Executor(Protocol):
+    """Who drives activations, and keeps the time of their events."""
+
+    def run(self, work: Coroutine[Any, Any, R], *, is_async: bool) -> R:
+        """Drive a coroutine to its end."""
+
+    def timed(self, seconds: float, *, is_async: bool) -> AbstractContextManager[None]:
+        """Bound what runs inside to so many seconds."""
 
 
 class InlineExecutor:
@@ -52,14 +62,7 @@ class InlineExecutor:
                 self._runner = asyncio.Runner()
             # Not `Runner.run`, which sets context and signals anew for each FSM.
             return self._runner.get_loop().run_until_complete(work)
-        try:
-            work.send(None)
-        except StopIteration as end:
-            value: R = end.value
-            return value
-        work.close()
-        message = "a plain handler returned something to be awaited: declare it with `async def`"
-        raise RuntimeError(message)
+        return drive(work)
 
     def drive(self, work: Coroutine[Any, Any, R]) -> R:
         """Drive a coroutine on the event loop of async handlers: what it opens there is theirs to use."""

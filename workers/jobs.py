@@ -14,7 +14,7 @@ import secrets
 import signal
 import socket
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,13 @@ from rq import Retry, get_current_job
 from fsm import config
 from fsm.app import load
 from fsm.errors import ConfigError, FailedError, FSMFinishedError, RefusedError
-from fsm.store import calls, commits
+from fsm.store import calls
 from fsm.store.keys import Keys
 from fsm.store.requests import Request, run
 from fsm.verbs import JobView, ended, view
-from workers.activation import Activation
 from workers.executors import InlineExecutor
-from workers.intake import AHEAD_S
 from workers.lease import LeaseKeeper
+from workers.serving import Turn, serve
 
 if TYPE_CHECKING:
     from fsm.app import App
@@ -83,8 +82,8 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
         give_up_at = time.monotonic() + _PATIENCE_S
         keeper.start()
         # An event that RQ requeued is adopted by a claim that is told of it; the first claim of a worker is told of it.
-        turn = _Turn(client, app, keys, worker, name, job.origin, 1, job.id)
-        is_served = _serve(turn, executor, keeper)
+        turn = Turn(client, app.behaviours, keys, worker, job.origin, 1, _LEASE_MS, name, job.id)
+        is_served = _is_served(turn, executor, keeper)
         while True:
             seen = run(client, view(keys, job.id))
             if seen.word != "WAITING":
@@ -99,7 +98,7 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
                     # It stays in its mailbox, whatever becomes of this job in RQ's eyes.
                     return Retry(max=1_000_000, interval=0)
                 time.sleep(_PAUSE_S)
-            is_served = _serve(turn, executor, keeper)
+            is_served = _is_served(turn, executor, keeper)
     finally:
         keeper.stop()
         app.close()
@@ -110,52 +109,12 @@ def _result_ttl(keys: Keys, job_id: str) -> Request[int]:
     return Request(lambda reply: int(reply or 0), commands=[("HGET", keys.job(job_id), "result_ttl")])
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """One claim of one FSM: who, for whom, its number, and the id of the job that RQ took off its list."""
-
-    client: Redis
-    app: App
-    keys: Keys
-    worker: str
-    name: str
-    queue: str
-    number: int
-    found: str
-
-
-def _serve(turn: _Turn, executor: InlineExecutor, keeper: LeaseKeeper) -> bool:
-    """Claim the FSM, run what lies in its mailbox, commit it; False where it cannot be had now."""
-    client, keys, worker, name = turn.client, turn.keys, turn.worker, turn.name
-    token, asked_at = secrets.token_hex(16), time.monotonic()
-    request = calls.claim(
-        keys,
-        worker,
-        turn.queue,
-        token,
-        turn.number,
-        lease_ms=_LEASE_MS,
-        fsms=1,
-        name=name,
-        found=(turn.found,) if turn.found else (),
-    )
-    claims = run(client, request)
-    if not claims.held:
-        return False
-    keeper.hold([name], token, asked_at)
-    try:
-        fsm = claims.held[0]
-        behaviour = turn.app.behaviours.get(fsm.machine)
-        if behaviour is None or fsm.state not in behaviour.enter:
-            _log.warning("FSM %r waits for a worker that knows state %r of machine %r", name, fsm.state, fsm.machine)
-            run(client, calls.release(keys, worker, [(name, token)], tail=True))
-            return False
-        work = Activation(behaviour, fsm, keys, executor, claims.at_ms)
-        block = executor.run(work.run(time.monotonic() + AHEAD_S), is_async=behaviour.is_async)
-        words = run(client, commits.commit(keys, worker, turn.number + 1, _LEASE_MS, claims.at, [block]))
-        return words != ["STALE"]
-    finally:
-        keeper.let_go([name])
+def _is_served(turn: Turn, executor: InlineExecutor, keeper: LeaseKeeper) -> bool:
+    """Serve the FSM; False where it cannot be had now."""
+    served = serve(turn, executor, keeper)
+    for fsm in served.strange:
+        _log.warning("FSM %r waits for a worker that knows state %r of machine %r", fsm.name, fsm.state, fsm.machine)
+    return served.written > 0
 
 
 def _end(job_id: str, seen: JobView, name: str, event: str) -> Any:

@@ -2,13 +2,14 @@
 
 Reading order: `outcomes` (what a handler may answer), `effects` (what it may enqueue), `transition` (what it sees),
 `life` (the FSM between claim and commit), `behaviour` (a machine ready to run), `faults` (what user code raised),
-`inside` (whether user code runs just now), `step`, `chain`.
+`inside` (whether user code runs just now), `step`, `chain`, `driving`.
 
 Who calls this: workers and the test kit. PURE: imports neither redis nor rq.
 """
 
 from fsm.engine.behaviour import Behaviour
 from fsm.engine.chain import LONGEST_CHAIN, break_circle, follow_up, run_chain
+from fsm.engine.driving import drive
 from fsm.engine.effects import Effect
 from fsm.engine.life import Decision, Event, Life
 from fsm.engine.outcomes import Goto, HandlerTimeout, Outcome, Reject, Retry, Stay
@@ -44,6 +45,7 @@ __all__ = [
     "checked_event",
     "checked_name",
     "derived_id",
+    "drive",
     "encode_payload",
     "follow_up",
     "give_up",

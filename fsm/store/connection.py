@@ -40,7 +40,7 @@ from fsm.store import embedded
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BoundedRetry", "connect", "explain", "mask"]
+__all__ = ["BoundedRetry", "connect", "explain", "mask", "memory_parts"]
 
 T = TypeVar("T")
 Redis = redis.Redis
@@ -54,7 +54,8 @@ _MAX_CONNECTIONS = 10_000  # as many as threads ask for, up to what a server tak
 _MIN_VERSION = (6, 2)
 _MAX_PORT = 65535
 _FORMS = (
-    "write redis://host:6379/0, rediss://host:6379/0, unix:///path/to/redis.sock?db=0 or embedded:///directory, "
+    "write redis://host:6379/0, rediss://host:6379/0, unix:///path/to/redis.sock?db=0, embedded:///directory "
+    "or, in tests, memory://, "
     "with # ? / @ in passwords and paths as %23 %3F %2F %40"
 )
 # What a URL may say after its "?". The rest of redis-py's options would undo the time-outs above or our replies.
@@ -68,7 +69,13 @@ _TLS_OPTIONS = (
     "ssl_keyfile",
     "ssl_password",
 )
-_SCHEMES = {"redis": _OPTIONS, "rediss": _OPTIONS + _TLS_OPTIONS, "unix": _OPTIONS, "embedded": ("db",)}
+_SCHEMES = {
+    "redis": _OPTIONS,
+    "rediss": _OPTIONS + _TLS_OPTIONS,
+    "unix": _OPTIONS,
+    "embedded": ("db",),
+    "memory": ("effects",),
+}
 
 
 class BoundedRetry(Retry):
@@ -135,6 +142,12 @@ def connect(url: str | None = None, *, socket_timeout: float = _SOCKET_TIMEOUT, 
     if not 0 < socket_timeout <= _SOCKET_TIMEOUT:
         raise ConfigError("socket_timeout", f"must be more than 0 and at most {_SOCKET_TIMEOUT:g} s: {socket_timeout}")
     parts = _checked(given)
+    if parts.scheme == "memory":
+        problem = (
+            "is a world inside one process, for the Client of a test: give a Redis that processes can share, such as "
+            "embedded:///directory"
+        )
+        raise ConfigError(f"URL {mask(given)!r}", problem)
     if parts.scheme == "embedded":
         query = f"?{parts.query}" if parts.query else ""
         target = embedded.start_or_join(_directory(parts)) + query
@@ -163,6 +176,22 @@ def connect(url: str | None = None, *, socket_timeout: float = _SOCKET_TIMEOUT, 
             client.close()
             raise
     return client
+
+
+def memory_parts(url: str) -> tuple[str, bool]:
+    """Read a `memory://` URL: the name of its world, "" for one of its own, and whether effects are run there.
+
+    Raises:
+        ConfigError: It is wrong.
+
+    >>> memory_parts("memory://"), memory_parts("memory://shop?effects=off")
+    (('', True), ('shop', False))
+    """
+    parts = _checked(url)
+    options = dict(parse_qsl(parts.query))
+    if options.get("effects", "on") not in {"on", "off"}:
+        raise ConfigError(f"URL {mask(url)!r}", "has effects= that is neither on nor off")
+    return parts.netloc, options.get("effects", "on") == "on"
 
 
 def mask(url: str) -> str:
@@ -263,15 +292,22 @@ def _checked(url: str) -> SplitResult:
     """
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
-        raise _wrong(url, "does not begin with one of the four schemes")
+        raise _wrong(url, "does not begin with one of these schemes")
     if "#" in url or "%00" in url or any(not char.isprintable() or char.isspace() for char in url):
         raise _wrong(url, "holds a #, white space or a NUL")
     apart = _take_apart(url)
     if apart is None:
         raise _wrong(url, f"has a wrong host, a port that is not 1 to {_MAX_PORT}, or a wrong part after ?")
     parts, port, options = apart
-    check = _check_address if scheme in {"redis", "rediss"} else _check_path
-    check(url, parts, port)
+    if scheme == "memory":
+        if port is not None or parts.path or "@" in parts.netloc:
+            problem = (
+                "is of a world in memory and has more than its name: write memory://, or memory://name to share it"
+            )
+            raise ConfigError(f"URL {mask(url)!r}", problem)
+    else:
+        check = _check_address if scheme in {"redis", "rediss"} else _check_path
+        check(url, parts, port)
     for name, value in options.items():
         if name not in _SCHEMES[scheme]:
             raise _wrong(url, f"has an unknown option after ?; known are {', '.join(_SCHEMES[scheme])}")

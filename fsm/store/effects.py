@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fsm.store.keys import Keys
 
-__all__ = ["OpenEffect", "answer", "look"]
+__all__ = ["OpenEffect", "answer", "look", "open_effects"]
 
 
 def answer(  # noqa: PLR0913 - the parts of one answer
@@ -81,3 +81,13 @@ def look(
         (keys.effects,),
         arguments,
     )
+
+
+def open_effects(keys: Keys) -> Request[dict[str, str]]:
+    """Give all effects that are open: id of the job -> FSM that asked for it. For tests; there may be many."""
+
+    def read(reply: list[bytes]) -> dict[str, str]:
+        pairs = (text(member).partition(" ") for member in reply)
+        return {job_id: name for job_id, _, name in pairs}
+
+    return Request(read, commands=[("ZRANGE", keys.effects, 0, -1)])

@@ -125,6 +125,20 @@ class Keys:
         return f"rq:results:{job_id}"
 
     @staticmethod
+    def rq_lists() -> str:
+        """RQ's set of the lists of all queues."""
+        return "rq:queues"
+
+    @staticmethod
+    def queue_of(rq_list: str) -> str:
+        """Name of the queue of one of RQ's lists.
+
+        >>> Keys.queue_of(Keys.rq_list("fsm"))
+        'fsm'
+        """
+        return rq_list.removeprefix("rq:queue:")
+
+    @staticmethod
     def rq_list(queue: str) -> str:
         """RQ's list of a queue."""
         return f"rq:queue:{queue}"

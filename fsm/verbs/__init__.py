@@ -6,7 +6,7 @@ over a blocking connection; an asyncio client carries the same plans, so there i
 Who calls this: the client. It may import `fsm.store`, `fsm.engine`, `fsm.machine`.
 """
 
-from fsm.verbs.answering import fail, note_of, succeed
+from fsm.verbs.answering import fail, failure_data, note_of, succeed, success_data
 from fsm.verbs.looking import (
     Place,
     allowed,
@@ -19,6 +19,7 @@ from fsm.verbs.looking import (
     log_page,
     machines,
     read_log,
+    ready_queues,
     state,
     states,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "ended",
     "exists",
     "fail",
+    "failure_data",
     "first_payload",
     "list_from",
     "list_names",
@@ -54,6 +56,7 @@ __all__ = [
     "note_of",
     "purge",
     "read_log",
+    "ready_queues",
     "send_many",
     "sending",
     "settle",
@@ -62,6 +65,7 @@ __all__ = [
     "state",
     "states",
     "succeed",
+    "success_data",
     "view",
     "wait",
     "wait_for",

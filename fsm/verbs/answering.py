@@ -1,6 +1,7 @@
 """Plans for effects: what is open, and how the end of one comes back to its FSM.
 
-Who calls this: the callbacks that RQ runs, the workers' watch over open effects, and the client's lists.
+Who calls this: the callbacks that RQ runs, the workers' watch over open effects, the client's lists,
+and trials.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
-__all__ = ["fail", "note_of", "succeed"]
+__all__ = ["fail", "failure_data", "note_of", "succeed", "success_data"]
 
 
 def succeed(keys: Keys, effect_id: str, name: str, value: Any) -> Plan[str]:
@@ -27,12 +28,7 @@ def succeed(keys: Keys, effect_id: str, name: str, value: Any) -> Plan[str]:
     Raises:
         PayloadError: The value is not JSON: nothing was told, and the effect is open.
     """
-    try:
-        raw = JSON.encode(value)
-    except PayloadError as error:
-        problem = f"an effect returns JSON values, for they travel as an event: {error.problem}"
-        raise PayloadError(problem, error.path) from error
-    return (yield from _tell(keys, effect_id, name, "on_success", raw))
+    return (yield from _tell(keys, effect_id, name, "on_success", success_data(value)))
 
 
 def fail(keys: Keys, effect_id: str, name: str, kind: str, message: str) -> Plan[str]:
@@ -45,9 +41,26 @@ def fail(keys: Keys, effect_id: str, name: str, kind: str, message: str) -> Plan
         kind: Class name of what was raised; or "gone", "cancelled", "abandoned" where nothing was.
         message: Its text.
     """
+    return (yield from _tell(keys, effect_id, name, "on_failure", failure_data(kind, message)))
+
+
+def success_data(value: Any) -> bytes:
+    """Write what an effect returned as the data of an event.
+
+    Raises:
+        PayloadError: It is not JSON.
+    """
+    try:
+        return JSON.encode(value)
+    except PayloadError as error:
+        problem = f"an effect returns JSON values, for they travel as an event: {error.problem}"
+        raise PayloadError(problem, error.path) from error
+
+
+def failure_data(kind: str, message: str) -> bytes:
+    """Write how an effect failed as the data of an event."""
     text = message.encode("utf-8", "backslashreplace").decode()
-    raw = orjson.dumps({"type": kind, "message": text})
-    return (yield from _tell(keys, effect_id, name, "on_failure", raw))
+    return orjson.dumps({"type": kind, "message": text})
 
 
 def note_of(keys: Keys, effect_id: str, name: str) -> Request[dict[str, Any] | None]:

@@ -34,6 +34,7 @@ __all__ = [
     "log_page",
     "machines",
     "read_log",
+    "ready_queues",
     "state",
     "states",
 ]
@@ -247,3 +248,14 @@ def _lines(entry_id: str, fields: Mapping[bytes, bytes]) -> Iterator[tuple[str, 
     at_ms = int(entry_id.partition("-")[0])
     for line in orjson.loads(fields.get(b"transitions", b"[]")):
         yield entry_id, {**line, "worker": worker, "at_ms": at_ms}
+
+
+def ready_queues(keys: Keys) -> Plan[list[str]]:
+    """Name the queues on which FSMs of this namespace are ready."""
+    lists = yield Request(lambda reply: sorted(map(text, reply)), commands=[("SMEMBERS", keys.rq_lists())])
+    queues = [keys.queue_of(one) for one in lists]
+    if not queues:
+        return []
+    commands = [("ZCARD", keys.ready(queue)) for queue in queues]
+    counts = yield Request(lambda reply: reply if len(commands) > 1 else [reply], commands=commands)
+    return [queue for queue, count in zip(queues, counts, strict=True) if count]

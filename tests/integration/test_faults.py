@@ -350,7 +350,7 @@ def test_fsms_of_machines_that_a_worker_does_not_know_are_not_held_though_claime
 def test_a_stock_rq_worker_adopts_what_rq_requeued_and_runs_it_again(
     processes: Processes, client: Client, raw_redis: redis.Redis
 ) -> None:
-    # Seen to fail without `found` in `workers.jobs._serve`: the job said FAILED again, and nothing was run.
+    # Seen to fail without `found` in `workers.serving.serve`: the job said FAILED again, and nothing was run.
     trouble = client.start_fsm(Trouble, "trouble", {"n": 0})
     job = trouble.transition("fail")
     processes.rq_worker("--burst", "fsm").communicate(timeout=60)

@@ -1,0 +1,275 @@
+"""The worker behind `memory://`: fakeredis, and whoever sends an event applies it.
+
+After each start and each send, the thread that made the call claims, runs and commits what is ready, as a worker would,
+until nothing is; then it runs one effect through RQ's own worker, which brings its answer back, and looks again. When
+the call returns, all has been done that can be done.
+
+One lock orders the turns of threads. User code may send events as well: those are applied when its own event has been
+committed. Effects run outside the lock, and may call and wait like any application.
+
+Who calls this: `Client("memory://")`, by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet, WeakValueDictionary
+
+import fakeredis
+from rq import Queue, SimpleWorker
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+from rq.timeouts import BaseDeathPenalty
+
+from fsm import verbs
+from fsm.app import App
+from fsm.engine import inside
+from fsm.errors import ConfigError, StoreError
+from fsm.store import effects
+from fsm.store.connection import memory_parts
+from fsm.store.requests import run
+from fsm.testing.driver import Driver, without_loop
+from workers.serving import Turn, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fsm.engine import Behaviour
+    from fsm.machine import Definition, Machine
+    from fsm.store.keys import Keys
+    from fsm.store.requests import Request
+
+__all__ = ["InlineWorld", "Membership", "join"]
+
+R = TypeVar("R")
+_log = logging.getLogger("fsm.worker")
+
+_WORKER = "memory"
+# Nobody renews locks here, and nobody needs them: a test may stand in a debugger for an hour.
+_LEASE_MS = 3_600_000
+_A_TURN = 100
+# Turns that one call may bring about; machines that send each other mail in a circle would never come to rest.
+_MOST_TURNS = 10_000
+# Requests that may leave something to be done.
+_STIRRING = ("start", "send")
+
+_WORLDS: WeakValueDictionary[str, InlineWorld] = WeakValueDictionary()
+_WORLDS_GUARD = threading.Lock()
+
+
+class InlineWorld:
+    """A Redis in memory, the machines that are known there, and their worker.
+
+    Args:
+        has_effects: Whether effects are run, or left in their queue.
+    """
+
+    def __init__(self, *, has_effects: bool) -> None:
+        self.redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+        self.clients: WeakSet[Membership] = WeakSet()
+        self.has_effects = has_effects
+        self._driver = Driver()
+        self._guard = threading.Lock()
+        self._number = 0
+        self._behaviours: dict[str, Behaviour] = {}
+        self._given: set[str] = set()
+        self._classes: dict[str, type[Machine[Any]]] = {}
+
+    def give(self, app: App) -> None:
+        """Take the machines of an application, with their services; they count more than bare classes."""
+        self._behaviours.update(app.behaviours)
+        self._given.update(app.behaviours)
+
+    def know(self, machine: type[Machine[Any]]) -> None:
+        """Learn a machine by its class.
+
+        Raises:
+            ConfigError: It needs services.
+        """
+        name = machine.definition.name
+        if name in self._given or self._classes.get(name) is machine:
+            return
+        try:
+            made = App([machine]).behaviours
+        except ConfigError as error:
+            remedy = f'give it made, as in Client("memory://", app=App([{machine.__name__}(…)]))'
+            raise ConfigError("memory://", f"{error.problem}; {remedy}") from error
+        self._behaviours.update(made)
+        self._classes[name] = machine
+
+    def leave(self, client: Membership) -> None:
+        """End with the last client: what is in it is gone."""
+        with _WORLDS_GUARD:
+            self.clients.discard(client)
+            if self.clients:
+                return
+            for name, world in list(_WORLDS.items()):
+                if world is self:
+                    del _WORLDS[name]
+        self._driver.close()
+        self.redis.close()
+
+    def settle(self, keys: Keys) -> None:
+        """Apply what waits, and run effects, until there is nothing left to do."""
+        for _ in range(_MOST_TURNS):
+            with self._guard:
+                is_moving = self._take_turn(keys)
+            if not is_moving and not (self.has_effects and self._run_effect(keys)):
+                return
+        problem = f"more than {_MOST_TURNS} turns followed from one call: do machines send each other mail in a circle?"
+        raise StoreError(f"memory://: {problem}")
+
+    def _take_turn(self, keys: Keys) -> bool:
+        """Apply the events of some FSMs; False where none is ready."""
+        for queue in verbs.carry(verbs.ready_queues(keys), lambda request: run(self.redis, request)):
+            self._number += 2
+            turn = Turn(self.redis, self._behaviours, keys, _WORKER, queue, self._number, _LEASE_MS, fsms=_A_TURN)
+            served = serve(turn, self._driver)
+            for name, why in served.broken:
+                _log.error("a key of FSM %r is of another type and it cannot go on: %s", name, why)
+            if served.strange:
+                raise self._unknown(served.strange[0].name, served.strange[0].machine, served.strange[0].state)
+            if served.written:
+                return True
+        return False
+
+    def _unknown(self, name: str, machine: str, state: str) -> ConfigError:
+        if machine in self._behaviours:
+            problem = f"machine {machine!r} of FSM {name!r} has no state {state!r}: give its diagram that state again"
+        else:
+            known = ", ".join(sorted(self._behaviours)) or "none"
+            problem = (
+                f"FSM {name!r} has events to apply and is of machine {machine!r}, which nobody gave (known: {known}): "
+                f'pass it, as in Client("memory://", app=App([{machine}]))'
+            )
+        return ConfigError("memory://", problem)
+
+    def _run_effect(self, keys: Keys) -> bool:
+        """Run the oldest effect that waits; False where there is none."""
+        waiting = run(self.redis, effects.open_effects(keys))
+        if not waiting:
+            return False
+        queues = Queue.all(connection=self.redis, serializer=JSONSerializer)
+        for queue in sorted(queues, key=lambda queue: str(queue.name)):
+            for job_id in queue.get_job_ids():
+                # Whoever takes it off the list, runs it: other threads look there too.
+                if job_id in waiting and self.redis.lrem(queue.key, 1, job_id):
+                    self._perform(keys, waiting[job_id], job_id, queue)
+                    return True
+            # A retry that waits for its time: here time is not waited for.
+            scheduled: Any = queue.scheduled_job_registry
+            for job_id in scheduled.get_job_ids(cleanup=False):
+                if job_id in waiting and self.redis.zrem(scheduled.key, job_id):
+                    self._perform(keys, waiting[job_id], job_id, queue)
+                    return True
+        return False
+
+    def _perform(self, keys: Keys, name: str, job_id: str, queue: Queue) -> None:
+        """Run one effect as RQ does, with its records and its calls of `workers.answers`."""
+        job = _Effect.fetch(job_id, connection=self.redis, serializer=JSONSerializer)
+        worker = _EffectsWorker([queue], name=_WORKER, connection=self.redis, serializer=JSONSerializer)
+        without_loop(lambda: worker.execute_job(job, queue))
+        note = run(self.redis, verbs.note_of(keys, job_id, name))
+        is_silent = note is not None and not note.get("on_success") and not note.get("on_failure")
+        if is_silent and job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED):
+            # RQ calls nobody back; a worker's watch would find it.
+            verbs.carry(verbs.succeed(keys, job_id, name, None), lambda request: run(self.redis, request))
+
+
+class _Untimed(BaseDeathPenalty):
+    """No time-out: RQ's is a signal, which only the main thread gets, and which who runs tests may want himself."""
+
+    def setup_death_penalty(self) -> None:
+        """Do nothing."""
+
+    def cancel_death_penalty(self) -> None:
+        """Do nothing."""
+
+
+class _Effect(Job):
+    """RQ's job; if its function is a coroutine, RQ would leave the loop open on which it was run."""
+
+    def _execute(self) -> Any:
+        result = self.func(*self.args, **self.kwargs)
+        return asyncio.run(result) if asyncio.iscoroutine(result) else result
+
+
+class _EffectsWorker(SimpleWorker):
+    """RQ's worker, one job at a time, as a guest in a process that is not its own."""
+
+    death_penalty_class = _Untimed
+
+    def procline(self, message: str) -> None:
+        """Leave the title of the process alone."""
+
+
+class Membership:
+    """A world as one client has it: `fsm.store.memory.World`.
+
+    Args:
+        world: The world.
+        keys: Of the client's namespace.
+    """
+
+    def __init__(self, world: InlineWorld, keys: Keys) -> None:
+        self._world = world
+        self._keys = keys
+        self.redis = world.redis
+
+    def carry(self, request: Request[R]) -> R:
+        """Carry a request; what it leaves to be done is done when this returns.
+
+        Raises:
+            StoreError: Redis refuses it; or machines go on without end.
+            ConfigError: There is something to be done for a machine that nobody gave.
+        """
+        reply = run(self.redis, request, "memory://")
+        if request.script in _STIRRING and inside.current.get() is None:
+            self._world.settle(self._keys)
+        return reply
+
+    def know(self, machine: type[Machine[Any]]) -> None:
+        """Learn a machine by its class, and announce it: the world may have been emptied by hand between two tests.
+
+        Raises:
+            ConfigError: It needs services.
+        """
+        self._world.know(machine)
+        self.announce([machine.definition])
+
+    def announce(self, definitions: Sequence[Definition]) -> None:
+        """Tell of machines, as workers do."""
+        if definitions:
+            run(self.redis, verbs.announce(self._keys, definitions, int(time.time() * 1000)))
+
+    def leave(self) -> None:
+        """Leave it; with its last client it ends."""
+        self._world.leave(self)
+
+
+def join(url: str, keys: Keys, app: App | None) -> Membership:
+    """Make the world of a URL, or join it where it has a name and is there.
+
+    Raises:
+        ConfigError: The URL is wrong, or the same world was made with another `effects=`.
+    """
+    name, has_effects = memory_parts(url)
+    with _WORLDS_GUARD:
+        world = _WORLDS.get(name) if name else None
+        if world is None:
+            world = InlineWorld(has_effects=has_effects)
+        elif world.has_effects != has_effects:
+            problem = "is there with another effects=: give all its clients the same, or close them first"
+            raise ConfigError(f"memory://{name}", problem)
+        if app is not None:
+            world.give(app)
+        client = Membership(world, keys)
+        world.clients.add(client)
+        if name:
+            _WORLDS[name] = world
+    client.announce(app.definitions if app is not None else ())
+    return client

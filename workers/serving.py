@@ -1,0 +1,122 @@
+"""One turn at FSMs without the pace of a worker: claim, run, commit, one after the other.
+
+Who calls this: what serves FSMs in the thread of somebody else, `jobs` (stock RQ workers) and `inline` (`memory://`).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fsm.store import calls, commits
+from fsm.store.requests import run
+from workers.activation import Activation
+from workers.intake import AHEAD_S
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from redis import Redis
+
+    from fsm.engine import Behaviour
+    from fsm.store.calls import Claimed
+    from fsm.store.keys import Keys
+    from workers.executors import Executor
+    from workers.lease import LeaseKeeper
+
+__all__ = ["Served", "Turn", "serve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One claim, and what is needed to make it.
+
+    Args:
+        client: The connection.
+        behaviours: Machines by name.
+        keys: Of the namespace.
+        worker: Name under which the claim is made.
+        queue: Whose FSMs.
+        number: Grows with each turn of this worker, by two: the commit has a number as well.
+        lease_ms: How long locks last if we die.
+        name: Only this FSM; "" for any.
+        found: Id of a job that was taken off RQ's list, which the claim is to look at.
+        fsms: At most so many.
+    """
+
+    client: Redis
+    behaviours: Mapping[str, Behaviour]
+    keys: Keys
+    worker: str
+    queue: str
+    number: int
+    lease_ms: int
+    name: str = ""
+    found: str = ""
+    fsms: int = 1
+
+
+@dataclass(slots=True)
+class Served:
+    """What a turn brought.
+
+    Args:
+        written: How many FSMs were claimed, run and committed.
+        strange: FSMs that were given back, for nobody here knows their machine or their state.
+        broken: FSMs with a key of a wrong type: name and why.
+    """
+
+    written: int = 0
+    strange: list[Claimed] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)
+
+
+def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> Served:
+    """Claim FSMs, run what lies in their mailboxes, commit it.
+
+    On a crash: nothing is written, the locks end with their lease.
+
+    Args:
+        turn: The claim.
+        executor: Who runs user code.
+        keeper: Who renews the locks meanwhile, if anybody does.
+    """
+    client, keys, worker = turn.client, turn.keys, turn.worker
+    token, asked_at = secrets.token_hex(16), time.monotonic()
+    request = calls.claim(
+        keys,
+        worker,
+        turn.queue,
+        token,
+        turn.number,
+        lease_ms=turn.lease_ms,
+        fsms=turn.fsms,
+        name=turn.name,
+        found=(turn.found,) if turn.found else (),
+    )
+    claims = run(client, request)
+    served = Served(broken=claims.broken)
+    names = [fsm.name for fsm in claims.held]
+    if keeper is not None:
+        keeper.hold(names, token, asked_at)
+    try:
+        blocks = []
+        for fsm in claims.held:
+            behaviour = turn.behaviours.get(fsm.machine)
+            if behaviour is None or fsm.state not in behaviour.enter:
+                served.strange.append(fsm)
+                continue
+            work = Activation(behaviour, fsm, keys, executor, claims.at_ms)
+            blocks.append(executor.run(work.run(time.monotonic() + AHEAD_S), is_async=behaviour.is_async))
+        if served.strange:
+            pairs = [(fsm.name, token) for fsm in served.strange]
+            run(client, calls.release(keys, worker, pairs, tail=True))
+        if blocks:
+            words = run(client, commits.commit(keys, worker, turn.number + 1, turn.lease_ms, claims.at, blocks))
+            served.written = sum(word != "STALE" for word in words)
+        return served
+    finally:
+        if keeper is not None:
+            keeper.let_go(names)
