@@ -12,26 +12,31 @@ Who calls this: RQ, by the names in the records of effects, and the worker.
 from __future__ import annotations
 
 import logging
+import re
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from redis import RedisError
+from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 from rq.exceptions import AbandonedJobError, NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.timeouts import BaseTimeoutException
 
 from fsm import verbs
 from fsm.engine.faults import said
 from fsm.errors import PayloadError, StoreError
 from fsm.store import effects
 from fsm.store.codec import text
+from fsm.store.connection import explain
 from fsm.store.keys import Keys
 from fsm.store.requests import Request, run
+from workers.carrier import is_passing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from redis import Redis
@@ -47,10 +52,19 @@ _log = logging.getLogger("fsm.effects")
 # An open effect is looked at so often; a look is one or two commands for each.
 _PAUSE_MS = 10_000
 _LOOK_EVERY_S = 1.0
+_AFTER_TROUBLE_S = 10.0
 _A_LOOK = 100
 _MOST_LOOKS = 10
 # So many workers may die on one effect: as on an event, where a machine says nothing else.
 _MOST_DEATHS = 3
+# RQ forgets a result after 500 s: too soon for one that waits for room in Redis, or in a mailbox.
+_UNTOLD_S = 604_800
+# How RQ puts it when the worker of a job died, or only the process that ran it. Where RQ killed that itself, beyond its
+# time-out, there is no number: it would come again.
+_DEATH = re.compile(
+    r"Work-horse terminated unexpectedly; waitpid returned \d|Job was stuck in intermediate queue"
+    r"|Moved to FailedJobRegistry, due to AbandonedJobError"
+)
 
 
 def success(job: Job, connection: Redis, result: Any, *_: Any) -> None:
@@ -59,12 +73,8 @@ def success(job: Job, connection: Redis, result: Any, *_: Any) -> None:
     Raises:
         PayloadError: That is no JSON; RQ records the job as failed, and calls `failure`.
     """
-    asker = _asker(job, connection)
-    if asker is None:
-        return
-    keys, name = asker
     try:
-        _tell(connection, job.id, verbs.succeed(keys, job.id, name, result))
+        _tell(job, connection, lambda keys, name: verbs.succeed(keys, job.id, name, result))
     except PayloadError:
         # The effect was done: to do it again would do it twice, and change nothing.
         job.retries_left = 0
@@ -75,26 +85,19 @@ def failure(
     job: Job, connection: Redis, kind: type[BaseException], fault: BaseException, _traceback: TracebackType | None
 ) -> None:
     """Tell the FSM how its effect failed, when RQ will not try it again."""
-    asker = _asker(job, connection)
-    if asker is None:
-        return
-    keys, name = asker
     if job.should_retry:
-        _look_at(connection, keys, job, name)
-        return
-    if issubclass(kind, AbandonedJobError):
+        _look_at(job, connection)
+    elif issubclass(kind, AbandonedJobError):
         # Its worker died. RQ is about to write it down as failed; the watch puts it back on its queue.
-        connection.hset(job.key, "abandoned", 1)
-        return
-    _tell(connection, job.id, verbs.fail(keys, job.id, name, kind.__name__, said(fault)))
+        with suppress(RedisError):
+            connection.hset(job.key, "abandoned", 1)
+    else:
+        _tell(job, connection, lambda keys, name: verbs.fail(keys, job.id, name, kind.__name__, said(fault)))
 
 
 def stopped(job: Job, connection: Redis) -> None:
     """Tell the FSM that somebody stopped its effect."""
-    asker = _asker(job, connection)
-    if asker is not None:
-        keys, name = asker
-        _tell(connection, job.id, verbs.fail(keys, job.id, name, "cancelled", "somebody stopped it"))
+    _tell(job, connection, lambda keys, name: verbs.fail(keys, job.id, name, "cancelled", "somebody stopped it"))
 
 
 def _asker(job: Job, connection: Redis) -> tuple[Keys, str] | None:
@@ -103,21 +106,31 @@ def _asker(job: Job, connection: Redis) -> tuple[Keys, str] | None:
     return (Keys(text(namespace)), text(name)) if name and namespace else None
 
 
-def _tell(connection: Redis, effect_id: str, plan: Plan[str]) -> None:
+def _tell(job: Job, connection: Redis, plan_of: Callable[[Keys, str], Plan[str]]) -> None:
+    """Carry the plan that tells the end of a job; what cannot be told now must not change how the job ended."""
     try:
-        word = verbs.carry(plan, lambda request: run(connection, request))
-    except StoreError as error:
+        asker = _asker(job, connection)
+        if asker is None:
+            return
+        word = verbs.carry(plan_of(*asker), lambda request: run(connection, request))
+    except (StoreError, BaseTimeoutException) as error:
         # RQ goes on to write down how the job ended, if it can; the watch finds that, and tells it.
-        _log.warning("the end of effect %s cannot be told now: %s", effect_id, error)
+        _log.warning("the end of effect %s cannot be told now: %s", job.id, error)
+        job.result_ttl = _UNTOLD_S
     else:
-        _note(effect_id, word)
+        _note(job.id, word)
+        if word in ("FULL", "BROKEN"):
+            job.result_ttl = _UNTOLD_S
 
 
-def _look_at(connection: Redis, keys: Keys, job: Job, name: str) -> None:
+def _look_at(job: Job, connection: Redis) -> None:
     """Let the watch look when RQ's retry is due: RQ's own scheduler need not run for it."""
-    with suppress(RedisError):
-        seconds = int(connection.time()[0]) + job.get_retry_interval()
-        connection.zadd(keys.effects, {f"{job.id} {name}": seconds * 1000}, xx=True)
+    with suppress(RedisError, StoreError):
+        asker = _asker(job, connection)
+        if asker is not None:
+            keys, name = asker
+            seconds = int(connection.time()[0]) + job.get_retry_interval()
+            connection.zadd(keys.effects, {f"{job.id} {name}": seconds * 1000}, xx=True)
 
 
 def _note(effect_id: str, word: str) -> None:
@@ -141,26 +154,52 @@ class EffectsWatch:
         self._client = client
         self._carrier = carrier
         self._keys = keys
-        self._looked_at = 0.0
-        self._dead: list[tuple[str, str]] = []
+        self._next_at = 0.0
+        # Filled by another thread.
+        self._dead: deque[tuple[str, str]] = deque()
 
     def bury(self, worker: str, queues: Sequence[str]) -> None:
         """Take note of an effects worker that is known to be dead: what it ran need not wait for its time-out."""
-        self._dead += [(worker, queue) for queue in queues]
+        self._dead.extend((worker, queue) for queue in queues)
 
     def look(self) -> None:
-        """Tell the ends that nobody told, and put effects back on their queue whose worker died."""
+        """Tell the ends that nobody told, and put effects back on their queue whose worker died.
+
+        What cannot be done now is logged and tried again: FSMs must not wait for it.
+        """
         now = time.monotonic()
-        if now - self._looked_at < _LOOK_EVERY_S:
+        if now < self._next_at:
             return
-        self._looked_at = now
-        dead, self._dead = self._dead, []
+        self._next_at = now + _LOOK_EVERY_S
+        try:
+            trouble = self._look()
+        except StoreError as error:
+            trouble = error
+        if trouble is not None:
+            self._next_at = now + _AFTER_TROUBLE_S
+            _log.warning("open effects cannot be looked after now: %s", trouble)
+
+    def _look(self) -> StoreError | None:
+        """Look once at all that is due; gives what kept it from telling an end."""
+        trouble = None
+        dead = list(self._dead)
         for _ in range(_MOST_LOOKS):
             found = self._carrier.carry(effects.look(self._keys, _PAUSE_MS, _MOST_DEATHS, dead, _A_LOOK))
+            for _ in dead:
+                self._dead.popleft()
+            dead = []
             for effect in found:
-                self._end(effect)
+                try:
+                    self._end(effect)
+                except StoreError as error:
+                    if is_passing(error):
+                        raise
+                    trouble = error
+                except Exception:  # noqa: BLE001 - records that were edited by hand, of RQ's form: the worker has FSMs to serve
+                    _log.exception("the end of effect %s of FSM %r cannot be told", effect.job_id, effect.name)
             if len(found) < _A_LOOK:
-                return
+                break
+        return trouble
 
     def _end(self, effect: OpenEffect) -> None:
         """Tell how an effect ended, if it did."""
@@ -171,7 +210,11 @@ class EffectsWatch:
             case "canceled" | "stopped":
                 plan = verbs.fail(keys, effect_id, name, "cancelled", "an operator took it away")
             case "failed":
-                plan = verbs.fail(keys, effect_id, name, *self._why(effect_id))
+                why = self._why(effect_id)
+                if why is None:
+                    self._carrier.carry(verbs.run_again(keys, effect_id, name))
+                    return
+                plan = verbs.fail(keys, effect_id, name, *why)
             case "finished":
                 plan = self._finished(effect)
             case _:
@@ -186,41 +229,49 @@ class EffectsWatch:
         """Read what RQ kept of the last end of a job."""
         try:
             return Job.fetch(effect_id, connection=self._client, serializer=JSONSerializer).latest_result()
-        except (NoSuchJobError, RedisError, ValueError):
+        except (NoSuchJobError, ValueError):
             return None
+        except RedisError as error:
+            raise explain(error, self._carrier.url) from error
 
-    def _why(self, effect_id: str) -> tuple[str, str]:
-        """Read class and text of the exception with which a job failed."""
+    def _why(self, effect_id: str) -> tuple[str, str] | None:
+        """Read class and text of the exception with which a job failed; `None` where only its process died."""
+        commands = [("HMGET", self._keys.job(effect_id), "exc_info", "deaths")]
+        raw, deaths = self._carrier.carry(Request(lambda reply: reply, commands=commands))
+        ours = text(raw)
+        if deaths and ours.startswith("workers died"):
+            return "abandoned", ours
         result = self._result(effect_id)
         if result is not None and result.exc_string:
-            return _last_line(result.exc_string)
-        said_of_it = Request(text, commands=[("HGET", self._keys.job(effect_id), "exc_info")])
-        return "abandoned", self._carrier.carry(said_of_it) or "it failed, and RQ does not say why"
+            return None if _DEATH.match(result.exc_string) else _last_line(result.exc_string)
+        return "abandoned", ours or "it failed, and RQ does not say why"
 
     def _finished(self, effect: OpenEffect) -> Plan[str]:
         """Read what RQ kept of the result of an effect whose end was not told."""
         keys, effect_id, name = self._keys, effect.job_id, effect.name
-        if not _json(effect.note).get("on_success"):
-            return verbs.succeed(keys, effect_id, name, None)
         result = self._result(effect_id)
         if result is None:
             return verbs.fail(keys, effect_id, name, "gone", "it is done, and RQ has forgotten its result")
+        if result.return_value == UNSERIALIZABLE_RETURN_VALUE_PAYLOAD:
+            return verbs.fail(keys, effect_id, name, "PayloadError", "an effect returns JSON values")
         return verbs.succeed(keys, effect_id, name, result.return_value)
 
 
-def _json(raw: bytes) -> dict[str, Any]:
-    with suppress(ValueError):
-        value = orjson.loads(raw)
-        if isinstance(value, dict):
-            return value
-    return {}
-
-
 def _last_line(traceback: str) -> tuple[str, str]:
-    """Read class and text of an exception out of its traceback."""
-    line = traceback.strip().splitlines()[-1] if traceback.strip() else ""
-    kind, colon, message = line.partition(": ")
-    path = kind.split(".")
-    if colon and all(part.isidentifier() for part in path):
-        return path[-1], message
-    return "abandoned", line
+    r"""Read class and text of an exception out of its traceback; of what is none, give the text.
+
+    >>> _last_line('Traceback (most recent call last):\n  File "x.py", line 1\nshop.Declined: no\ncover')
+    ('Declined', 'no\ncover')
+    """
+    head, mark, last = traceback.strip().rpartition("Traceback (most recent call last):\n")
+    if not mark:
+        return "abandoned", head or last
+    # The frames are indented; the text of the exception may have lines of any form.
+    lines = last.splitlines()
+    while lines and lines[0].startswith(" "):
+        lines.pop(0)
+    kind, _, message = "\n".join(lines).partition(": ")
+    name = kind.rpartition(".")[2]
+    if not name.isidentifier():
+        return "abandoned", "\n".join(lines)
+    return name, message or name

@@ -90,7 +90,7 @@ def worker(  # noqa: PLR0913 - one parameter an option
     lease_ms = config.resolve("lease", lease)
     most = config.resolve("batch", batch)
     level = config.resolve("log_level", log_level)
-    served = config.resolve("queues", queues or None)
+    named = config.resolve("queues", queues or None)
     is_beside = config.resolve("effects", has_effects)
     namespace = config.check_namespace(config.resolve("namespace", place.namespace))
     path = config.resolve("app", place.app)
@@ -98,16 +98,18 @@ def worker(  # noqa: PLR0913 - one parameter an option
         raise ConfigError("--app", "a worker must know its machines: use --app MODULE, FSM_APP or [tool.fsm] app")
     log_to_stderr(level)
     app = load(path)
+    served = list(named) or app.queues(default_queue(namespace))
+    effects = _effects_queues(effects_queues, served)
     _run(
         app,
         place.url,
-        list(served) or app.queues(default_queue(namespace)),
+        served,
         namespace=namespace,
         lease_ms=lease_ms,
         batch=most,
         name=name or "",
         is_burst=is_burst,
-        effects=(effects_queues or (EFFECTS_QUEUE,)) if is_beside and not is_burst else (),
+        effects=effects if is_beside and not is_burst else (),
         log_level=level,
     )
 
@@ -174,7 +176,10 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
 
 @contextmanager
 def _effects_beside(process: TransitionWorker, url: str, queues: Sequence[str], level: str) -> Iterator[None]:
-    """Keep a worker for effects beside ours; at the end it finishes what it has in hand, unless a signal hurries it."""
+    """Keep a worker for effects beside ours; at the end it finishes what it has in hand, unless a signal hurries it.
+
+    Where ours ends by a fault, nobody waits for it: whoever starts us anew need not wait for a long effect.
+    """
     if not queues:
         yield
         return
@@ -182,12 +187,22 @@ def _effects_beside(process: TransitionWorker, url: str, queues: Sequence[str], 
 
     beside = EffectsProcess(url, queues, process.name, process.watch.bury, level)
     beside.start()
+    is_asked_to_end = False
     try:
         yield
+        is_asked_to_end = process.fault is None
+    except SystemExit:
+        is_asked_to_end = True
+        raise
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: beside.kill())
-        beside.end()
+        if is_asked_to_end:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: beside.kill())
+            if process.is_forced:
+                beside.kill()
+            beside.end()
+        else:
+            beside.leave()
 
 
 class _EndedEarlyError(SystemExit):
@@ -219,3 +234,18 @@ def _check_packages() -> None:
 def _origin(package: str) -> str | None:
     spec = find_spec(package)
     return spec.origin if spec else None
+
+
+def _effects_queues(wanted: Sequence[str], served: Sequence[str]) -> tuple[str, ...]:
+    """Give the queues of effects, each once.
+
+    Raises:
+        ConfigError: One of them is no name of a queue, or carries the events that this worker serves.
+    """
+    queues = tuple(dict.fromkeys(wanted)) or (EFFECTS_QUEUE,)
+    for queue in queues:
+        if not queue or not queue.isprintable():
+            raise ConfigError("--effects-queue", f"{queue!r} is no name of a queue: printable text")
+        if queue in served:
+            raise ConfigError("--effects-queue", f"{queue!r} carries events of FSMs: effects have queues of their own")
+    return queues

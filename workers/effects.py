@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -34,6 +35,8 @@ _MONITOR_S = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # One that lived for so long is started anew at once.
 _LIVED_S = 60.0
+# What was told to end at once has so long to do it.
+_AT_ONCE_S = 2.0
 
 
 class EffectsProcess:
@@ -60,11 +63,12 @@ class EffectsProcess:
         self._name = name
         self._bury = bury
         self._level = level
-        self._count = 0
         self._child: subprocess.Popen[bytes] | None = None
         self._is_ending = threading.Event()
-        self._guard = threading.Lock()
+        # Taken again by a signal's handler, in the thread that has it.
+        self._guard = threading.RLock()
         self._thread = threading.Thread(target=self._keep, name="fsm-effects", daemon=True)
+        self._child_name = ""
 
     @property
     def pid(self) -> int | None:
@@ -79,23 +83,32 @@ class EffectsProcess:
     def end(self) -> None:
         """Ask it to end after the effect that it has in hand, and wait for that."""
         self._is_ending.set()
-        with self._guard:
-            if self._child is not None and self._child.poll() is None:
-                self._child.terminate()
+        self._signal(signal.SIGTERM)
         if self._thread.is_alive():
             self._thread.join()
 
-    def kill(self) -> None:
-        """End it at once; what it had in hand is run again elsewhere."""
+    def leave(self) -> None:
+        """Let it end by itself, in order, when this process is gone; until then it is not started anew."""
         self._is_ending.set()
+
+    def kill(self) -> None:
+        """End it at once, with the effect that it has in hand, which is run again elsewhere."""
+        self._is_ending.set()
+        self._signal(signal.SIGQUIT)
+        last = threading.Timer(_AT_ONCE_S, self._signal, [signal.SIGKILL])
+        last.daemon = True
+        last.start()
+
+    def _signal(self, number: int) -> None:
         with self._guard:
             if self._child is not None and self._child.poll() is None:
-                self._child.kill()
+                self._child.send_signal(number)
 
-    def _spawn(self) -> str:
-        self._count += 1
-        name = f"{self._name}-effects-{self._count}"
-        command = [sys.executable, "-m", "workers.effects", "--name", name, "--log-level", self._level]
+    def _spawn(self) -> None:
+        # No two have one name, also where the worker that starts them has the name of one that died: RQ would refuse
+        # it, and what the former still has in hand would be taken for that of a dead one.
+        self._child_name = f"{self._name}-effects-{secrets.token_hex(2)}"
+        command = [sys.executable, "-m", "workers.effects", "--name", self._child_name, "--log-level", self._level]
         for queue in self._queues:
             command += ["--queue", queue]
         with self._guard:
@@ -104,25 +117,35 @@ class EffectsProcess:
                 self._child = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
                     command, env=self._environment, stdin=subprocess.PIPE, start_new_session=True
                 )
-        return name
 
     def _keep(self) -> None:
-        name, pause = f"{self._name}-effects-1", _FIRST_PAUSE_S
-        while True:
+        pause = _FIRST_PAUSE_S
+        while self._child is not None:
             child, begin = self._child, time.monotonic()
-            if child is None:
-                return
             code = child.wait()
             if child.stdin is not None:
                 child.stdin.close()
             if self._is_ending.is_set():
                 return
-            self._bury(name, self._queues)
+            self._bury(self._child_name, self._queues)
             pause = _FIRST_PAUSE_S if time.monotonic() - begin > _LIVED_S else min(2 * pause, _LONGEST_PAUSE_S)
-            _log.warning("effects worker %s ended with code %d; another one starts in %.1f s", name, code, pause)
-            if self._is_ending.wait(pause):
+            _log.warning(
+                "effects worker %s ended with code %d; another one starts in %.1f s", self._child_name, code, pause
+            )
+            if not self._spawn_after(pause):
                 return
-            name = self._spawn()
+
+    def _spawn_after(self, pause: float) -> bool:
+        """Start another process after a pause; `False` where none is wanted any more."""
+        while not self._is_ending.wait(pause):
+            try:
+                self._spawn()
+            except OSError as error:
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                _log.warning("no effects worker can be started, the next try is in %.1f s: %s", pause, error)
+            else:
+                return True
+        return False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -144,6 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         serializer=JSONSerializer,
         job_monitoring_interval=_MONITOR_S,
     )
+    signal.signal(signal.SIGQUIT, lambda *_: _end_at_once(worker))
     threading.Thread(target=_end_with_parent, name="fsm-parent", daemon=True).start()
     worker.work(logging_level="DEBUG" if options.log_level == "debug" else "WARNING")
 
@@ -153,6 +177,13 @@ def _end_with_parent() -> None:
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_at_once(worker: Worker) -> None:
+    """End without a word, and take down the process that runs an effect: RQ's own cold stop needs a second before."""
+    if worker.horse_pid:
+        worker.kill_horse()
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ class TransitionWorker(BaseWorker):
         self._relief = Relief()
         self.watch = EffectsWatch(self._client, self._carrier, self.keys)
         self.fault: Exception | None = None
-        self._is_forced = False
+        self.is_forced = False
         self._is_ending = False
         self._was_suspended = False
         self._suspension_checked_at = 0.0
@@ -154,12 +154,12 @@ class TransitionWorker(BaseWorker):
 
         Not by `SystemExit`, as RQ does, which a handler may raise itself.
         """
-        if self._is_forced:
+        if self.is_forced:
             return  # it is giving back what it holds
         with suppress(SystemExit):
             super().request_force_stop(signum, frame)
             return  # RQ takes two signals within a second for one
-        self._is_forced = True
+        self.is_forced = True
         raise _ForcedStop
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:

@@ -6,7 +6,7 @@ over a blocking connection; an asyncio client carries the same plans, so there i
 Who calls this: the client. It may import `fsm.store`, `fsm.engine`, `fsm.machine`.
 """
 
-from fsm.verbs.answering import fail, failure_data, note_of, succeed, success_data
+from fsm.verbs.answering import fail, failure_data, note_of, run_again, succeed, success_data
 from fsm.verbs.looking import (
     Place,
     allowed,
@@ -57,6 +57,7 @@ __all__ = [
     "purge",
     "read_log",
     "ready_queues",
+    "run_again",
     "send_many",
     "sending",
     "settle",

@@ -19,16 +19,19 @@ if TYPE_CHECKING:
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
-__all__ = ["fail", "failure_data", "note_of", "succeed", "success_data"]
+__all__ = ["fail", "failure_data", "note_of", "run_again", "succeed", "success_data"]
 
 
 def succeed(keys: Keys, effect_id: str, name: str, value: Any) -> Plan[str]:
-    """Bring back what an effect returned.
+    """Bring back what an effect returned; where nobody wants to know, it may be anything.
 
     Raises:
         PayloadError: The value is not JSON: nothing was told, and the effect is open.
     """
-    return (yield from _tell(keys, effect_id, name, "on_success", success_data(value)))
+    note = yield note_of(keys, effect_id, name)
+    # Where nobody is to be told, it may return whatever it likes.
+    raw = success_data(value) if note is not None and note.get("on_success") else b"null"
+    return (yield from _tell(keys, effect_id, name, note, "on_success", raw))
 
 
 def fail(keys: Keys, effect_id: str, name: str, kind: str, message: str) -> Plan[str]:
@@ -41,7 +44,8 @@ def fail(keys: Keys, effect_id: str, name: str, kind: str, message: str) -> Plan
         kind: Class name of what was raised; or "gone", "cancelled", "abandoned" where nothing was.
         message: Its text.
     """
-    return (yield from _tell(keys, effect_id, name, "on_failure", failure_data(kind, message)))
+    note = yield note_of(keys, effect_id, name)
+    return (yield from _tell(keys, effect_id, name, note, "on_failure", failure_data(kind, message)))
 
 
 def success_data(value: Any) -> bytes:
@@ -63,6 +67,18 @@ def failure_data(kind: str, message: str) -> bytes:
     return orjson.dumps({"type": kind, "message": text})
 
 
+def run_again(keys: Keys, effect_id: str, name: str) -> Request[None]:
+    """Mark an effect that has failed because the process that ran it died: the next look puts it back on its queue.
+
+    On a crash between the two: it is looked at a few seconds later.
+    """
+    commands = [
+        ("HSET", keys.job(effect_id), "abandoned", 1),
+        ("ZADD", keys.effects, "XX", 0, f"{effect_id} {name}"),
+    ]
+    return Request(lambda _: None, commands=commands)
+
+
 def note_of(keys: Keys, effect_id: str, name: str) -> Request[dict[str, Any] | None]:
     """Read what is kept of an open effect; `None` where it is not open (any more)."""
     return Request(_read_note, commands=[("HGET", keys.effects_of(name), effect_id)])
@@ -78,13 +94,14 @@ def _read_note(raw: bytes | None) -> dict[str, Any] | None:
     return note if isinstance(note, dict) else {}
 
 
-def _tell(keys: Keys, effect_id: str, name: str, end: str, raw: bytes) -> Plan[str]:
+def _tell(  # noqa: PLR0913 - the parts of one answer
+    keys: Keys, effect_id: str, name: str, note: dict[str, Any] | None, end: str, raw: bytes
+) -> Plan[str]:
     """Send the event that was asked for this end; once, whoever else tells it at the same moment.
 
     Returns:
         The script's word.
     """
-    note = yield note_of(keys, effect_id, name)
     if note is None:
         return "CLOSED"
     event, born = str(note.get(end) or ""), str(note.get("born") or "")

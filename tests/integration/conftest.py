@@ -44,9 +44,10 @@ class Processes:
         self._started.append(process)
         return process
 
-    def worker(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a worker of ours."""
-        return self.run("-m", "workers", "--url", self._url, "--app", APP, *arguments)
+    def worker(self, *arguments: str, effects: bool = False) -> subprocess.Popen[str]:
+        """Start a worker of ours; one for effects beside it costs another start of Python."""
+        more = () if effects else ("--no-effects",)
+        return self.run("-m", "workers", "--url", self._url, "--app", APP, *more, *arguments)
 
     def rq_worker(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a stock RQ worker."""

@@ -145,7 +145,7 @@ def test_the_main_job_from_start_to_purge(fsm: Fsm) -> None:
 def test_waiting_tells_how_it_ended(fsm: Fsm, running: Callable[..., Any]) -> None:
     fsm("start", "Door", "front")
 
-    with running("worker") as worker:
+    with running("worker", "--no-effects") as worker:
         done = fsm("transition", "front", "push", "--wait", "--timeout", "20", "--json")
         refused = fsm("transition", "front", "pull", "--wait", "--timeout", "20")
         not_allowed = fsm("transition", "front", "break", "--wait", "--timeout", "20")
@@ -172,7 +172,7 @@ def test_an_idle_worker_ends_at_once_and_leaves_nothing(
 ) -> None:
     fsm("start", "Door", "front")
 
-    with running("worker") as worker:
+    with running("worker", "--no-effects") as worker:
         assert fsm("transition", "front", "push", "--wait", "--timeout", "20").returncode == 0
         worker.send_signal(signal.SIGTERM)
         code = worker.wait(5)
@@ -192,7 +192,7 @@ def test_a_busy_worker_finishes_what_it_has_in_hand_and_leaves_nothing(
     fsm("start", "Door", "front", "back")
     fsm("transition", "front", "hold")
 
-    with running("worker") as worker:
+    with running("worker", "--no-effects") as worker:
         # Opening it waits for the handler, and writing lets the handler go on.
         held = (tmp_path / "in-hand").read_text(encoding="utf-8")
         locked = keys_of_holders(raw_redis)
@@ -214,9 +214,9 @@ def test_a_busy_worker_finishes_what_it_has_in_hand_and_leaves_nothing(
 def test_a_name_in_use_is_refused_and_the_worker_of_that_name_goes_on(fsm: Fsm, running: Callable[..., Any]) -> None:
     fsm("start", "Door", "front")
 
-    with running("worker", "--name", "joe") as joe:
+    with running("worker", "--no-effects", "--name", "joe") as joe:
         assert fsm("transition", "front", "push", "--wait", "--timeout", "20").returncode == 0
-        second = fsm("worker", "--name", "joe", "--log-level", "error")
+        second = fsm("worker", "--no-effects", "--name", "joe", "--log-level", "error")
         assert fsm("transition", "front", "leave", "--wait", "--timeout", "20").returncode == 0
         joe.send_signal(signal.SIGTERM)
         assert joe.wait(5) == 0

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsm.engine import Decision, Event
+from fsm.engine import Decision, Effect, Event
 from fsm.machine import Machine
-from fsm.store import calls, codec, commits
+from fsm.store import calls, codec, commits, effects
 from fsm.store.keys import Keys
 from fsm.store.requests import run
 
@@ -209,6 +209,33 @@ class Store:
 
     def cancel(self, job_id: str) -> str:
         return run(self.redis, calls.cancel(self.keys, job_id))
+
+    def ask(self, name: str, job_id: str = "cause--e1", **more: Any) -> str:
+        """Let an FSM at rest ask for an effect: its id, as it was enqueued."""
+        queue = more.setdefault("queue", "fsm-effects")
+        ends = {"on_success": "note", "on_failure": "note"} | more
+        effect = Effect(job_id, path="shop.charge", call=b'["shop.charge",null,[],{}]', **ends)
+        self.sent(name, codec.new_ids(1)[0])
+        assert self.commit(self.work(self.one(name=name)).apply().out(effect)) == ["REST"]
+        return self.listed(queue)[-1]
+
+    def answer(self, name: str, event: str = "note", raw: bytes = b"1", **more: Any) -> str:
+        """Bring back the end of an effect: the script's word."""
+        effect_id = more.get("effect_id", "cause--e1")
+        born = more["born"] if "born" in more else self.snapshot(name).get("born", "")
+        return run(self.redis, effects.answer(self.keys, effect_id, name, born, event, raw))
+
+    def look(self, *dead: tuple[str, str], is_due: bool = True, deaths: int = 3) -> dict[str, str]:
+        """Look after open effects, all of which are due unless told: the status of each."""
+        if is_due:
+            for member in self.redis.zrange(self.keys.effects, 0, -1):
+                self.redis.zadd(self.keys.effects, {member: 0})
+        found = run(self.redis, effects.look(self.keys, 10_000, deaths, dead))
+        return {effect.job_id: effect.status for effect in found}
+
+    def open_effects(self, name: str) -> list[str]:
+        """Name the effects of an FSM whose end was not told."""
+        return [effect_id.decode() for effect_id in self.redis.hkeys(self.keys.effects_of(name))]
 
     def lapse(self, *names: str) -> None:
         """Make the leases of FSMs end now."""

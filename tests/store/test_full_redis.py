@@ -90,3 +90,37 @@ def test_a_waiter_can_look(full: Store) -> None:
     reply = run(full.redis, Request(list, "ask", (full.keys.job("a-1"), full.keys.result("a-1"))))
 
     assert reply[0] == b"WAITING"
+
+
+def test_an_answer_is_refused_and_stays_open_until_there_is_room(full: Store) -> None:
+    full.redis.config_set("maxmemory", 0)
+    full.ask("b")
+    full.redis.config_set("maxmemory", 1)
+    before = full.dump()
+
+    with pytest.raises(StoreError, match="is full"):
+        full.answer("b")
+    assert full.dump() == before
+    full.redis.config_set("maxmemory", 0)
+    assert full.answer("b") == "ANSWERED cause--e1a"
+
+
+def test_an_end_that_nobody_wants_to_know_makes_room(full: Store) -> None:
+    full.redis.config_set("maxmemory", 0)
+    full.ask("b", on_success="")
+    full.redis.config_set("maxmemory", 1)
+
+    assert full.answer("b", "") == "SILENT"
+    assert full.open_effects("b") == []
+
+
+def test_open_effects_are_looked_after(full: Store) -> None:
+    full.redis.config_set("maxmemory", 0)
+    full.ask("b")
+    full.redis.lpop("rq:queue:fsm-effects")
+    full.redis.hset(full.keys.job("cause--e1"), mapping={"status": "failed", "abandoned": "1"})
+    full.redis.zadd(full.keys.effects, {"cause--e1 b": 0})
+    full.redis.config_set("maxmemory", 1)
+
+    assert full.look(is_due=False) == {"cause--e1": "queued"}
+    assert full.listed("fsm-effects") == ["cause--e1"]

@@ -32,9 +32,10 @@ if event ~= '' then
   end
   if word ~= 'SENT' then
     record(id, now, ns, { name = name, born = born, queue = default_queue }, event, data, timeout, ttl)
-    call('HSET', 'rq:job:' .. id, 'status', 'failed', 'place', 'failed', 'ended_at', now, 'exc_info',
-      'answer of effect ' .. effect .. ' not delivered: ' .. word)
+    call('HSET', 'rq:job:' .. id, 'status', 'failed', 'place', 'failed', 'ended_at', now, 'result',
+      '{"failed":"undeliverable"}', 'exc_info', 'answer of effect ' .. effect .. ' not delivered: ' .. word)
     call('EXPIRE', 'rq:job:' .. id, failure_ttl)
+    result_stream(id, 2, '', 'exc_string', '', failure_ttl)
     try('ZADD', 'rq:failed:' .. default_queue, s + failure_ttl, id)
     try('XADD', prefix .. 'log', '*', 'worker', '', 'transitions', '[{"name":' .. cjson.encode(name) .. ',"event":'
       .. cjson.encode(event) .. ',"job":"' .. id .. '","error":' .. cjson.encode('undeliverable: ' .. word) .. '}]')

@@ -1,6 +1,7 @@
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import fakeredis
@@ -9,9 +10,6 @@ import redis
 from click.testing import Result
 
 from fsm.errors import StoreError
-from fsm.store.keys import Keys
-from workers.answers import EffectsWatch
-from workers.carrier import Carrier
 
 Run = Callable[..., Result]
 
@@ -29,6 +27,8 @@ class FakeWorker:
     made: ClassVar[dict[str, Any]] = {}
     ends: ClassVar[BaseException | None] = None
     is_asked_to_end: ClassVar[bool] = True
+    is_hurried: ClassVar[bool] = False
+    faults: ClassVar[Exception | None] = None
 
     def __init__(self, app: Any, url: str | None, queues: list[str], **rest: Any) -> None:
         FakeWorker.made = {"machines": sorted(app.behaviours), "url": url, "queues": queues, **rest}
@@ -37,7 +37,8 @@ class FakeWorker:
         self.connection = fakeredis.FakeRedis()
         self._stop_requested = False
         self.fault: Exception | None = None
-        self.watch = EffectsWatch(self.connection, Carrier(self.connection, "", lambda: True), Keys("default"))
+        self.is_forced = False
+        self.watch = SimpleNamespace(bury=None)
 
     def open_app(self) -> None:
         FakeWorker.made |= {"is_open": True}
@@ -47,6 +48,8 @@ class FakeWorker:
         self.birth_date = "now"
         if isinstance(self.ends, SystemExit):
             signal.raise_signal(signal.SIGTERM)
+        self.fault = self.faults
+        self.is_forced = self.is_hurried
         if self.ends is not None:
             raise self.ends
         self._stop_requested = self.is_asked_to_end
@@ -56,19 +59,16 @@ class FakeWorker:
 
 
 class FakeEffects:
-    """Notes of what process it would be, and whether it was ended."""
+    """Notes how it is started, and what becomes of it."""
 
     made: ClassVar[list[Any]] = []
 
-    def __init__(self, url: str, queues: tuple[str, ...], name: str, _bury: Any, level: str) -> None:
-        self.made[:] = [url, tuple(queues), name, level]
+    def __init__(self, url: str, queues: tuple[str, ...], name: str, bury: Any, level: str) -> None:
+        FakeEffects.made += [url, queues, name, level]
 
-    def start(self) -> None:
+    def __getattr__(self, verb: str) -> Callable[[], None]:
         # Nothing is started beside a worker whose services may be missing.
-        self.made.append("started" if "is_open" in FakeWorker.made else "started too early")
-
-    def end(self) -> None:
-        self.made.append("ended")
+        return lambda: FakeEffects.made.append(verb if "is_open" in FakeWorker.made else f"{verb} too early")
 
 
 @pytest.fixture(autouse=True)
@@ -76,34 +76,7 @@ def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.worker.TransitionWorker", FakeWorker)
     monkeypatch.setattr("workers.effects.EffectsProcess", FakeEffects)
     monkeypatch.setattr(FakeWorker, "made", {})
-    FakeEffects.made.clear()
-
-
-@pytest.mark.usefixtures("shop")
-def test_effects_are_run_beside_it_unless_somebody_else_does(fsm: Run) -> None:
-    worker = ("worker", "--app", "cli_shop:Door", "--url", "redis://somewhere", "--name", "joe")
-
-    assert fsm(*worker).exit_code == 0
-    assert FakeEffects.made == ["redis://somewhere", ("fsm-effects",), "joe", "info", "started", "ended"]
-
-    fsm(*worker, "--effects-queue", "slow", "--effects-queue", "fsm-effects", "--log-level", "debug")
-    assert FakeEffects.made == ["redis://somewhere", ("slow", "fsm-effects"), "joe", "debug", "started", "ended"]
-
-    for not_here in ("--no-effects", "--burst"):
-        FakeEffects.made.clear()
-        assert fsm(*worker, not_here).exit_code == 0
-        assert FakeEffects.made == []
-
-
-@pytest.mark.parametrize("error", [StoreError("it broke"), ValueError("something else")])
-@pytest.mark.usefixtures("shop")
-def test_the_process_for_effects_ends_with_a_worker_that_broke(
-    fsm: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    monkeypatch.setattr(FakeWorker, "ends", error)
-
-    assert fsm("worker", "--app", "cli_shop:Door").exit_code != 0
-    assert FakeEffects.made[-2:] == ["started", "ended"]
+    monkeypatch.setattr(FakeEffects, "made", [])
 
 
 @pytest.mark.usefixtures("shop")
@@ -164,6 +137,8 @@ def test_settings_of_a_worker_come_from_the_environment_and_the_file(fsm: Run, m
         (("--app", "cli_shop:Door", "--queue", "fsm-effects"), "--queue: 'fsm-effects' is not allowed"),
         (("--app", "cli_shop:Door", "--namespace", "a:b"), "namespace 'a:b'"),
         (("--app", "cli_shop:Door", "--batch", "0"), "--batch"),
+        (("--app", "cli_shop:Door", "--effects-queue", "fsm"), "--effects-queue: 'fsm' carries events"),
+        (("--app", "cli_shop:Door", "--effects-queue", "a\nb"), "--effects-queue: 'a\\nb' is no name"),
     ],
 )
 def test_wrong_options_are_told_before_anything_is_done(fsm: Run, arguments: tuple[str, ...], text: str) -> None:
@@ -227,3 +202,44 @@ def test_a_signal_while_it_starts_ends_it_cleanly(fsm: Run, monkeypatch: pytest.
     assert done.exit_code == 0
     assert FakeWorker.made["is_torn_down"]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.usefixtures("shop")
+def test_an_effects_worker_is_kept_beside_it_to_its_end(fsm: Run) -> None:
+    fsm("worker", "--app", "cli_shop:Door", "--name", "joe", "--log-level", "error")
+
+    assert FakeEffects.made == ["redis://localhost:6379/0", ("fsm-effects",), "joe", "error", "start", "end"]
+
+
+@pytest.mark.usefixtures("shop")
+def test_an_effects_worker_serves_the_queues_that_it_is_told(fsm: Run) -> None:
+    fsm("worker", "--app", "cli_shop:Door", "--effects-queue", "b", "--effects-queue", "a", "--effects-queue", "b")
+
+    assert FakeEffects.made[1] == ("b", "a")
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("option", ["--no-effects", "--burst"])
+def test_there_is_no_effects_worker_where_none_is_wanted(fsm: Run, option: str) -> None:
+    assert fsm("worker", "--app", "cli_shop:Door", option).exit_code == 0
+
+    assert FakeEffects.made == []
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_worker_that_is_hurried_waits_for_no_effect(fsm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeWorker, "is_hurried", True)
+
+    fsm("worker", "--app", "cli_shop:Door")
+
+    assert FakeEffects.made[4:] == ["start", "kill", "end"]
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("way", ["faults", "ends"])
+def test_a_worker_that_fails_waits_for_no_effect(fsm: Run, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    monkeypatch.setattr(FakeWorker, way, StoreError("it broke"))
+
+    assert fsm("worker", "--app", "cli_shop:Door").exit_code == 1
+
+    assert FakeEffects.made[4:] == ["start", "leave"]
