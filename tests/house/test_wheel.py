@@ -49,10 +49,11 @@ def test_scripts_in_lua_and_type_markers_are_in_the_wheel(wheel: zipfile.Path) -
     assert {"fsm/py.typed", "workers/py.typed", "fsm/store/lua/claim.lua", "fsm/store/lua/commit.lua"} <= names
 
 
-def test_the_wheel_installs_the_command_and_names_its_licence(wheel: zipfile.Path) -> None:
+def test_the_wheel_installs_the_command_and_the_pytest_plugin_and_names_its_licence(wheel: zipfile.Path) -> None:
     [entry_points] = [name for name in content(wheel) if name.endswith(".dist-info/entry_points.txt")]
     [metadata] = [name for name in content(wheel) if name.endswith(".dist-info/METADATA")]
 
-    assert "fsm = fsm.cli:main" in wheel.root.read(entry_points).decode().splitlines()
+    installed = wheel.root.read(entry_points).decode().splitlines()
+    assert {"fsm = fsm.cli:main", "[pytest11]", "fsm = fsm.testing.plugin"} <= set(installed)
     assert "License-Expression: MIT" in wheel.root.read(metadata).decode().splitlines()
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in content(wheel))
