@@ -9,6 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEV := $(VENV)/.fsm-dev
 DEMO := $(VENV)/.fsm-demo
+ORACLE := tests/oracle
+# Written by npm when all is installed.
+MERMAID := $(ORACLE)/node_modules/.package-lock.json
 # What is there for development serves the demo as well.
 RUN := $(if $(wildcard $(DEV)),$(DEV),$(DEMO))
 
@@ -26,7 +29,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench clean
+.PHONY: help demo test oracle mermaid check bench clean
 
 help:  ## show this list
 	@echo "fsm-workers: durable finite state machines on Redis and RQ"
@@ -37,6 +40,16 @@ demo: $(RUN)  ## replay a real dpkg.log through state machines, with two workers
 
 test: $(DEV)  ## run the tests; PYTEST_ARGS='-k mailbox' runs some of them
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+oracle: $(DEV) mermaid  ## hold diagrams against Mermaid's own parser; needs node and npm
+	@$(BIN)/python -m pytest tests/oracle $(PYTEST_ARGS)
+
+mermaid: $(MERMAID)
+
+$(MERMAID): $(ORACLE)/package.json $(ORACLE)/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is not on PATH: install nodejs and npm" >&2; exit 1; }
+	@npm ci --prefix $(ORACLE) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
 
 check: $(DEV)  ## format, lint, types, layers, compose file
 	@$(BIN)/python -m ruff format --check .
@@ -53,7 +66,7 @@ bench: $(RUN)  ## measure speed and memory, under a minute, as JSON
 	@$(BIN)/python -m bench.quick --json
 
 clean:  ## remove the venv and all that the tools left behind
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov dist build
+	rm -rf $(VENV) $(ORACLE)/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO): EXTRA := embedded

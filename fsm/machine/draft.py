@@ -91,6 +91,7 @@ class Draft:
         self.ends: list[tuple[str, int]] = []
         self.edges: list[Edge] = []
         self.links: list[tuple[str, str]] = []
+        self.decorated: list[tuple[str, int]] = []
         self.is_blind = False
         # In flowcharts starts and ends are not written but found.
         self.is_flowchart = False
@@ -147,6 +148,10 @@ class Draft:
         if not self.is_muted:
             self.first.setdefault(state, line)
 
+    def decorate(self, state: str, line: int) -> None:
+        """Note that a note or a style names a state, by its id: it does not bring the state about."""
+        self.decorated.append((state, line))
+
     def alias(self, state: str, name: str, line: int) -> None:
         """Note the name of the state with this id."""
         if remedy := state_name_remedy(name):
@@ -192,6 +197,10 @@ class Draft:
 
     def settle(self) -> None:
         """Put names in the place of ids; to be called once, when all is read."""
+        for state, line in self.decorated:
+            if state not in self.first and not self.is_blind:
+                problem = f"{state!r} is no state of this diagram, and Mermaid would draw it as one"
+                self.fault(line, problem, "name a state by its id, or take the line away", state)
         owners: dict[str, str] = {}
         for state, line in self.first.items():
             name = self.names.get(state, state)

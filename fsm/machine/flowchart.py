@@ -15,23 +15,18 @@ import re
 from typing import TYPE_CHECKING
 
 from fsm.machine.draft import Start
-from fsm.machine.mermaid import next_statement
 from fsm.machine.names import END, flowchart_id_remedy
+from fsm.machine.ornaments import CLASS, DIRECTION, next_statement, past_description, take_from_flowchart
 
 if TYPE_CHECKING:
     from fsm.machine.draft import Draft
 
 __all__ = ["HEADER", "read_flowchart"]
 
-HEADER = re.compile(r"(?:graph|flowchart)(?:[ \t]+(?:TB|TD|BT|LR|RL))?[ \t]*(?:;|$)")
+HEADER = re.compile(r"(?:graph|flowchart)(?:[ \t]+(?:TB|TD|BT|LR|RL)[ \t]*(?:;|$)|$)")
 
 _SPACE = re.compile(r"[\s;]*")
-_SKIPPED = re.compile(
-    r"(?:classDef|class|style|linkStyle|click)[ \t]+(?![-=])(?:\"[^\"]*\"|[^\";])*"
-    r"|direction[ \t]+(?:TB|TD|BT|LR|RL)(?=[ \t;]|$)|acc(?:Title|Descr)[ \t]*:.*"
-)
 _ID = re.compile(r"(?:[^\s;\[\](){}|<>&\":~=@-]|-(?![-.>])|=(?!=))+")
-_CLASS = re.compile(r":::[\w-]+")
 _SHAPES = {
     "(((": (")))",),
     "((": ("))",),
@@ -52,8 +47,12 @@ _WORDED = re.compile(
     r"|==(?![=>xo])\s*+(?P<thick>[^|]+?)(?<!\s)\s*(?<!=)={2,}>"
     r"|-\.(?![-.])\s*+(?P<dotted>[^|]+?)(?<!\s)\s*(?<!\.)\.+->"
 )
+# Mermaid has arrows that begin with these letters.
+_SWALLOWING = re.compile(r"(?<![-=.])[xo](?:--+|==+|-?\.+-)>$")
 _OTHER_LINK = re.compile(r"[xo<]?(?:-{2,}[xo>-]?|={2,}[xo>=]?|-\.+-[xo>]?|~{3,})|<")
 _IN_QUOTES_ONLY = re.compile(r"[\[\](){}\"]")
+# Text of a node without quotes: beyond these, it depends on more than the text whether Mermaid can read it.
+_BARE = re.compile(r"\s*\w(?:[\w \t.,!?'+*&:=…–]|-(?!-))*")
 _QUOTED = re.compile(r'\s*"(?P<text>[^"]*)"\s*')
 _FORMS = "write `a -->|EVENT| b`"
 
@@ -74,11 +73,14 @@ def read_flowchart(draft: Draft, at: int) -> None:
     while (at := next_statement(draft, at)) < len(draft.lines):
         text = draft.lines[at].strip()
         if re.match(r"accDescr\s*\{", text):
-            at = draft.past_block(at, re.compile(r".*\}"), "`accDescr {`", "`}`", skip=0)
+            at = past_description(draft, at)
             continue
         reader.read_line(text, at + 1)
         at += 1
     draft.is_muted = False
+    for index, text in enumerate(draft.lines):
+        if text.lstrip() == "%%":
+            draft.fault(index + 1, "Mermaid takes an empty comment for a node", "write a word behind `%%`")
     _find_points(draft)
 
 
@@ -94,10 +96,16 @@ class _Reader:
         self.line = 0
         # How many subgraphs are open here.
         self.depth = 0
+        self.arrows = 0
 
     def read_line(self, text: str, line: int) -> None:
         """Read the statements of one line."""
         self.text, self.at, self.line = text, 0, line
+        found = DIRECTION.search(self.draft.lines[line - 1])
+        if found and self.draft.lines[line - 1].strip("; \t") != found.group():
+            remedy = "write the direction on a line of its own, or other words"
+            self.draft.blind(line, "Mermaid takes this line for a direction", remedy, found.group())
+            return
         try:
             self._take(_SPACE)
             while self.at < len(text):
@@ -118,9 +126,8 @@ class _Reader:
 
     def _statement(self) -> None:
         draft = self.draft
-        if self._take(_SKIPPED):
-            if self.text[self.at :].strip("; \t"):
-                raise self._give_up("Mermaid may misread what stands behind styles", "write it on a line of its own")
+        if (end := take_from_flowchart(draft, self.text, self.at, self.line, self.arrows)) > self.at:
+            self.at = end
             return
         if found := self._take(re.compile(r"subgraph\b(?!\s*[-=]).*")):
             draft.unsupported("subgraph", self.line, found.group())
@@ -134,6 +141,7 @@ class _Reader:
         source = self._node()
         while (link := self._link()) is not None:
             target = self._node()
+            self.arrows += 1
             label = link or None
             if source and target:
                 draft.edge(source, target, label, self.line)
@@ -159,7 +167,7 @@ class _Reader:
         else:
             draft.mention(node, self.line)
         self._shape(node)
-        self._take(_CLASS)
+        self._take(CLASS)
         self._take(re.compile(r"[ \t]*"))
         if self.text.startswith("&", self.at):
             draft.unsupported("several nodes in one edge", self.line, "&")
@@ -178,6 +186,8 @@ class _Reader:
         quoted = _QUOTED.match(self.text, inner)
         closers = _SHAPES[opener]
         if quoted:
+            if not quoted.group().startswith('"'):
+                self.draft.fault(self.line, "Mermaid cannot read a space before these quotes", "take it away")
             if not self.text.startswith(closers, quoted.end()):
                 raise self._give_up("the brackets behind a node are not closed", f"close them with `{closers[0]}`")
             self.draft.alias(node, quoted["text"], self.line)
@@ -187,17 +197,24 @@ class _Reader:
         if not places:
             raise self._give_up("the brackets behind a node are not closed", f"close them with `{closers[0]}`")
         end = min(places)
-        if _IN_QUOTES_ONLY.search(self.text, inner, end) or end == inner:
+        if not _BARE.fullmatch(self.text, inner, end):
             raise self._give_up(
-                "Mermaid cannot read the text in these brackets", "take the brackets and quotes out of it"
+                "Mermaid may not read the text in these brackets", f'put it into quotes: `{node}["any name"]`'
             )
         self.at = end + len(closers[0])
 
     def _link(self) -> str | None:
         """Read an arrow; "" when it has no event, None when there is no arrow."""
         if found := self._take(_ARROW):
+            if found["label"] is not None and (spaces := re.compile(r"[ \t]{2,}").match(self.text, self.at)):
+                self.draft.fault(
+                    self.line, "Mermaid cannot read two spaces behind a label", "write one", spaces.group()
+                )
             return self._label(found["label"] or "", in_pipes=True)
         if found := self._take(_WORDED):
+            if arrow := _SWALLOWING.search(found.group()):
+                problem = f"Mermaid takes the {arrow.group()[0]!r} for a part of the arrow"
+                self.draft.fault(self.line, problem, "put a space before the arrow", arrow.group())
             return self._label(found["thin"] or found["thick"] or found["dotted"], in_pipes=False)
         if found := _OTHER_LINK.match(self.text, self.at):
             raise self._give_up(f"{found.group()!r} is no arrow from one node to another", _FORMS)
@@ -205,6 +222,8 @@ class _Reader:
 
     def _label(self, text: str, *, in_pipes: bool) -> str:
         if quoted := _QUOTED.fullmatch(text):
+            if in_pipes and not text.startswith('"'):
+                self.draft.fault(self.line, "Mermaid cannot read a space before these quotes", "take it away", text)
             return quoted["text"].strip()
         if in_pipes and _IN_QUOTES_ONLY.search(text):
             self.draft.fault(self.line, "Mermaid needs quotes round this label", f'write `|"{text.strip()}"|`', text)
@@ -218,6 +237,8 @@ class _Reader:
             raise self._give_up(
                 "Mermaid reads a comment behind a statement as part of it", "put it on a line of its own"
             )
+        if rest.startswith(":::"):
+            raise self._give_up("Mermaid may not read this class", "write `a:::name`, with no word of Mermaid's own")
         if rest.startswith(":"):
             raise self._give_up("a flowchart has no labels behind a colon", _FORMS)
         raise self._give_up(f"{rest!r} cannot be read", f"{_FORMS}, one statement a line or divided by `;`")

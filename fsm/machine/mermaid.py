@@ -12,56 +12,30 @@ import re
 from typing import TYPE_CHECKING
 
 from fsm.machine.names import END, mermaid_id_remedy
+from fsm.machine.ornaments import DIRECTION, next_statement, past_description, take_from_state_diagram
 
 if TYPE_CHECKING:
     from fsm.machine.draft import Draft
 
-__all__ = ["HEADER", "next_statement", "read_mermaid"]
+__all__ = ["HEADER", "read_mermaid"]
 
 HEADER = re.compile(r"stateDiagram(?:-v2)?")
 
-_SKIPPED = re.compile(
-    r"(?:direction\s+(?:TB|BT|LR|RL)|hide\s+empty\s+description|scale\s+\d+\s+width|accTitle\s*:.*|accDescr\s*:.*"
-    r"|(?:classDef|class|style|click)\s+(?!-->|:|as\b).+)",
-    re.IGNORECASE,
-)
-_NOTE_LINE = re.compile(r"note\s+(?:left|right)\s+of\s+[^:\s-]+\s*:(?P<text>.*)", re.IGNORECASE)
-_NOTE_BLOCK = re.compile(r"note\s+(?:left|right)\s+of\s+[^:\s-]+", re.IGNORECASE)
+_NOTE_LINE = re.compile(r"note\s+(?:left|right) of\s+(?P<id>[^:\s-]+)\s*:(?P<text>.*)", re.IGNORECASE)
+_NOTE_BLOCK = re.compile(r"note\s+(?:left|right) of\s+(?P<id>[^:\s-]+)", re.IGNORECASE)
 _NOTE_FLOATING = re.compile(r'note\s+"[^"]*"\s+as\s+\w+', re.IGNORECASE)
-_NOTE_END = re.compile(r"end\s+note", re.IGNORECASE)
+_NOTE_END = re.compile(r"end note\b(?P<rest>.*)", re.IGNORECASE)
 _FORK = re.compile(r"<<(?P<a>fork|join|choice|history)>>|\[\[(?P<b>fork|join|choice)\]\]", re.IGNORECASE)
 _HISTORY = re.compile(r"\[H\*?\]")
 _STATE = re.compile(r'state\s+(?!-->)(?:"(?P<name>[^"]*)"\s+as\s+)?(?P<id>[^\s{:"]+)(?P<rest>.*)', re.IGNORECASE)
-_STYLED = re.compile(r"(?P<id>.*?):::[\w-]+")
-_ARROW = re.compile(
-    r"(?P<source>[^:]*?(?::::[\w-]+\s*)?)-->(?P<target>[^:]*(?::::[\w-]+\s*)?)(?::(?!::)(?P<label>.*))?"
-)
+_BARE_DECLARATION = re.compile(r"state\s+\w+", re.ASCII | re.IGNORECASE)
+_CLASS = r"(?!(?:class|classDef|click|default|href|note|scale|state|stateDiagram|style)\b)[A-Za-z][A-Za-z0-9_]*"
+_BAD_CLASS = re.compile(rf":::(?!{_CLASS}(?:[\s:]|-->|$))", re.IGNORECASE)
+_STYLED = re.compile(r"(?P<id>.*?):::\w+")
+_ARROW = re.compile(r"(?P<source>[^:]*?(?::::\w+\s*)?)-->(?P<target>[^:]*(?::::\w+\s*)?)(?::(?!::)(?P<label>.*))?")
 _OTHER_ARROW = re.compile(r"(?<![-=.<>~])(?=[.<>~]*[-=])[-=.<>~]{2,}")
-_DESCRIPTION = re.compile(r"(?P<id>[^:]*)(?::::[\w-]+\s*)?:(?!::)(?P<text>.*)")
+_DESCRIPTION = re.compile(r"(?P<id>[^:]*)(?::::\w+\s*)?:(?!::)(?P<text>.*)")
 _FORMS = 'write `a --> b : EVENT`, `[*] --> a`, `a --> [*]` or `state "name" as a`'
-
-
-def next_statement(draft: Draft, at: int) -> int:
-    """Pass over empty lines, comments, `%%{init}%%` and frontmatter, in all diagrams of Mermaid.
-
-    Args:
-        draft: The diagram.
-        at: Index of a line.
-
-    Returns:
-        Index of the next line that says something; the number of lines when there is none.
-    """
-    while at < len(draft.lines):
-        line = draft.lines[at].strip()
-        if line.startswith("%%{"):
-            at = draft.past_block(at, re.compile(r".*\}%%"), "`%%{`", "`}%%`", skip=0)
-        elif line == "---" and not any(text.strip() for text in draft.lines[:at]):
-            at = draft.past_block(at, re.compile("---"), "the frontmatter", "`---`")
-        elif not line or line.startswith("%%"):
-            at += 1
-        else:
-            break
-    return at
 
 
 def read_mermaid(draft: Draft, at: int) -> None:
@@ -79,28 +53,48 @@ class _Reader:
         self.draft = draft
         # How many composite states are open here.
         self.depth = 0
+        # The last line was `state a`: Mermaid looks from there for a `{`, over the end of the line.
+        self.is_declared = False
 
     def read(self, at: int) -> None:
         draft = self.draft
         while (at := next_statement(draft, at)) < len(draft.lines):
             text = draft.lines[at].strip()
-            if _NOTE_BLOCK.fullmatch(text):
-                at = draft.past_block(at, _NOTE_END, "the note", "`end note`")
+            if self.is_declared and "{" in text and re.match(r"\w", text, re.ASCII) and not text.startswith("state"):
+                problem = "Mermaid takes the `{` for that of a composite state, declared in the line before"
+                draft.fault(at + 1, problem, "write this line above that one", "{")
+            self.is_declared = bool(_BARE_DECLARATION.fullmatch(text))
+            if note := _NOTE_BLOCK.fullmatch(text):
+                at = self._past_note(note["id"], at)
             elif re.match(r"accDescr\s*\{", text, re.IGNORECASE):
-                at = draft.past_block(at, re.compile(r".*\}"), "`accDescr {`", "`}`", skip=0)
+                at = past_description(draft, at)
             else:
                 if not self._passed_over(text, at + 1):
                     self._statement(text, at + 1)
                 at += 1
         draft.is_muted = False
 
+    def _past_note(self, state: str, at: int) -> int:
+        draft = self.draft
+        draft.decorate(state, at + 1)
+        first = next((index for index in range(at + 1, len(draft.lines)) if draft.lines[index].strip()), at)
+        if draft.lines[first].strip().startswith(":"):
+            draft.fault(first + 1, "Mermaid takes this line for the whole note", "begin the note without a colon", ":")
+        at = draft.past_block(at, _NOTE_END, "the note", "`end note`")
+        end = _NOTE_END.fullmatch(draft.lines[at - 1].strip())
+        if end and end["rest"].strip():
+            draft.blind(at, "text stands behind `end note`", "write it on a line of its own", end["rest"].strip())
+        return at
+
     def _passed_over(self, text: str, line: int) -> bool:
         """Pass over what carries no meaning for us."""
         note = _NOTE_LINE.fullmatch(text)
+        if note:
+            self.draft.decorate(note["id"], line)
         if note and re.search("[:;]", note["text"]):
             remedy = "write the note over several lines, with `end note` in the last"
             self.draft.fault(line, "Mermaid ends a note of one line at a colon or `;`", remedy, note["text"].strip())
-        return bool(note or _NOTE_FLOATING.fullmatch(text) or _SKIPPED.fullmatch(text))
+        return bool(note or _NOTE_FLOATING.fullmatch(text)) or take_from_state_diagram(self.draft, text, line)
 
     def _statement(self, text: str, line: int) -> None:
         draft = self.draft
@@ -116,6 +110,9 @@ class _Reader:
                 line, f"{found.group()!r} is no arrow of a state diagram", "write `a --> b : EVENT`", found.group()
             )
         elif found := _DESCRIPTION.fullmatch(text):
+            if re.search("::|:$", found["text"]):
+                problem = "Mermaid cannot read `::` or a last `:` in a description"
+                draft.fault(line, problem, "take it away", found["text"])
             if self._is_id(found["id"].strip(), line):
                 draft.mention(found["id"].strip(), line)
         elif found := re.fullmatch(r"(?P<id>\S+)", _unstyled(text)):
@@ -155,6 +152,12 @@ class _Reader:
         elif "%%" in text:
             remedy = "put the comment on a line of its own"
             draft.blind(line, "Mermaid reads a comment behind a statement as part of it", remedy, "%%")
+        elif found := _BAD_CLASS.search(text):
+            remedy = "write `a:::name`, in ASCII letters, digits and `_`, with no word of Mermaid's own"
+            draft.blind(line, "Mermaid may not read this class", remedy, ":::")
+        elif found := DIRECTION.search(text):
+            remedy = "write the direction on a line of its own, or other words"
+            draft.blind(line, "Mermaid takes this line for a direction", remedy, found.group())
         elif re.match(r"direction\s+\w+$", text, re.IGNORECASE):
             draft.fault(line, "Mermaid knows no such direction and makes states of the words", "use TB, BT, LR or RL")
         else:
@@ -166,6 +169,9 @@ class _Reader:
         state = _unstyled(state + rest) if rest.startswith(":::") else state
         if rest and not rest.startswith(":"):
             draft.blind(line, f"{rest!r} behind a state cannot be read", 'write `state "any name" as id`', rest)
+        elif state.lower() == "as" or re.search(r"[{\"]|\sas\s", rest):
+            remedy = "write a description as `a : text`, without `state`"
+            draft.blind(line, "Mermaid may take this for an alias or a composite state", remedy, rest)
         elif self._is_id(state, line):
             if name is None:
                 draft.mention(state, line)

@@ -35,7 +35,10 @@ END = "[*]"
 EVENT = re.compile(r"[^\W\d]\w*(?:[.-]\w+)*")
 
 _STATE_ID = re.compile(r"\w[\w.]*")
-_FLOW_ID = re.compile(r"\w(?:[\w.]|-(?=\w))*")
+# In flowcharts Mermaid knows the letters of Unicode 6, and of digits only ours: these are the scripts of which it lacks
+# no letter.
+_FLOW_LETTER = "(?:[0-9A-Za-z_ªµº]|(?=\\w)[À-ʯΆ-ԧԱ-Ֆա-ֆא-תؠ-يऄ-हก-ะა-ჺḀ-ỿぁ-ゖァ-ヺ一-鿌가-힣])"
+_FLOW_ID = re.compile(rf"{_FLOW_LETTER}(?:{_FLOW_LETTER}|\.|-(?={_FLOW_LETTER}))*")
 # In quoted text these would end the text, begin a comment, an escape or another construct in one of the syntaxes.
 _NOT_IN_NAMES = re.compile(r"""[":;#{}<>\[\]\\|`]|%%|direction\s+(?:TB|BT|LR|RL)""", re.IGNORECASE)
 _MERMAID_WORDS = frozenset(
@@ -54,10 +57,30 @@ _MERMAID_WORDS = frozenset(
         "style",
     }
 )
+# Names of start and end in Mermaid itself, and what every object of JavaScript has: it loses such states.
+_MERMAID_OWN = frozenset(
+    {
+        "__defineGetter__",
+        "__defineSetter__",
+        "__lookupGetter__",
+        "__lookupSetter__",
+        "__proto__",
+        "constructor",
+        "hasOwnProperty",
+        "isPrototypeOf",
+        "propertyIsEnumerable",
+        "root_end",
+        "root_start",
+        "toLocaleString",
+        "toString",
+        "valueOf",
+    }
+)
 # Mermaid takes these for its own even as the beginning of a longer id, up to a character outside ASCII's words.
 _MERMAID_PREFIX = re.compile(r"(?:click|href|default)\b", re.ASCII | re.IGNORECASE)
 _FLOW_WORDS = re.compile(
-    r"(?:end|graph|flowchart|subgraph|style|linkStyle|class|classDef|click|href|_self|_blank|_parent|_top)\b", re.ASCII
+    r"(?:call|end|graph|flowchart|subgraph|style|linkStyle|class|classDef|click|href|interpolate|_self|_blank|_parent|_top)\b",
+    re.ASCII,
 )
 _PLANTUML_WORDS = frozenset(
     {
@@ -105,7 +128,7 @@ def mermaid_id_remedy(text: str) -> str:
     """Say what to write instead of an id in a Mermaid state diagram; "" when it is good."""
     if not _STATE_ID.fullmatch(text):
         return _alias(text)
-    if text.lower() in _MERMAID_WORDS or _MERMAID_PREFIX.match(text):
+    if text in _MERMAID_OWN or text.lower() in _MERMAID_WORDS or _MERMAID_PREFIX.match(text):
         return f"Mermaid takes this id for its own word: {_alias(text)}"
     return ""
 
@@ -163,5 +186,10 @@ def _alias(text: str) -> str:
 def _plain(text: str) -> str:
     """Make an id out of any text that no syntax misreads."""
     plain = re.sub(r"\W+", "_", text).strip("_")[:40]
-    bad = not plain or plain.lower() in _MERMAID_WORDS | _PLANTUML_WORDS or _MERMAID_PREFIX.match(plain)
+    bad = (
+        not plain
+        or plain in _MERMAID_OWN
+        or plain.lower() in _MERMAID_WORDS | _PLANTUML_WORDS
+        or _MERMAID_PREFIX.match(plain)
+    )
     return f"{plain or 'a'}_state" if bad or _FLOW_WORDS.match(plain) else plain

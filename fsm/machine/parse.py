@@ -13,7 +13,8 @@ from fsm.machine.draft import Draft, Fault
 from fsm.machine.flowchart import HEADER as FLOWCHART
 from fsm.machine.flowchart import read_flowchart
 from fsm.machine.mermaid import HEADER as STATE_DIAGRAM
-from fsm.machine.mermaid import next_statement, read_mermaid
+from fsm.machine.mermaid import read_mermaid
+from fsm.machine.ornaments import next_statement
 from fsm.machine.plantuml import HEADER as PLANTUML
 from fsm.machine.plantuml import first_statement, read_plantuml
 from fsm.machine.validate import check
@@ -80,7 +81,7 @@ def error_of(faults: tuple[Fault, ...], machine: str = "", others: tuple[str, ..
 
 def _read(draft: Draft) -> None:
     at = next_statement(draft, 0)
-    if draft.faults:
+    if draft.is_blind:
         return
     if at < len(draft.lines):
         line = draft.lines[at].strip()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SKIPPED = {".git", ".venv", "build", "dist", "htmlcov", "__pycache__"}
-TEXTS = {".cfg", ".css", ".html", ".ini", ".j2", ".lua", ".md", ".py", ".sh", ".toml", ".txt", ".yaml", ".yml"}
+SKIPPED = {".git", ".venv", "build", "dist", "htmlcov", "node_modules", "__pycache__"}
+TEXTS = {".cfg", ".css", ".html", ".ini", ".j2", ".lua", ".md", ".mjs", ".py", ".sh", ".toml", ".txt", ".yaml", ".yml"}
 NAMED = {".dockerignore", ".gitignore", "Dockerfile", "LICENSE", "Makefile", "Procfile", "run"}
 
 # Written apart, so that this file does not hold what it forbids.

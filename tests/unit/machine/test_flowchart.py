@@ -165,7 +165,7 @@ def test_what_we_do_not_support_is_refused_by_name_and_line(lines: tuple[str, ..
         ("a[x -->|x| c", "not closed", "`]`"),
         ('a["x -->|x| c', "not closed", "`]`"),
         ('a["x"', "not closed", "`]`"),
-        ("a[x (y)] -->|x| c", "cannot read the text", "brackets"),
+        ("a[x (y)] -->|x| c", "may not read the text", "quotes"),
         ('a["x: y"] -->|x| c', "name of a state", "colon"),
         ("a@{ shape: rect }", "cannot be read", 'a["any name"]'),
         ("x-->|y| b", "part of the arrow", "put a space"),
