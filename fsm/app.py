@@ -103,6 +103,12 @@ class App:
         """Whether its machines are made."""
         return self._behaviours is not None
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether classes are all there is to it, so that another process can make the same of them."""
+        has_more = self._lifespan is not None or self._around is not None
+        return not has_more and not any(isinstance(one, Machine) for one in self._given)
+
     def queues(self, default: str) -> list[str]:
         """Give the queues of these machines, the namespace's own first."""
         named = [definition.settings.queue or default for definition in self.definitions]

@@ -36,7 +36,7 @@ from fsm.testing.driver import Driver, without_loop
 from workers.serving import Turn, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from fsm.engine import Behaviour
     from fsm.machine import Definition, Machine
@@ -78,9 +78,21 @@ class InlineWorld:
         self._behaviours: dict[str, Behaviour] = {}
         self._given: set[str] = set()
         self._classes: dict[str, type[Machine[Any]]] = {}
+        self._opened: list[App] = []
+
+    def _drive(self, work: Coroutine[Any, Any, R]) -> R:
+        return self._driver.run(work, is_async=True)
 
     def give(self, app: App) -> None:
-        """Take the machines of an application, with their services; they count more than bare classes."""
+        """Take the machines of an application, with their services; they count more than bare classes.
+
+        Raises:
+            ConfigError: Its lifespan raised, or does not give what its machines need.
+        """
+        if not app.is_open:
+            # On the loop of async handlers, as in a worker; and closed with the world.
+            app.open(self._drive)
+            self._opened.append(app)
         self._behaviours.update(app.behaviours)
         self._given.update(app.behaviours)
 
@@ -110,6 +122,8 @@ class InlineWorld:
             for name, world in list(_WORLDS.items()):
                 if world is self:
                     del _WORLDS[name]
+        while self._opened:
+            self._opened.pop().close()
         self._driver.close()
         self.redis.close()
 
@@ -243,8 +257,7 @@ class Membership:
 
     def announce(self, definitions: Sequence[Definition]) -> None:
         """Tell of machines, as workers do."""
-        if definitions:
-            run(self.redis, verbs.announce(self._keys, definitions, int(time.time() * 1000)))
+        run(self.redis, verbs.announce(self._keys, definitions, int(time.time() * 1000)))
 
     def leave(self) -> None:
         """Leave it; with its last client it ends."""
@@ -265,11 +278,15 @@ def join(url: str, keys: Keys, app: App | None) -> Membership:
         elif world.has_effects != has_effects:
             problem = "is there with another effects=: give all its clients the same, or close them first"
             raise ConfigError(f"memory://{name}", problem)
-        if app is not None:
-            world.give(app)
         client = Membership(world, keys)
         world.clients.add(client)
         if name:
             _WORLDS[name] = world
-    client.announce(app.definitions if app is not None else ())
+    if app is not None:
+        try:
+            world.give(app)
+        except BaseException:
+            client.leave()
+            raise
+        client.announce(app.definitions)
     return client

@@ -62,23 +62,14 @@ def described(app: Any) -> Described:
 
 def _bare(app: App) -> list[type[Machine[Any]]]:
     """Give the classes of an app that has no name, where they are all that there is to it."""
-    for behaviour in app.behaviours.values():
-        if not _is_as_made(behaviour.machine) or getattr(behaviour, "around", None) is not None:
-            problem = (
-                f"the App with {behaviour.name} was made in the test, with more than classes, and a worker is another "
-                "process: give it a name at the top of the module, as in `app = App([…])`, and pass that"
-            )
-            raise ConfigError(_SETTING, problem)
-    return [type(behaviour.machine) for behaviour in app.behaviours.values()]
-
-
-def _is_as_made(machine: Machine[Any]) -> bool:
-    """Tell whether a machine is what its class makes without arguments."""
-    try:
-        made = vars(type(machine)())
-    except TypeError:
-        return False
-    return made == {name: value for name, value in vars(machine).items() if name != "_is_frozen"}
+    if app.is_bare:
+        return app.machines
+    names = ", ".join(machine.__name__ for machine in app.machines)
+    problem = (
+        f"the App with {names} was made in the test, of more than classes, and a worker is another process: give it a "
+        "name at the top of the module, as in `app = App([…])`, and pass that"
+    )
+    raise ConfigError(_SETTING, problem)
 
 
 def _place(part: Any) -> tuple[str, str, str]:

@@ -175,7 +175,7 @@ def test_what_is_wrong_is_told(shop: pytest.Pytester) -> None:
             [
                 (local(), "Local has no name at the top of a module"),
                 (Door("blue"), "this Door has no name at the top of a module"),
-                (App([Door("blue")]), "made in the test, with more than classes"),
+                (App([Door("blue")]), "made in the test, of more than classes"),
                 (7, "not 7"),
                 ([Door, "shop"], "not 'shop'"),
             ],

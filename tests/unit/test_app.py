@@ -85,6 +85,13 @@ def test_instances_are_taken_as_they_are() -> None:
     assert taken_by(App([till]), "Till") is till
 
 
+def test_an_app_of_classes_alone_is_bare() -> None:
+    assert App([Door]).is_bare
+    assert not App([Door()]).is_bare
+    assert not App([Door], lifespan=giving(None)).is_bare
+    assert not App([Door], around=lambda _: contextmanager(lambda: iter([None]))()).is_bare
+
+
 def test_machines_take_services_by_the_names_of_their_parameters() -> None:
     bank, seen = Bank(), list[str]()
     app = App([Till, Door], lifespan=giving({"bank": bank, "nobody wants": 1}, seen))

@@ -7,6 +7,7 @@ import gc
 import importlib
 import sys
 import threading
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,7 +31,7 @@ from fsm.testing import trial
 from tests.unit.testing.shop import Bank, Cart, Order, Parcel, charge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 T = Transition[dict[str, Any]]
 CALLS: list[Any] = []
@@ -233,6 +234,45 @@ def test_a_machine_that_needs_services_is_told_before_anything_is_written(client
 
     assert not client.exists("needy")
     assert client.machines() == {}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_app_is_opened_for_a_world_and_closed_with_it(is_async: bool) -> None:
+    said: list[Any] = []
+
+    @contextmanager
+    def services() -> Iterator[dict[str, Any]]:
+        said.append("open")
+        yield {"bank": Bank()}
+        said.append("closed")
+
+    @asynccontextmanager
+    async def async_services() -> AsyncIterator[dict[str, Any]]:
+        said.append("open")
+        yield {"bank": Bank()}
+        said.append("closed")
+
+    app = App([Needy], lifespan=async_services if is_async else services)
+    with Client("memory://", app=app) as client:
+        assert said == []
+        client.start_fsm(Needy, "needy")
+        assert client.start_fsm("Needy", "by-name").state().state == "packed"
+        assert said == ["open"]
+
+    assert said == ["open", "closed"]
+
+
+def test_a_lifespan_that_raises_is_told_and_leaves_no_world() -> None:
+    @contextmanager
+    def services() -> Iterator[None]:
+        problem = "no bank today"
+        raise OSError(problem)
+        yield
+
+    with pytest.raises(ConfigError, match="no bank today"):
+        Client("memory://shelf", app=App([Order], lifespan=services)).exists("box")
+    with Client("memory://shelf?effects=off") as client:
+        assert not client.exists("box")
 
 
 class Mother(Machine):
