@@ -497,6 +497,47 @@ def test_threads_apply_one_after_the_other(client: Client) -> None:
     assert loop.state().payload == {"turns": 60}
 
 
+class Slow(Machine):
+    settings = Settings(endless=True)
+    diagram = """
+    stateDiagram-v2
+        [*] --> on
+        on --> on : turn
+    """
+
+    def __init__(self) -> None:
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    @on("turn")
+    def turn(self, t: T) -> None:
+        self.entered.set()
+        assert self.go.wait(10)
+
+
+def test_what_was_sent_while_another_thread_applies_is_applied_too_when_the_call_returns() -> None:
+    machine = Slow()
+    seen: list[int] = []
+    with Client("memory://", app=App([machine])) as client:
+        slow = client.start_fsm(Slow, "slow")
+
+        def send() -> None:
+            slow.transition("turn")
+            seen.append(slow.state().version)
+
+        first, second = threading.Thread(target=send), threading.Thread(target=send)
+        first.start()
+        assert machine.entered.wait(10)
+        second.start()
+        # Without the lock it returns at once, for the FSM is in the hands of the first.
+        second.join(0.3)
+        assert seen == []
+        machine.go.set()
+        first.join()
+        second.join()
+
+    assert max(seen) == 3
+
+
 class Broken(Box):
     @on("ask")
     def ask(self, t: T) -> None:
