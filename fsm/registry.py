@@ -17,7 +17,7 @@ from fsm import verbs
 from fsm.engine import checked_name
 from fsm.errors import StoreError
 from fsm.store import presence
-from fsm.store.codec import text
+from fsm.store.codec import rq_ms, text
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _workers(keys: Keys, names: Sequence[str], now_ms: int, *, are_ours: bool) -
         if death or not (host or are_ours):
             continue
         # Ours beat by the clock of Redis; of others there is only what RQ wrote, by the clock of their host.
-        seen_ms = _ms(heartbeat) if beat is None else int(float(beat))
+        seen_ms = rq_ms(heartbeat) if beat is None else int(float(beat))
         is_silent = seen_ms is None or now_ms - seen_ms > presence.SILENT_AFTER_MS
         found.append(
             WorkerView(
@@ -221,14 +221,5 @@ def _since(keys: Keys, fsms: Iterable[str]) -> Plan[dict[str, int]]:
     if not ids:
         return {}
     times = yield _many(*(("HGET", keys.job(job_id), "enqueued_at") for job_id in ids.values()))
-    found = {name: _ms(text(time)) for name, time in zip(ids, times, strict=True)}
+    found = {name: rq_ms(text(time)) for name, time in zip(ids, times, strict=True)}
     return {name: ms for name, ms in found.items() if ms is not None}
-
-
-def _ms(time: str) -> int | None:
-    """Read a time as RQ writes it; `None` where it is none, for records can be edited by hand."""
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        return None
-    return int(moment.timestamp() * 1000) if moment.tzinfo else int(moment.replace(tzinfo=UTC).timestamp() * 1000)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+import zlib
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -229,7 +230,7 @@ class EffectsWatch:
         """Read what RQ kept of the last end of a job."""
         try:
             return Job.fetch(effect_id, connection=self._client, serializer=JSONSerializer).latest_result()
-        except (NoSuchJobError, ValueError):
+        except (NoSuchJobError, ValueError, KeyError, zlib.error):  # the latter: edited by hand
             return None
         except RedisError as error:
             raise explain(error, self._carrier.url) from error

@@ -24,6 +24,7 @@ from fsm.cli.printing import (
     print_json,
     print_table,
 )
+from fsm.machine import span_text
 from fsm.store.connection import mask
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ __all__ = ["info", "machines"]
 _WORKER_COLUMNS = ("worker", "host", "pid", "state", "queues", "seen", "holds", "done", "failed")
 _QUEUE_COLUMNS = ("queue", "ready", "failed", "workers", "oldest waits")
 _STYLES = {"busy": "green", "silent": "red", "suspended": "yellow"}
-_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
 @click.command()
@@ -156,16 +156,5 @@ def _worker(worker: WorkerView) -> tuple[Any, ...]:
 
 
 def _queue(queue: QueueView) -> tuple[Any, ...]:
-    waits = "" if queue.oldest_ms is None else _span(time.time() - queue.oldest_ms / 1000)
+    waits = "" if queue.oldest_ms is None else span_text(int(time.time() * 1000) - queue.oldest_ms)
     return queue.name, queue.ready, Styled(queue.failed, "red" if queue.failed else ""), queue.workers, waits
-
-
-def _span(seconds: float) -> str:
-    """Write a length of time in its two largest units."""
-    left = max(0, int(seconds))
-    parts: list[str] = []
-    for unit, size in _UNITS:
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count}{unit}")
-    return "".join(parts[:2])

@@ -14,7 +14,6 @@ from fsm import verbs
 from fsm.cli.place import placed
 from fsm.cli.printing import Styled, clock_time, is_terminal, json_option, print_array, print_json, print_line
 from fsm.errors import UnknownFSMError
-from fsm.store.requests import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["log"]
 
 _SCREENFUL = 100
-_PAGE = 100
 
 
 @click.command()
@@ -97,18 +95,10 @@ def _order(entry_id: str) -> tuple[int, int]:
 def _newest(keys: Keys, end: str, name: str | None, limit: int) -> Plan[list[dict[str, Any]]]:
     """Read the last lines up to an entry, backwards, so that a long log costs no more than what is shown."""
     found: list[dict[str, Any]] = []
-    before = end
-    # The log's own reader takes the entries in the shape in which XREAD gives them.
-    read = verbs.read_log(keys, end).read
-    while len(found) < limit:
-        command = ("XREVRANGE", keys.log, before, "-", "COUNT", _PAGE)
-        entries = yield Request(lambda reply: reply, commands=[command])
-        for entry in entries:
-            lines = [line for _, line in read([(keys.log, [entry])]) if name is None or line.get("name") == name]
-            found.extend(reversed(lines))
-        if len(entries) < _PAGE:
-            break
-        before = f"({entries[-1][0].decode()}"
+    before: str | None = end
+    while before is not None and len(found) < limit:
+        lines, before = yield verbs.log_back(keys, before)
+        found.extend(line for line in lines if name is None or line.get("name") == name)
     return found[:limit][::-1]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
 
 __all__ = [
     "Styled",
@@ -37,6 +39,7 @@ __all__ = [
     "print_line",
     "print_table",
     "safe",
+    "spinner",
 ]
 
 # Control characters, backslash, line separators, marks that turn the direction of text, halves of surrogate pairs.
@@ -138,6 +141,13 @@ def print_gap() -> None:
     """Print an empty line before a table, where the table does not bring it."""
     if not is_terminal():
         _write("")
+
+
+def spinner(doing: str) -> AbstractContextManager[Any]:
+    """Show a person that we wait; on stderr, for stdout is the outcome's."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    return Console(stderr=True, markup=False, highlight=False).status(safe(doing))
 
 
 def complain(problem: object) -> None:

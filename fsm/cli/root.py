@@ -34,6 +34,8 @@ _COMMANDS = {
     "transition": "fsm.cli.sending:transition",
     "state": "fsm.cli.states:state",
     "ls": "fsm.cli.states:ls",
+    "history": "fsm.cli.visits:history",
+    "wait": "fsm.cli.visits:wait",
     "log": "fsm.cli.log:log",
     "machines": "fsm.cli.cluster:machines",
     "check": "fsm.cli.diagrams:check",

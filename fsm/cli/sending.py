@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from rich.console import Console
 
 from fsm.cli.place import placed
-from fsm.cli.printing import complain, json_option, print_array, print_fields, print_json, print_line
+from fsm.cli.printing import complain, json_option, print_array, print_fields, print_json, print_line, spinner
 from fsm.errors import FSMError, TransitionError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from fsm.cli.place import Place
     from fsm.engine import Outcome
     from fsm.handles import TransitionJob
@@ -147,21 +143,13 @@ def transition(  # noqa: PLR0913 - one parameter an option
                 print_line("sent", event, name, job.id)
             return
         try:
-            with _spinner(job):
+            with spinner(f"waiting for job {job.id}"):
                 outcome = job.result(timeout, settle=is_settling)
         except FSMError as error:
             if as_json:
                 print_json(_as_json(job, error))
             raise
     _print_outcome(outcome, as_json=as_json)
-
-
-def _spinner(job: TransitionJob) -> AbstractContextManager[Any]:
-    """Show a person that we wait; on stderr, for stdout is the outcome's."""
-    if not sys.stderr.isatty():
-        return nullcontext()
-    console = Console(stderr=True, markup=False, highlight=False)
-    return console.status(f"waiting for job {job.id}")
 
 
 def _as_json(job: TransitionJob, error: FSMError) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fsm import registry
+from fsm import registry, verbs
 from fsm.cli.place import placed
 from fsm.cli.printing import (
     Styled,
@@ -63,6 +63,7 @@ def state(place: Place, names: tuple[str, ...], *, as_json: bool) -> None:
             about = snapshot.as_json() | {
                 "waiting": client.ask(registry.waiting(client.keys, name)),
                 "allowed": client.allowed(name),
+                "why": client.do(verbs.why(client.keys, name)),
             }
             if as_json:
                 found.append(about)
@@ -96,6 +97,7 @@ def _show(snapshot: Snapshot, about: dict[str, Any]) -> None:
             ("error", _note(snapshot.error, "red")),
             ("refused", _note(snapshot.refused, "yellow")),
             ("payload", json.dumps(snapshot.payload, ensure_ascii=False, indent=2)),
+            ("why", about["why"]),
         ]
     )
 

@@ -9,7 +9,7 @@ Who calls this: engine, store, client and users, by way of `fsm`.
 
 from fsm.machine.decorators import enter, guard, leave, on
 from fsm.machine.definition import HOOKS, Definition, Handler
-from fsm.machine.durations import Duration, duration_ms, duration_text
+from fsm.machine.durations import Duration, duration_ms, duration_text, span_text
 from fsm.machine.graph import END, Edge, Format, Graph, Guard
 from fsm.machine.machine import Machine
 from fsm.machine.names import did_you_mean
@@ -41,4 +41,5 @@ __all__ = [
     "leave",
     "on",
     "parse",
+    "span_text",
 ]

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from fsm.errors import ConfigError
 
-__all__ = ["Duration", "duration_ms", "duration_text"]
+__all__ = ["Duration", "duration_ms", "duration_text", "span_text"]
 
 Duration: TypeAlias = float | int | timedelta | str
 
@@ -68,6 +68,21 @@ def duration_text(milliseconds: int) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
+
+
+def span_text(milliseconds: int) -> str:
+    """Write for people how long something takes or took: in its two largest units, of days to seconds.
+
+    >>> span_text(93_784_000), span_text(3_050), span_text(-1)
+    ('1d2h', '3s', '0s')
+    """
+    parts: list[str] = []
+    left = max(0, milliseconds)
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, _UNITS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts[:2]) or "0s"
 
 
 def _read(text: str, what: str) -> float:

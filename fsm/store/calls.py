@@ -59,7 +59,7 @@ class Birth:
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would cost as much again as all else that is done for an event here
 class Letter:
     """One event to be sent.
 
@@ -147,7 +147,7 @@ def send(
             arguments += ((len(fields) + len(letter.more)) // 2, *fields, *letter.more)
         else:
             arguments.append(0)
-        if about and blueprint is not None and letter.birth is not None:
+        if about and blueprint and letter.birth:
             birth = letter.birth
             entry = job_data(namespace, birth.name, blueprint.entry, b"null")
             arguments += (birth.job_id, birth.raw, entry)

@@ -20,7 +20,7 @@ from fsm.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Snapshot", "damaged", "event_data", "job_data", "new_ids", "pack_text", "read_snapshot", "text"]
+__all__ = ["Snapshot", "damaged", "event_data", "job_data", "new_ids", "pack_text", "read_snapshot", "rq_ms", "text"]
 
 _CALL = b'["workers.jobs.transition",null,['
 _END = b"],{}]"
@@ -30,6 +30,19 @@ _ID_BYTES = 12
 def text(raw: bytes | None) -> str:
     """Decode what Redis gave as text; nothing is "", and bytes that are no UTF-8 are shown, never an error."""
     return raw.decode("utf-8", "backslashreplace") if raw else ""
+
+
+def rq_ms(time: str) -> int | None:
+    """Read a time as RQ writes it, in ms; `None` where it is none, for records can be edited by hand.
+
+    >>> rq_ms("2026-11-21T13:12:06.277009Z"), rq_ms("soon")
+    (1795266726277, None)
+    """
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        return None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def new_ids(count: int) -> list[str]:

@@ -15,6 +15,7 @@ from fsm.verbs.looking import (
     list_from,
     list_names,
     list_page,
+    log_back,
     log_end,
     log_page,
     machines,
@@ -28,6 +29,7 @@ from fsm.verbs.reaching import wait_for
 from fsm.verbs.sending import Sending, purge, send_many, sending
 from fsm.verbs.starting import announce, blueprint, first_payload, start_many
 from fsm.verbs.verdicts import Verdict
+from fsm.verbs.visits import Visit, visits
 from fsm.verbs.waiting import JobView, ended, settle, standing, view, wait
 from fsm.verbs.why import why
 
@@ -37,6 +39,7 @@ __all__ = [
     "Plan",
     "Sending",
     "Verdict",
+    "Visit",
     "allowed",
     "announce",
     "blueprint",
@@ -50,6 +53,7 @@ __all__ = [
     "list_from",
     "list_names",
     "list_page",
+    "log_back",
     "log_end",
     "log_page",
     "machines",
@@ -68,6 +72,7 @@ __all__ = [
     "succeed",
     "success_data",
     "view",
+    "visits",
     "wait",
     "wait_for",
     "why",

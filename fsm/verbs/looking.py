@@ -30,6 +30,7 @@ __all__ = [
     "list_from",
     "list_names",
     "list_page",
+    "log_back",
     "log_end",
     "log_page",
     "machines",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _PAGE = 500
+_LOG_PAGE = 100
 
 
 def state(keys: Keys, name: str) -> Plan[Snapshot]:
@@ -229,9 +231,9 @@ def log_end(keys: Keys) -> Request[str]:
 
 def read_log(keys: Keys, after: str, block_ms: int | None = None) -> Request[list[tuple[str, dict[str, Any]]]]:
     """Read the log after an entry: pairs of the entry's id and one transition; blocking, where told so."""
-    command: tuple[Any, ...] = ("XREAD", "COUNT", 100, "STREAMS", keys.log, after)
+    command: tuple[Any, ...] = ("XREAD", "COUNT", _LOG_PAGE, "STREAMS", keys.log, after)
     if block_ms is not None:
-        command = ("XREAD", "COUNT", 100, "BLOCK", block_ms, "STREAMS", keys.log, after)
+        command = ("XREAD", "COUNT", _LOG_PAGE, "BLOCK", block_ms, "STREAMS", keys.log, after)
 
     def read(reply: Any) -> list[tuple[str, dict[str, Any]]]:
         found: list[tuple[str, dict[str, Any]]] = []
@@ -241,6 +243,22 @@ def read_log(keys: Keys, after: str, block_ms: int | None = None) -> Request[lis
         return found
 
     return Request(read, commands=[command])
+
+
+def log_back(keys: Keys, before: str) -> Request[tuple[list[dict[str, Any]], str | None]]:
+    """Read a page of the log backwards, from an entry on ("+" is the newest): transitions, the newest first.
+
+    Returns:
+        They, and where the next page begins; `None` after the last.
+    """
+
+    def read(entries: Any) -> tuple[list[dict[str, Any]], str | None]:
+        found: list[dict[str, Any]] = []
+        for entry_id, fields in entries:
+            found.extend(line for _, line in reversed(list(_lines(text(entry_id), fields))))
+        return found, f"({text(entries[-1][0])}" if len(entries) == _LOG_PAGE else None
+
+    return Request(read, commands=[("XREVRANGE", keys.log, before, "-", "COUNT", _LOG_PAGE)])
 
 
 def _lines(entry_id: str, fields: Mapping[bytes, bytes]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -50,7 +50,7 @@ _LONGEST_KEY = 512
 _LARGEST_VERSION = 2**53
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as `calls.Letter`
 class Sending:
     """One event to be sent, checked.
 
@@ -223,7 +223,7 @@ def send_many(  # noqa: PLR0913 - one keyword an option of a send
             words = yield calls.send(keys, letters, machine, starts=first_payload is not None)
         answers = zip(letters, words, strict=True)
         for n, item in enumerate(part):
-            if n in early:
+            if early and n in early:
                 verdicts.append(early[n])
                 continue
             letter, word = next(answers)

@@ -1,15 +1,19 @@
-"""A plan that says why an FSM does not get on: asked once, when somebody has waited too long for it.
+"""A plan that says why an FSM stands where it stands: for who looks at it, and for who has waited too long.
 
-Who calls this: the plans that wait.
+Who calls this: the plans that wait; the command line, for `fsm state`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from fsm.errors import StoreError
+from fsm.machine import span_text
 from fsm.store import presence
-from fsm.store.codec import text
+from fsm.store.codec import rq_ms, text
 from fsm.store.keys import SUSPENDED, Keys
 from fsm.store.requests import Request
 
@@ -24,17 +28,21 @@ _STANDING = {
     "paused": "it is paused: `fsm state {}`",
     "purging": "it is being purged",
 }
+_FIELDS = ("born", "status", "queue", "machine", "state", "version", "error", "refused")
+# A reason is one sentence: of what user code had to say so much of its first line.
+_MOST_SAID = 200
 
 
 def why(keys: Keys, name: str, job_id: str = "") -> Plan[str]:
-    """Say in a sentence without its period why an FSM does not get on; "" where nothing is known.
+    """Say in a sentence without its period why an FSM stands where it stands; "" where nothing is known.
 
     What is told is true of one moment after the other, not of one moment: things go on meanwhile.
 
     Args:
         keys: Of the namespace.
         name: The FSM.
-        job_id: The event that somebody waits for; "" where it is something else.
+        job_id: The event that somebody waits for, so that it is said why that is not applied; "" where it is something
+            else.
     """
     try:
         return (yield from _why(keys, name, job_id))
@@ -43,9 +51,25 @@ def why(keys: Keys, name: str, job_id: str = "") -> Plan[str]:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One FSM at one look; a field that is not there is ""."""
+
+    now_ms: int
+    name: str
+    born: str
+    status: str
+    queue: str
+    machine: str
+    state: str
+    version: str
+    error: str
+    refused: str
+
+
 def _why(keys: Keys, name: str, job_id: str) -> Plan[str]:
     commands: list[tuple[Any, ...]] = [
-        ("HMGET", keys.snapshot(name), "born", "status", "queue"),
+        ("HMGET", keys.snapshot(name), *_FIELDS),
         ("GET", keys.lock(name)),
         ("LLEN", keys.urgent(name)),
         ("LLEN", keys.mailbox(name)),
@@ -54,22 +78,148 @@ def _why(keys: Keys, name: str, job_id: str) -> Plan[str]:
     ]
     if job_id:
         commands += [("LPOS", keys.urgent(name), job_id), ("LPOS", keys.mailbox(name), job_id)]
-    (born, status, queue), lock, urgent, mail, is_suspended, now, *places = yield _many(commands)
-    if born is None:
+    fields, lock, urgent, mail, is_suspended, now, *places = yield _many(commands)
+    seen = _Seen(int(now[0]) * 1000 + int(now[1]) // 1000, name, *map(text, fields))
+    if not seen.born:
         return "there is no FSM of this name any more"
-    if text(status) in _STANDING:
-        return _STANDING[text(status)].format(name)
+    if seen.status in _STANDING:
+        return _standing(seen)
     if not urgent + mail:
         # Who waits for an event that lies nowhere was overtaken by its end.
-        return "" if job_id else "no event waits for it"
+        return "" if job_id else (yield from _at_rest(keys, seen))
     before = _before(urgent, *places) if places else 0
     tail = f", and {_count(before, 'event')} before it" if before else ""
-    now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
     if lock is not None:
-        return (yield from _in_hand(keys, text(lock), now_ms)) + tail
+        held = yield from _in_hand(keys, text(lock), seen.now_ms)
+        return held + (tail if job_id else (yield from _with(keys, name, urgent + mail)))
     if is_suspended:
-        return f"workers are suspended: `rq resume` lets them go on{tail}"
-    return (yield from _unserved(keys, name, text(queue) or keys.default_queue, now_ms)) + tail
+        held_up = "workers are suspended: `rq resume` lets them go on"
+    else:
+        held_up = yield from _unserved(keys, name, seen.queue or keys.default_queue, seen.now_ms)
+    return held_up + tail if job_id else f"{_mail(seen, urgent + mail)}: {held_up}"
+
+
+def _standing(seen: _Seen) -> str:
+    """Say why no event is applied at all."""
+    what = _fault(seen, _note(seen.error) or _note(seen.refused))
+    if seen.status != "failed" or not what:
+        return _STANDING[seen.status].format(seen.name)
+    return f"it cannot go on by itself: in {seen.state!r} {what}; docs/redis-cli.md, Repairs, says how to let it go on"
+
+
+def _mail(seen: _Seen, count: int) -> str:
+    """Say what waits in the mailbox."""
+    if seen.status != "starting":
+        return _count(count, "event")
+    others = f" and {count - 1} more" if count > 1 else ""
+    return f"it has not begun: its entry event{others} {'wait' if others else 'waits'}"
+
+
+def _with(keys: Keys, name: str, count: int) -> Plan[str]:
+    """Say which event its worker has come to, and what waits behind it: an id stays in its list until the commit."""
+    heads = yield _many([("LINDEX", keys.urgent(name), 0), ("LINDEX", keys.mailbox(name), 0)])
+    head = text(heads[0] or heads[1])
+    event = text((yield Request(lambda reply: reply, commands=[("HGET", keys.job(head), "event")]))) if head else ""
+    behind = f", and {_count(count - 1, 'event')} behind it" if count > 1 else ""
+    return (f", at event {event!r}" if event else "") + behind
+
+
+def _at_rest(keys: Keys, seen: _Seen) -> Plan[str]:
+    """Say what an FSM without mail waits for."""
+    if seen.status == "finished":
+        ended_ms = yield Request(lambda reply: reply, commands=[("ZSCORE", keys.finished, seen.name)])
+        when = f", {_ago(seen, float(ended_ms))}" if ended_ms is not None else ""
+        return f"it has finished in {seen.state!r}{when}"
+    waits = (yield from _for_effect(keys, seen)) or (yield from _for_event(keys, seen))
+    return waits + _last(seen)
+
+
+def _for_effect(keys: Keys, seen: _Seen) -> Plan[str]:
+    """Say which effect an FSM waits for, and how that stands; "" where none is open that answers."""
+    notes = yield Request(lambda reply: reply, commands=[("HGETALL", keys.effects_of(seen.name))])
+    effects = [(text(effect_id), _note(text(raw))) for effect_id, raw in notes.items()]
+    answering = [
+        (effect_id, note)
+        for effect_id, note in effects
+        if note.get("born") == seen.born and (note.get("on_success") or note.get("on_failure"))
+    ]
+    if not answering:
+        return ""
+    effect_id, note = min(answering, key=lambda one: _number(one[1].get("at_ms")))
+    queue = str(note.get("queue", ""))
+    (status, origin, started_at, worker), due = yield _many(
+        [
+            ("HMGET", keys.job(effect_id), "status", "origin", "started_at", "worker_name"),
+            ("ZSCORE", keys.rq_registry("scheduled", queue), effect_id),
+        ]
+    )
+    match text(status):
+        case "started":
+            since = rq_ms(text(started_at))
+            how = f"which worker {text(worker)} has run for {span_text(seen.now_ms - since)}" if since else "which runs"
+        case "scheduled":
+            left_ms = 0 if due is None else int(float(due)) * 1000 - seen.now_ms
+            how = f"which is tried again in {span_text(left_ms)}" if left_ms > 0 else "which is to be tried again now"
+        case "queued":
+            queue = text(origin) or queue
+            listening = yield from _listening(keys, queue, seen.now_ms)
+            where = _count(listening, "worker", "listens", "listen") if listening else "no worker listens"
+            how = f"asked for {_ago(seen, _number(note.get('at_ms')))}, which waits on queue {queue!r}, where {where}"
+        case "":
+            how = "whose job is gone: workers look after such, and tell it"
+        case ended:
+            how = f"whose job is {ended}: its answer is on the way"
+    more = f"; and for {len(answering) - 1} more" if len(answering) > 1 else ""
+    return f"it waits for the effect {note.get('func')}, {how}{more}"
+
+
+def _for_event(keys: Keys, seen: _Seen) -> Plan[str]:
+    """Say which events an FSM waits for, as far as its machine was announced."""
+    about = _note(text((yield Request(lambda reply: reply, commands=[("HGET", keys.machines, seen.machine)]))))
+    allowed = about.get("allowed")
+    if not isinstance(allowed, dict):
+        return "no event waits for it"
+    events = [str(event) for event in allowed.get(seen.state) or ()]
+    if not events:
+        return f"no event leads out of {seen.state!r}"
+    return f"it waits for {' or '.join(filter(None, (', '.join(events[:-1]), events[-1])))}"
+
+
+def _last(seen: _Seen) -> str:
+    """Say what went wrong last, if nothing was done since."""
+    refused = _note(seen.refused)
+    # A failure stands until an event is done; a refusal stays, and is news only where it was the last thing of all.
+    notes = [_note(seen.error), refused if str(refused.get("version")) == seen.version else {}]
+    what = _fault(seen, max(notes, key=lambda note: _number(note.get("at_ms"))))
+    return f"; {what}" if what else ""
+
+
+def _fault(seen: _Seen, note: dict[str, Any]) -> str:
+    """Say in a clause what failed or was refused, and when; "" where nothing did."""
+    if not note:
+        return ""
+    said = str(note.get("message") or note.get("reason") or "").strip().partition("\n")[0][:_MOST_SAID]
+    kind = note.get("type") or ""
+    verb = "was refused" if "refused" in note else "failed"
+    about = ": ".join(str(part) for part in (kind, said) if part)
+    return f"{note.get('event')} {verb} {_ago(seen, _number(note.get('at_ms')))}{': ' if about else ''}{about}"
+
+
+def _ago(seen: _Seen, at_ms: float) -> str:
+    return f"{span_text(seen.now_ms - int(at_ms))} ago" if at_ms else "some time ago"
+
+
+def _note(raw: str) -> dict[str, Any]:
+    """Read a JSON object; empty where there is none, for a reason is not worth an error."""
+    try:
+        value = orjson.loads(raw) if raw else {}
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int) else 0
 
 
 def _in_hand(keys: Keys, lock: str, now_ms: int) -> Plan[str]:

@@ -53,6 +53,14 @@ def test_all_plans_can_be_carried_over_asyncio() -> None:
             assert await do(client, verbs.allowed(KEYS, "a", None)) == ("push",)
             assert await do(client, verbs.counts(KEYS)) == {"Lamp": {"dark": 2, "light": 0}}
             assert await carry(client, verbs.exists(KEYS, "a"))
+            lamp = await do(client, verbs.blueprint(KEYS, "Lamp"))
+            assert (await do(client, verbs.start_many(KEYS, lamp, [("c", None)], state="light")))[0].ok
+            assert (await do(client, verbs.wait_for(KEYS, "c", "light", 1))).history == ("light",)
+            await do(client, verbs.purge(KEYS, "c", "", 1))
+            keyed = verbs.sending(None, "b", "push", key="k", if_version=0)
+            first, again = [(await do(client, verbs.send_many(KEYS, [keyed])))[0] for _ in range(2)]
+            assert first == again
+            assert "no worker listens" in await do(client, verbs.why(KEYS, "b", first.job_id))
             place = await do(client, verbs.list_from(KEYS, None, None))
             page, _ = await do(client, verbs.list_page(KEYS, place, None))
             assert {snapshot.name for snapshot in page} == {"a", "b"}

@@ -41,14 +41,14 @@ end
 
 -- What is said of this FSM: an FSM that can be sent to; or nil and why not, and of one that has finished its life's id.
 local function addressee(prefix, name, born, default_queue)
-  local s = try('HMGET', prefix .. 'snapshot:' .. name, 'status', 'born', 'queue', 'max_mailbox', 'state', 'version')
+  local s = try('HMGET', prefix .. 'snapshot:' .. name, 'status', 'born', 'queue', 'max_mailbox', 'state')
   if s.err then return nil, 'BROKEN' end
   if not s[2] or s[1] == 'purging' or (born ~= '' and born ~= s[2]) then return nil, 'UNKNOWN' end
   if s[1] == 'finished' then return nil, 'FINISHED ' .. (s[5] or ''), s[2] end
   if not sound(prefix, s[3] or default_queue) then return nil, 'BROKEN' end
   return {
     name = name, born = s[2], queue = s[3] or default_queue, limit = tonumber(s[4] or 10000) or 10000,
-    moves = s[1] ~= 'paused' and s[1] ~= 'failed', state = s[5] or '', version = s[6],
+    moves = s[1] ~= 'paused' and s[1] ~= 'failed',
   }
 end
 

@@ -7,8 +7,8 @@ KEYS      none: names come as arguments, and cluster mode is refused at connect
 ARGV      1 prefix   2 namespace   3 default queue   4 timeout of a job, s   5 result_ttl, s
           6 how many arguments tell of a machine, 0 or nine
           7.. those nine, as `start` has them: machine, state, entry event, queue, fingerprint, definition_version,
-            max_mailbox, timeout, result_ttl; then per event: name, job id (of a key its hash and ":", which stands for
-            "-" and the `born` of the FSM), born or "", event, data of the job, how many fields its record has beside,
+            max_mailbox, timeout, result_ttl; then per event: name, job id (of a key, whose event has a digest, its
+            hash and ":", which stands for "-" and the `born` of the FSM), born or "", event, data of the job, how many fields its record has beside,
             these fields with their values, and where a machine is told of: job id, payload and data of an entry event
 RETURNS   one word an event: SENT; UNKNOWN no such FSM, or another life of its name; FINISHED and its state; FULL and
           the bound; CONFLICT the id was used for something else; DUPLICATE and its place: this very event was sent
@@ -52,6 +52,12 @@ local function find(name, born, entry)
   return fsm, why
 end
 
+-- What is said of an event that was decided on an older version of its FSM, or nil.
+local function newer(name, version)
+  local seen = call('HMGET', prefix .. 'snapshot:' .. name, 'version', 'state')
+  if (tonumber(seen[1] or 0) or 0) > version then return 'STALE ' .. seen[1] .. ' ' .. (seen[2] or '') end
+end
+
 while at <= last do
   n = n + 1
   local name, id, born, event, data = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
@@ -72,20 +78,24 @@ while at <= last do
     why, fsm.refused = 'UNKNOWN', true
   end
   if fsm and not why then
-    local digest, version, said, is_refused = nil, nil, '', true
-    for k = first, entry - 1, 2 do
-      if ARGV[k] == 'digest' then digest = ARGV[k + 1] elseif ARGV[k] == 'if_version' then version = ARGV[k + 1] end
+    local digest, stale, said, is_refused = nil, nil, '', true
+    if count > 0 then
+      for k = first, entry - 1, 2 do
+        if ARGV[k] == 'digest' then
+          digest = ARGV[k + 1]
+          id = string.sub(id, 1, -2) .. '-' .. fsm.born
+          said = ' ' .. id
+        elseif ARGV[k] == 'if_version' then
+          stale = newer(name, tonumber(ARGV[k + 1]))
+        end
+      end
     end
-    if string.byte(id, -1) == 58 then
-      id = string.sub(id, 1, -2) .. '-' .. fsm.born
-      said = ' ' .. id
-    end
-    local known = try('HMGET', 'rq:job:' .. id, 'fsm', 'event', 'place', 'ns', 'created_at', 'digest')
+    local known = try('HMGET', 'rq:job:' .. id, 'fsm', 'event', 'place', 'ns', 'created_at')
     if known.err then
       why = 'BROKEN'
     elseif known[1] or known[5] then
       local same = known[2] == event
-      if digest then same = known[6] == digest end
+      if digest then same = try('HGET', 'rq:job:' .. id, 'digest') == digest end
       if same and known[1] == name and known[4] == ns then
         why, is_refused = 'DUPLICATE ' .. (known[3] or '') .. said, false
         again[n] = id
@@ -94,8 +104,8 @@ while at <= last do
       end
     elseif fsm.over then
       why = fsm.over
-    elseif version and (tonumber(fsm.version or 0) or 0) > tonumber(version) then
-      why = 'STALE ' .. fsm.version .. ' ' .. fsm.state
+    elseif stale then
+      why = stale
     else
       record(id, now, ns, fsm, event, data, timeout, ttl)
       if count > 0 then call('HSET', 'rq:job:' .. id, unpack(ARGV, first, entry - 1)) end

@@ -2,10 +2,8 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import pytest
 from click.testing import Result
 
-from fsm.cli.cluster import _span
 from fsm.client import Client
 
 Run = Callable[..., Result]
@@ -98,10 +96,3 @@ def test_info_of_an_empty_redis_says_that_nobody_works(fsm: Run) -> None:
     assert "workers:   0\n" in done.stdout
     assert "FSMs:      0 alive, 0 in hand\n" in done.stdout
     assert "fsm\t0\t0\t0\t\n" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(-3, "0s"), (0.9, "0s"), (61, "1m1s"), (3600, "1h"), (90_061, "1d1h"), (59, "59s")]
-)
-def test_a_wait_is_told_in_its_two_largest_units(seconds: float, text: str) -> None:
-    assert _span(seconds) == text

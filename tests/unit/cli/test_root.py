@@ -13,7 +13,22 @@ from fsm.errors import ConfigError, StoreError
 
 Run = Callable[..., Result]
 COMMANDS = [
-    *("worker", "start", "transition", "state", "ls", "log", "machines", "check", "draw", "info", "config", "purge"),
+    *(
+        "worker",
+        "start",
+        "transition",
+        "state",
+        "ls",
+        "history",
+        "wait",
+        "log",
+        "machines",
+        "check",
+        "draw",
+        "info",
+        "config",
+        "purge",
+    ),
 ]
 
 

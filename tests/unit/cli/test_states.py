@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ from click.testing import Result
 from fsm.client import Client
 
 Run = Callable[..., Result]
+WAITS = "1 event waits: no worker listens on queue 'fsm': start one with `fsm worker`"
 
 
 @pytest.fixture
@@ -39,6 +41,7 @@ def test_state_shows_all_that_is_known_of_an_fsm(fsm: Run) -> None:
         "allowed": "push, break",
         "history": "closed",
         "payload": "{}",
+        "why": WAITS,
     }
 
 
@@ -58,7 +61,8 @@ def test_state_gives_an_object_for_one_name_and_an_array_for_several(fsm: Run, c
     one = json.loads(fsm("state", "back", "--json").stdout)
     several = json.loads(fsm("state", "back", "front", "--json").stdout)
 
-    assert one == several[0] == client.state("back").as_json() | {"waiting": 1, "allowed": ["push", "break"]}
+    more = {"waiting": 1, "allowed": ["push", "break"], "why": WAITS}
+    assert one == several[0] == client.state("back").as_json() | more
     assert [each["name"] for each in several] == ["back", "front"]
 
 
@@ -69,6 +73,14 @@ def test_state_shows_the_others_where_one_name_is_unknown(fsm: Run) -> None:
     assert done.exit_code == 1
     assert [each["name"] for each in json.loads(done.stdout)] == ["front"]
     assert done.stderr.startswith("fsm: no FSM 'nobody'")
+
+
+@pytest.mark.usefixtures("doors")
+def test_state_ends_with_why_it_stands_there(fsm: Run) -> None:
+    last = [fsm("state", name).stdout.splitlines()[-1] for name in ("front", "side")]
+
+    assert re.fullmatch(r"why: +it waits for pull or leave; pull was refused \ds ago: stuck", last[0])
+    assert re.fullmatch(r"why: +it has finished in 'gone', \ds ago", last[1])
 
 
 def test_a_name_with_line_breaks_and_escapes_is_one_line(fsm: Run) -> None:

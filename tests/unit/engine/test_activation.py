@@ -435,7 +435,7 @@ def test_an_event_whose_hard_one_is_left_to_the_next_claim_names_its_job_too(off
 
 def test_an_event_with_a_key_is_remembered_for_a_day_with_the_hard_events_that_follow_it(office: Office) -> None:
     office.start()
-    office.send("put", "pack", more=("key", "k", "digest", "d"))
+    office.send("put", "pack", more=("key", "k"))
     office.send("lose", more=())
 
     office.turn()
@@ -447,13 +447,13 @@ def test_an_event_with_a_key_is_remembered_for_a_day_with_the_hard_events_that_f
 
 def test_a_key_is_remembered_also_where_the_fsm_had_finished_or_an_operator_took_the_event(office: Office) -> None:
     office.start()
-    office.send("pack", "deliver", "put", more=("key", "k", "digest", "d"))
+    office.send("pack", "deliver", "put", more=("key", "k"))
     office.redis.hset(KEYS.job("put-2"), "status", "queued")
     office.turn()
     assert (result_of(office, "put-2")["refused"], kept(office)["put-2"] > 86_300) == ("finished", True)
 
     office.start("q")
-    office.send("put", name="q", more=("key", "k", "digest", "d"))
+    office.send("put", name="q", more=("key", "k"))
     office.edit("put-0", status="canceled")
     office.turn()
     assert office.redis.ttl(KEYS.job("put-0")) > 86_400

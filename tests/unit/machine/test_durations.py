@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fsm.errors import ConfigError
-from fsm.machine.durations import duration_ms, duration_text
+from fsm.machine.durations import duration_ms, duration_text, span_text
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,10 @@ def test_anything_else_is_refused_by_the_name_of_the_setting(value: Any) -> None
 @pytest.mark.parametrize("milliseconds", [0, 1, 999, 1_000, 61_001, 86_400_000, 694_861_001])
 def test_a_written_duration_is_read_back(milliseconds: int) -> None:
     assert duration_ms(duration_text(milliseconds), "delay") == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-3, "0s"), (0.9, "0s"), (61, "1m1s"), (3600, "1h"), (90_061, "1d1h"), (59, "59s")]
+)
+def test_people_are_told_the_two_largest_units(seconds: float, text: str) -> None:
+    assert span_text(int(seconds * 1000)) == text

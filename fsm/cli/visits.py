@@ -1,0 +1,82 @@
+"""Commands about the way of one FSM through its states: `fsm wait`, `fsm history`.
+
+Who calls this: `root`, by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fsm import verbs
+from fsm.cli.place import placed
+from fsm.cli.printing import clock_time, json_option, print_array, print_json, print_line, print_table, spinner
+from fsm.errors import ConfigError, FSMError
+from fsm.machine import duration_ms
+
+if TYPE_CHECKING:
+    from fsm.cli.place import Place
+
+__all__ = ["history", "wait"]
+
+
+def _seconds(value: str) -> float:
+    """Read a length of time: seconds, or text such as "1m30s"."""
+    try:
+        seconds: float | str = float(value)
+    except ValueError:
+        seconds = value
+    try:
+        return duration_ms(seconds, "--timeout") / 1000
+    except ConfigError as error:
+        raise click.BadParameter(error.problem) from error
+
+
+@click.command()
+@click.argument("name")
+@click.argument("states", metavar="STATE...", nargs=-1, required=True)
+@click.option("--timeout", type=_seconds, default="30s", show_default=True, metavar="TIME", help="How long to wait.")
+@json_option
+@placed
+def wait(place: Place, name: str, states: tuple[str, ...], *, timeout: float, as_json: bool) -> None:
+    """Wait until the FSM called NAME is in a STATE.
+
+    Or has passed through it since. Exit code 0 when it was there; 1, with the reason, when it ended elsewhere, failed,
+    or did not come there in time. Prints where it stands then: name, state, version.
+    """
+    with place.client() as client:
+        try:
+            with spinner(f"waiting for {name} to be {' or '.join(states)}"):
+                snapshot = client.wait_for(name, states, timeout=timeout)
+        except FSMError as error:
+            if as_json:
+                print_json({"name": name, "reached": False, "reason": str(error), "error": type(error).__name__})
+            raise
+    if as_json:
+        found = {"state": snapshot.state, "status": snapshot.status, "version": snapshot.version}
+        print_json({"name": name, "reached": True, "reason": None, "error": None, **found})
+    else:
+        print_line(snapshot.name, snapshot.state, snapshot.version)
+
+
+@click.command()
+@click.argument("name")
+@json_option
+@placed
+def history(place: Place, name: str, *, as_json: bool) -> None:
+    """Show the last states of an FSM.
+
+    Oldest first, the present one last; piped, a line is: state, and of the event that led there time, name, version,
+    job. The log, which is capped, may have forgotten all but the state.
+    """
+    with place.client() as client:
+        found = client.do(verbs.visits(client.keys, name))
+    if as_json:
+        print_array(asdict(visit) for visit in found)
+        return
+    rows: list[tuple[Any, ...]] = [
+        (visit.state, clock_time(visit.at_ms), visit.event, visit.version, visit.job_id) for visit in found
+    ]
+    print_table(("state", "since", "event", "version", "job"), rows)
