@@ -2,8 +2,8 @@
 
 Reading order: `root` (the program, and how commands end), `place` (which Redis, namespace, application), `printing`
 (tables, text and JSON); then the commands: `sending` (start, transition, purge), `states` (state, ls), `log`,
-`cluster` (machines, info), `settings` (config), `diagrams` (check, draw). `worker` lives with the processes, in
-`workers.command`.
+`cluster` (machines, info), `settings` (config), `diagrams` (check, draw; `graphviz` makes its pictures). `worker` lives
+with the processes, in `workers.command`.
 
 Who calls this: the console script. It may import everything in `fsm` but the test kit.
 """

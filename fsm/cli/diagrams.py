@@ -1,4 +1,4 @@
-"""Commands about diagrams, without Redis: `fsm check`, `fsm draw`.
+"""Commands about diagrams: `fsm check`, `fsm draw`. Only `fsm draw --fsm` asks Redis.
 
 Who calls this: `root`, by name.
 """
@@ -8,24 +8,40 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import click
 
 from fsm import app
+from fsm.cli.graphviz import svg
 from fsm.cli.place import placed
 from fsm.cli.printing import json_option, print_array, print_fields
-from fsm.errors import ConfigError, DefinitionError, ValidationError
+from fsm.errors import ConfigError, DefinitionError, UnknownMachineError, ValidationError
 from fsm.machine import Format, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fsm.cli.place import Place
+    from fsm.client import Client
     from fsm.machine import Graph
+    from fsm.store.codec import Snapshot
 
 __all__ = ["check", "draw"]
 
+_Form: TypeAlias = Format | Literal["svg"]
+_FORMS: tuple[_Form, ...] = (*get_args(Format), "svg")
+_FORM_OF: dict[str, _Form] = {
+    "": "mermaid",
+    ".mmd": "mermaid",
+    ".mermaid": "mermaid",
+    ".txt": "mermaid",
+    ".puml": "plantuml",
+    ".plantuml": "plantuml",
+    ".dot": "dot",
+    ".gv": "dot",
+    ".svg": "svg",
+}
 _SUFFIXES = (".mmd", ".mermaid", ".puml", ".plantuml", ".txt", ".md")
 _FENCE = re.compile(
     r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*mermaid\b[^\n]*\n(?P<text>.*?)^[ \t]*(?P=fence)",
@@ -38,11 +54,12 @@ _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One diagram: its graph, or what is wrong with it."""
+    """One diagram: its graph, or what is wrong with it; and the machine of which it is, "" for that of a file."""
 
     name: str
     graph: Graph | None
     problems: tuple[str, ...] = ()
+    machine: str = ""
 
 
 @click.command()
@@ -69,17 +86,70 @@ def check(_place: Place, target: str, *, is_endless: bool, as_json: bool) -> Non
 
 
 @click.command()
-@click.argument("target", metavar="FILE_OR_CLASS")
-@click.option("--format", "form", type=click.Choice(get_args(Format)), default="mermaid", show_default=True)
+@click.argument("target", metavar="[FILE_OR_CLASS]", required=False)
+@click.option("--fsm", "name", metavar="NAME", help="Mark the state in which this FSM is, and where it was.")
+@click.option("--format", "form", type=click.Choice(_FORMS), help="[by the suffix of --output, else mermaid]")
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @placed
-def draw(_place: Place, target: str, *, form: Format, output: Path | None) -> None:
-    """Print a machine's diagram in another syntax.
+def draw(place: Place, target: str | None, *, name: str | None, form: _Form | None, output: Path | None) -> None:
+    """Draw a machine's diagram: as Mermaid, PlantUML, DOT, or as a picture, SVG, by Graphviz.
 
-    FILE_OR_CLASS is as in `fsm check`, and must hold one diagram. For a picture by Graphviz:
-    fsm draw … --format dot | dot -Tsvg
+    FILE_OR_CLASS is as in `fsm check`, and must hold one diagram. With --fsm it may be left out: then the FSM's machine
+    is drawn as the application has it, without an application as it was announced.
+    """
+    form = form or _form_of(output)
+    if name is None:
+        if target is None:
+            raise ConfigError("fsm draw", "nothing to draw: name a file, module:Class, or an FSM with --fsm NAME")
+        text = _rendered(_graph_in(target), form)
+    else:
+        with place.client() as client:
+            snapshot = client.state(name)
+            graph = _graph_in(target, snapshot.machine) if target else _graph_of(snapshot, place, client)
+        known = set(graph.states)
+        if snapshot.state not in known:
+            problem = (
+                f"it is in state {snapshot.state!r}, which this diagram of {snapshot.machine!r} has not: draw the "
+                "one that its workers run, with --app or FILE_OR_CLASS"
+            )
+            raise ConfigError(f"--fsm {name!r}", problem)
+        text = _rendered(graph, form, snapshot.state, known & set(snapshot.history))
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output {str(output)!r}", f"cannot be written ({error.strerror}): name another") from error
+
+
+def _form_of(output: Path | None) -> _Form:
+    """Tell by the name of a file what is to be written into it."""
+    if output is None:
+        return "mermaid"
+    try:
+        return _FORM_OF[output.suffix.lower()]
+    except KeyError:
+        known = " ".join(filter(None, _FORM_OF))
+        problem = f"no format is known by the suffix {output.suffix!r}: use one of {known}, or --format"
+        raise ConfigError(f"--output {str(output)!r}", problem) from None
+
+
+def _rendered(graph: Graph, form: _Form, current: str = "", visited: Iterable[str] = ()) -> str:
+    if form == "svg":
+        return svg(graph.render("dot", current=current, visited=visited))
+    return graph.render(form, current=current, visited=visited)
+
+
+def _graph_in(target: str, machine: str = "") -> Graph:
+    """Find the one diagram of a target, or that of a machine among several.
+
+    Raises:
+        ConfigError: There are several, or it is that of another machine.
+        ValidationError: It cannot be read.
     """
     found = list(_diagrams(target, is_endless=True))
+    found = [one for one in found if machine and one.machine == machine] or found
     if len(found) != 1:
         names = ", ".join(one.name for one in found)
         raise ConfigError(
@@ -88,14 +158,25 @@ def draw(_place: Place, target: str, *, form: Format, output: Path | None) -> No
     one = found[0]
     if one.graph is None:
         raise ValidationError("", one.problems)
-    text = one.graph.render(form)
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--output {str(output)!r}", f"cannot be written ({error.strerror}): name another") from error
+    if machine and one.machine not in {"", machine}:
+        raise ConfigError(repr(target), f"is machine {one.machine!r}, and this FSM is one of {machine!r}: name that")
+    return one.graph
+
+
+def _graph_of(snapshot: Snapshot, place: Place, client: Client) -> Graph:
+    """Find the machine of an FSM in the application, else as it was announced.
+
+    Raises:
+        UnknownMachineError: It is in neither.
+    """
+    machine = place.machines().get(snapshot.machine)
+    if machine is not None:
+        return machine.graph
+    announced = client.machines()
+    diagram = announced.get(snapshot.machine, {}).get("diagram")
+    if not isinstance(diagram, str):
+        raise UnknownMachineError(snapshot.machine, tuple(announced))
+    return parse(diagram, endless=True)
 
 
 def _diagrams(target: str, *, is_endless: bool) -> Iterator[_Found]:
@@ -115,7 +196,7 @@ def _diagrams(target: str, *, is_endless: bool) -> Iterator[_Found]:
         yield _faulty(target, error)
         return
     for machine in machines:
-        yield _Found(machine.definition.name, machine.graph)
+        yield _Found(machine.definition.name, machine.graph, machine=machine.definition.name)
 
 
 def _in_file(path: Path, *, is_endless: bool) -> Iterator[_Found]:

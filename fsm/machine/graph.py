@@ -203,18 +203,33 @@ class Graph:
         """Give the states in which an FSM can be when it ends."""
         return self.ends | {edge.source for edge in self.edges if edge.target == END}
 
-    def render(self, format: Format = "mermaid") -> str:  # noqa: A002 - the word of the command line too: `--format`
+    def render(
+        self,
+        format: Format = "mermaid",  # noqa: A002 - the word of the command line too: `--format`
+        *,
+        current: str = "",
+        visited: Iterable[str] = (),
+    ) -> str:
         """Write the graph as a diagram; `parse` reads the same graph from Mermaid and PlantUML.
 
+        Args:
+            format: The syntax.
+            current: State that is to stand out, as that of one FSM; "" for none.
+            visited: States that are to stand out a little.
+
         Raises:
-            DefinitionError: There is no such format.
+            DefinitionError: There is no such format, or no such state.
         """
         try:
             writer = render.WRITERS[format]
         except KeyError:
             known = ", ".join(render.WRITERS)
             raise DefinitionError(f"unknown format {format!r} for a diagram: use one of {known}") from None
-        return writer(self)
+        marks = render.Marks(current, frozenset(visited))
+        for state in sorted(marks.visited | ({current} if current else set())):
+            if state not in self._allowed:
+                raise DefinitionError(self._no_state(state))
+        return writer(self, marks)
 
     def __format__(self, spec: str) -> str:
         # `format(graph, "mermaid")`, and in f-strings; an empty spec means what it means for any object.

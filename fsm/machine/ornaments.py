@@ -13,6 +13,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from fsm.machine.names import mermaid_id_remedy
+
 if TYPE_CHECKING:
     from fsm.machine.draft import Draft
 
@@ -41,7 +43,7 @@ _STYLES = rf"{_PROPERTY}(?:,[ \t]*{_PROPERTY})*"
 _OF_STATES = re.compile(
     r"(?:direction\s+(?:TB|BT|LR|RL)|hide empty description|scale\s+\d+\s+width|accTitle\s*:.*|accDescr\s*:.*"
     r"|classDef\s+(?!default\b)\w+\s+\S.*|class\s+\w+(?:,\s*\w+)*\s+\w+|style\s+\w+(?:,\w+)*\s+\S.*"
-    r'|click\s+\w+\s+(?:href\s+"[^"]*"|"[^"]*"\s+"[^"]*"))',
+    r'|click\s+(?P<clicked>\w+)\s+(?:href\s+"[^"]*"|"[^"]*"\s+"[^"]*"))',
     re.ASCII | re.IGNORECASE,
 )
 _LIKE_OF_STATES = re.compile(r"(?P<word>classDef|class|style|click)\s+(?!-->|:|as\b)", re.IGNORECASE)
@@ -83,8 +85,8 @@ def next_statement(draft: Draft, at: int) -> int:
         elif line == "---" and not any(text.strip() for text in draft.lines[:at]):
             at = _past_frontmatter(draft, at)
         elif not line or line.startswith("%%"):
-            if found := re.search("[\u2028\u2029]", line):
-                draft.fault(at + 1, "Mermaid ends a comment at this separator", "take it away", found.group())
+            if found := re.search("[\u2028\u2029]|.%%\\{", line):
+                draft.fault(at + 1, "Mermaid does not take all of this for a comment", "take it away", found.group())
             at += 1
         else:
             break
@@ -112,8 +114,10 @@ def take_from_state_diagram(draft: Draft, text: str, line: int) -> bool:
         Whether it was passed over; also when Mermaid could not read it, which is noted.
     """
     found = _OF_STATES.fullmatch(text)
-    if found and not (text[:5].lower() == "click" and DIRECTION.search(text)):
-        if text[:5].lower() == "click" and _ends_in_space(draft, line):
+    if found and not (found["clicked"] and DIRECTION.search(text)):
+        if found["clicked"] and mermaid_id_remedy(found["clicked"]):
+            _cannot_be_read(draft, "click", line)
+        if found["clicked"] and _ends_in_space(draft, line):
             _cannot_end_in_space(draft, line)
         return True
     if found := _LIKE_OF_STATES.match(text):

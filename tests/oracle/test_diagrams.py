@@ -27,11 +27,12 @@ from fsm.machine.draft import Draft
 from fsm.machine.labels import read_label
 from fsm.machine.names import END, flowchart_id_remedy, mermaid_id_remedy
 from fsm.machine.parse import examine
-from tests.oracle.conftest import Mermaid
+from tests.oracle.conftest import Answer, Mermaid
 from tests.property.test_diagrams import graphs
 
 ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {".venv", "node_modules", "build", "dist", "__pycache__"}
+HEADER = re.compile(r"^\s*(?:stateDiagram|graph\b|flowchart\b)", re.MULTILINE)
 FENCE = re.compile(r"^(?P<indent> *)```[^\n`]*\n(?P<text>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE)
 
 pytestmark = pytest.mark.oracle
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.oracle
 
 def is_for_mermaid(text: str) -> bool:
     """Tell whether we accept it, with an end or without, and not as PlantUML."""
-    return not re.match(r"\s*(?:@startuml|['/])", text) and not examine(text, endless=True)[1]
+    return bool(HEADER.search(text)) and "@startuml" not in text and not examine(text, endless=True)[1]
 
 
 def texts() -> Iterator[str]:
@@ -61,8 +62,16 @@ DIAGRAMS = [text for text in dict.fromkeys(texts()) if is_for_mermaid(text)]
 
 def differences(mermaid: Mermaid, text: str) -> list[str]:
     """What Mermaid reads otherwise than we in a text that we accept: faults, states, their names, edges."""
-    # As Mermaid does it for the diagrams of a page.
-    answer = mermaid.read(textwrap.dedent(text).strip())
+    return differences_to(mermaid.read(tidy(text)), text)
+
+
+def tidy(text: str) -> str:
+    """Take the margin away, as Mermaid does it with the diagrams of a page."""
+    return textwrap.dedent(text).strip()
+
+
+def differences_to(answer: Answer, text: str) -> list[str]:
+    """Compare Mermaid's answer with our reading of a text."""
     if answer.error:
         return [f"Mermaid cannot read it: {answer.error}"]
     draft = Draft(text)
@@ -132,7 +141,10 @@ def test_mermaid_reads_as_we_do_what_the_tests_of_our_readers_accept(mermaid: Me
             "tests.oracle.recorder",
             "-p",
             "no:cacheprovider",
-            "tests/unit/machine",
+            *(
+                f"tests/unit/machine/test_{name}.py"
+                for name in ("flowchart", "labels", "mermaid", "ornaments", "parse")
+            ),
         ],
         cwd=ROOT,
         env=os.environ | {"DIAGRAMS_SEEN": str(seen)},
@@ -147,10 +159,22 @@ def test_mermaid_reads_as_we_do_what_the_tests_of_our_readers_accept(mermaid: Me
     assert {text: found for text in accepted if (found := differences(mermaid, text))} == {}
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(graph=graphs())
-def test_mermaid_reads_what_we_write_of_any_graph_as_we_do(mermaid: Mermaid, graph: Graph) -> None:
-    assert differences(mermaid, graph.render("mermaid")) == []
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(graph=graphs(), data=st.data())
+def test_mermaid_reads_what_we_write_of_any_graph_as_we_do_and_sees_the_marks(
+    mermaid: Mermaid, graph: Graph, data: st.DataObject
+) -> None:
+    current = data.draw(st.sampled_from(["", *graph.states]))
+    visited = data.draw(st.sets(st.sampled_from(graph.states)))
+    text = graph.render("mermaid", current=current, visited=visited)
+
+    answer = mermaid.read(tidy(text))
+
+    assert differences_to(answer, text) == []
+    seen = {state.texts[0]: state.classes for state in answer.states.values()}
+    assert seen == {
+        state: ["current"] if state == current else ["visited"] if state in visited else [] for state in graph.states
+    }
 
 
 # Letters, digits and more of all scripts, as Python knows them: `\w`.

@@ -1,11 +1,17 @@
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
+import fakeredis
 import pytest
 from click.testing import Result
 
-from fsm.machine import parse
+from fsm.cli import graphviz
+from fsm.errors import ConfigError
+from fsm.machine import Edge, Graph, parse
 
 Run = Callable[..., Result]
 
@@ -147,7 +153,9 @@ def test_draw_writes_a_file(fsm: Run) -> None:
         (("cli_shop",), 2, "holds 2 diagrams (Door, Lamp)"),
         (("bad.mmd",), 1, "2 problems"),
         (("cli_shop:Door", "--output", "nowhere/door.dot"), 2, "cannot be written"),
-        (("cli_shop:Door", "--format", "svg"), 2, "mermaid"),
+        (("cli_shop:Door", "--format", "png"), 2, "mermaid"),
+        (("cli_shop:Door", "--output", "door.png"), 2, "no format is known by the suffix '.png'"),
+        ((), 2, "name a file, module:Class, or an FSM"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(fsm: Run, arguments: tuple[str, ...], code: int, text: str) -> None:
@@ -157,3 +165,166 @@ def test_what_cannot_be_drawn_is_said(fsm: Run, arguments: tuple[str, ...], code
 
     assert (done.exit_code, done.stdout) == (code, "")
     assert text in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "begin"),
+    [
+        ("door.mmd", "stateDiagram-v2\n"),
+        ("door", "stateDiagram-v2\n"),
+        ("door.puml", "@startuml\n"),
+        ("door.DOT", "digraph {\n"),
+        ("door.gv", "digraph {\n"),
+    ],
+)
+def test_the_name_of_the_file_says_what_is_drawn(fsm: Run, file: str, begin: str) -> None:
+    done = fsm("draw", "cli_shop:Door", "-o", file)
+
+    assert (done.exit_code, done.output) == (0, "")
+    assert Path(file).read_text(encoding="utf-8").startswith(begin)
+
+
+def test_the_format_that_is_named_counts_more_than_the_name_of_the_file(fsm: Run) -> None:
+    fsm("draw", "cli_shop:Door", "-o", "door.png", "--format", "dot")
+
+    assert Path("door.png").read_text(encoding="utf-8").startswith("digraph {")
+
+
+@pytest.fixture
+def door(fsm: Run, work: Callable[[], None]) -> str:
+    """An FSM that went from closed to open."""
+    assert fsm("start", "cli_shop:Door", "door-1").exit_code == 0
+    assert fsm("transition", "door-1", "push").exit_code == 0
+    work()
+    return "door-1"
+
+
+@pytest.mark.parametrize(
+    ("form", "current", "visited"),
+    [
+        ("mermaid", "class open current", "class closed visited"),
+        ("plantuml", "state open #ffca28", "state closed #fff3c4"),
+        (
+            "dot",
+            '"open" [shape=box style="rounded,filled" fillcolor="#ffca28"',
+            '"closed" [shape=box style="rounded,filled"',
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "arguments", [(), ("cli_shop:Door",), ("cli_shop",), ("--app", "cli_shop"), ("--app", "cli_shop:Lamp")]
+)
+def test_the_state_of_an_fsm_is_marked_and_where_it_was(
+    fsm: Run, door: str, arguments: tuple[str, ...], form: str, current: str, visited: str
+) -> None:
+    done = fsm("draw", "--fsm", door, "--format", form, *arguments)
+
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert current in done.stdout
+    assert visited in done.stdout
+    assert done.stdout.count("#ffca28") == done.stdout.count("#fff3c4") == 1
+
+
+def test_a_file_may_be_drawn_with_the_state_of_an_fsm(fsm: Run, door: str) -> None:
+    Path("ours.mmd").write_text("stateDiagram-v2\n[*] --> open\nopen --> [*] : leave\n", encoding="utf-8")
+
+    done = fsm("draw", "ours.mmd", "--fsm", door)
+
+    assert "class open current" in done.stdout
+    assert "visited" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("--fsm", "nobody"), 1, "nobody"),
+        (("--fsm", "door-1", "cli_shop:Lamp"), 2, "is machine 'Lamp', and this FSM is one of 'Door'"),
+        (("--fsm", "door-1", "door.mmd"), 2, "it is in state 'open', which this diagram of 'Door' has not"),
+        (("--fsm", "door-1", "--format", "png"), 2, "svg"),
+    ],
+)
+def test_an_fsm_that_cannot_be_marked_is_said(
+    fsm: Run, door: str, arguments: tuple[str, ...], code: int, text: str
+) -> None:
+    Path("door.mmd").write_text(GOOD, encoding="utf-8")
+
+    done = fsm("draw", *arguments)
+
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert text in done.stderr
+
+
+def test_a_machine_that_nobody_has_announced_is_said(fsm: Run, door: str, fake: fakeredis.FakeServer) -> None:
+    fakeredis.FakeRedis(server=fake).delete("fsm:default:machines")
+
+    done = fsm("draw", "--fsm", door)
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "unknown machine 'Door'" in done.stderr
+
+
+@pytest.fixture
+def dot() -> str:
+    """Graphviz. Without it: a failure in CI, a skip elsewhere."""
+    if program := shutil.which("dot"):
+        return program
+    if os.environ.get("CI"):
+        pytest.fail("CI draws pictures: install graphviz")
+    pytest.skip("no pictures are drawn: Graphviz's dot is not on PATH")
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_a_picture_holds_every_state_and_event_and_the_mark(fsm: Run, door: str, dot: str) -> None:
+    done = fsm("draw", "--fsm", door, "-o", "door.svg")
+
+    assert (done.exit_code, done.output) == (0, "")
+    picture = ET.parse("door.svg")  # noqa: S314 - our own picture
+    texts = {text.text for text in picture.iter(f"{SVG}text")}
+    assert {"closed", "open", "gone", "push", "pull", "break", "leave"} <= texts
+    assert [path.get("fill") for path in picture.iter(f"{SVG}path")].count("#ffca28") == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "zurück", "日本", 'say "hi"', "a & b", "&amp;", "a\\b", "a\\", "<b>", "a|{b}", "\\N"]
+)
+def test_a_picture_shows_a_name_as_it_is(dot: str, name: str) -> None:
+    graph = Graph((name, "end"), (Edge(name, "go", "end"),), name, ends=frozenset({"end"}))
+
+    picture = ET.fromstring(graphviz.svg(graph.render("dot", current=name)))  # noqa: S314 - our own picture
+
+    # Graphviz writes spaces that do not break.
+    texts = {(text.text or "").replace("\u00a0", " ") for text in picture.iter(f"{SVG}text")}
+    assert texts == {name, "end", "go"}
+
+
+def test_without_graphviz_it_is_said_what_to_install(fsm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    done = fsm("draw", "cli_shop:Door", "--format", "svg")
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "apt-get install graphviz" in done.stderr
+    assert "--format dot" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("exec sleep 60", "took more than 0.2 s"),
+        ("echo bad luck >&2; exit 3", "ended with 3 (bad luck)"),
+        ("exit 0", "ended with 0 ()"),
+    ],
+)
+def test_a_graphviz_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, text: str) -> None:
+    program = tmp_path / "dot"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    with pytest.raises(ConfigError) as raised:
+        graphviz.svg("digraph {}", timeout=0.2 if "sleep" in script else 30)
+
+    assert text in str(raised.value)
+    assert "--format dot" in str(raised.value)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fsm.errors import DefinitionError
@@ -78,3 +80,57 @@ def test_an_unknown_format_names_those_that_there_are() -> None:
 
 def test_format_without_a_name_is_that_of_any_object() -> None:
     assert f"{GRAPH}" == str(GRAPH)
+
+
+@pytest.mark.parametrize("syntax", ["mermaid", "plantuml"])
+def test_marks_change_nothing_in_what_is_read_back(syntax: str) -> None:
+    for current in GRAPH.states:
+        text = GRAPH.render(syntax, current=current, visited=GRAPH.states)  # type: ignore[arg-type]
+        assert parse(text) == GRAPH
+
+
+def test_a_mark_in_mermaid_is_a_class() -> None:
+    graph = parse("stateDiagram-v2\n[*] --> a\na --> b : x\nb --> c : y\nc --> [*]")
+
+    text = graph.render("mermaid", current="b", visited=("b", "a"))
+
+    assert text.splitlines()[-4:] == [
+        "    classDef current fill:#ffca28,stroke:#b26a00,stroke-width:3px,color:#000",
+        "    class b current",
+        "    classDef visited fill:#fff3c4,color:#000",
+        "    class a visited",
+    ]
+
+
+def test_a_state_that_mermaid_cannot_class_by_its_name_gets_an_alias_when_it_is_marked() -> None:
+    graph = parse("stateDiagram-v2\n[*] --> zurück\nzurück --> [*] : x")
+
+    assert "state" not in graph.render().split("\n", 1)[1]
+    assert 'state "zurück" as s1' in graph.render(current="zurück")
+    assert "class s1 current" in graph.render(current="zurück")
+
+
+def test_a_mark_in_plantuml_and_dot_is_a_colour() -> None:
+    graph = parse("stateDiagram-v2\n[*] --> a\na --> b : x\nb --> c : y\nc --> [*]")
+
+    assert graph.render("plantuml", current="b", visited=("a",)).startswith(
+        "@startuml\nstate a #fff3c4\nstate b #ffca28\n[*] --> a\n"
+    )
+    dot = graph.render("dot", current="b", visited=("a",))
+    assert '    "b" [shape=box style="rounded,filled" fillcolor="#ffca28" penwidth=3]\n' in dot
+    assert '    "a" [shape=box style="rounded,filled" fillcolor="#fff3c4"]\n' in dot
+    assert '    "c" [shape=box style=rounded]\n' in dot
+
+
+def test_names_are_escaped_in_dot() -> None:
+    name = 'a "b" \\ & c'
+    text = Graph((name,), (Edge(name, "go", "[*]"),), name).render("dot")
+
+    assert r'"a \"b\" \\ & c" [shape=box style=rounded label="a \"b\" \\ &amp; c"]' in text
+    assert r'"[*]" -> "a \"b\" \\ & c"' in text
+
+
+@pytest.mark.parametrize("marks", [{"current": "x"}, {"visited": ("x", "b")}])
+def test_a_state_that_is_not_there_cannot_be_marked(marks: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError, match="no state 'x'"):
+        GRAPH.render("dot", **marks)
