@@ -46,12 +46,11 @@ def send(email: str, account: str, token: str, *, key: str) -> dict[str, str]:
     if email.endswith(_NOWHERE) or "@" not in email:
         problem = f"nobody can be reached at {email}"
         raise Undeliverable(problem)
-    path = mailbox() / f"{key}.json"
-    if not path.exists():
-        # Whole or not at all: a reader never sees half a mail, and of two that write at once one is kept.
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as part:
-            json.dump({"to": email, "account": account, "token": token}, part)
-        Path(part.name).replace(path)
+    directory = mailbox()
+    # Whole or not at all, so that nobody reads half a mail; named by its key, so that it is the same when run again.
+    with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".part", delete=False) as part:
+        json.dump({"to": email, "account": account, "token": token}, part)
+    Path(part.name).replace(directory / f"{key}.json")
     return {"message": key}
 
 

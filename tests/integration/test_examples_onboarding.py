@@ -26,7 +26,7 @@ def mails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 
 
 def test_the_story_is_told_to_its_end(client: Client, processes: Processes) -> None:
-    processes.worker("--app", "examples.onboarding")
+    processes.worker("--app", "examples.onboarding", effects=True)
 
     story = processes.run("-m", "examples.onboarding", "--run", "a")
     out, _ = story.communicate(timeout=90)
@@ -43,7 +43,7 @@ def test_a_worker_of_the_django_application_confirms_what_its_view_was_sent(
     client: Client, processes: Processes, monkeypatch: pytest.MonkeyPatch, until: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(django_app, "client", lambda: client)
-    processes.worker("--app", "examples.onboarding.django_app")
+    processes.worker("--app", "examples.onboarding.django_app", effects=True)
     web = django.test.Client()
     signed = web.post(
         "/signups", {"account": "ann", "email": "ann@example.org"}, "application/json", headers={"Idempotency-Key": "1"}
