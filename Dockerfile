@@ -2,7 +2,8 @@
 FROM python:3.12-slim
 
 WORKDIR /app
-RUN useradd --create-home fsm
+# The example bank keeps its book in a volume, which takes its owner from here.
+RUN useradd --create-home fsm && mkdir /bank && chown fsm /bank
 
 COPY pyproject.toml README.md LICENSE ./
 COPY fsm ./fsm

@@ -27,7 +27,7 @@ class Processes:
     """Starts processes against one server, and ends what is left of them."""
 
     def __init__(self, url: str) -> None:
-        self._environment = {**os.environ, "FSM_URL": url, "FSM_APP": APP, "PYTHONPATH": str(ROOT)}
+        self.environment = {**os.environ, "FSM_URL": url, "FSM_APP": APP, "PYTHONPATH": str(ROOT)}
         self._url = url
         self._started: list[subprocess.Popen[str]] = []
 
@@ -35,7 +35,7 @@ class Processes:
         """Start a Python process; its output is read when it ends."""
         process = subprocess.Popen(
             [sys.executable, *arguments],
-            env=self._environment,
+            env=self.environment,
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
