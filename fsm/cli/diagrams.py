@@ -92,7 +92,9 @@ def check(_place: Place, target: str, *, is_endless: bool, as_json: bool) -> Non
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @placed
 def draw(place: Place, target: str | None, *, name: str | None, form: _Form | None, output: Path | None) -> None:
-    """Draw a machine's diagram: as Mermaid, PlantUML, DOT, or as a picture, SVG, by Graphviz.
+    """Draw a machine, and where an FSM is in it.
+
+    As Mermaid, PlantUML, DOT, or as a picture, SVG, for which Graphviz must be installed.
 
     FILE_OR_CLASS is as in `fsm check`, and must hold one diagram. With --fsm it may be left out: then the FSM's machine
     is drawn as the application has it, without an application as it was announced.

@@ -219,7 +219,7 @@ def _past_frontmatter(draft: Draft, opened: int) -> int:
             break
         open_keys[-1][1].add(found["key"])
         may_deepen = not found["value"]
-    indents = [len(text) - len(text.lstrip(" \t")) for text in draft.lines if text.strip(" \t")]
-    if margin > min(indents) or draft.lines[at - 1].rstrip() != draft.lines[opened].rstrip():
+    opening, closing = draft.lines[opened].rstrip(), draft.lines[at - 1].rstrip()
+    if opening != closing or any(not text.startswith(opening[:margin]) for text in draft.lines if text.strip(" \t")):
         draft.fault(at, "Mermaid does not see the end of the frontmatter", "indent both lines `---` as all others")
     return at

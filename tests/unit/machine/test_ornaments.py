@@ -169,7 +169,7 @@ def test_frontmatter_that_mermaid_may_not_read_is_refused(lines: str) -> None:
     assert any("frontmatter" in one and "key: value" in one for one in found), found
 
 
-@pytest.mark.parametrize("text", ["  ---\ntitle: x\n  ---\n", "---\ntitle: x\n  ---\n"])
+@pytest.mark.parametrize("text", ["  ---\n  title: x\n  ---\n", "---\ntitle: x\n  ---\n"])
 def test_frontmatter_that_is_indented_otherwise_than_the_rest_is_refused(text: str) -> None:
     assert any("does not see the end" in one for one in faults(f"{text}{STATES.format('')}"))
 
