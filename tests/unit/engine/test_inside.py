@@ -33,7 +33,8 @@ def test_user_code_that_would_wait_fails_with_what_to_use_instead(act: str, even
     assert (decision.kind, decision.result["type"]) == ("failed", "HandlerError")
     for remedy in ("call('pay') of FSM 'b' would wait inside of a handler", "t.send(", "on_success=", "hard event"):
         assert remedy in decision.result["message"]
-    assert f"event '{event}' of FSM 'fsm-1' in state 'a'" in decision.result["message"]
+    # Which event of which FSM it was, who waits for it is told by the error around this.
+    assert decision.result["message"].startswith("call(")
 
 
 @pytest.mark.parametrize("hook", ["on_refused", "on_failure"])
