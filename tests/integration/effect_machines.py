@@ -42,9 +42,9 @@ class Desk(Machine[list[Any]]):
 
 
 def note(path: str) -> int:
-    """Write a line into the book of this effect; give how many there are."""
+    """Write who we are into the book of this effect; give how many lines there are."""
     with Path(path).open("a", encoding="utf-8") as book:
-        book.write("run\n")
+        book.write(f"{os.getpid()}\n")
     return len(Path(path).read_text("utf-8").splitlines())
 
 
