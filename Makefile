@@ -29,14 +29,17 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test oracle mermaid check bench clean
+.PHONY: help demo examples test oracle mermaid check bench clean
 
 help:  ## show this list
 	@echo "fsm-workers: durable finite state machines on Redis and RQ"
-	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-7s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
 
 demo: $(RUN)  ## replay a real dpkg.log through state machines, with two workers
 	@$(BIN)/python -m examples.dpkg --workers $(WORKERS)
+
+examples: $(DEV)  ## run the examples, one after the other, on a Redis of their own
+	@$(BIN)/python -m examples
 
 test: $(DEV)  ## run the tests; PYTEST_ARGS='-k mailbox' runs some of them
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -1,6 +1,7 @@
 """The workers of a replay: real processes, `python -m workers`, that end with it.
 
-Who calls this: `__main__`. It knows nothing of dpkg but the name of the module that holds the machine.
+Who calls this: `__main__`, and that of all examples for workers of theirs. It knows nothing of dpkg but the name of the
+module that holds the machine.
 """
 
 from __future__ import annotations
@@ -36,12 +37,16 @@ class Workers:
         count: How many.
         url: Redis.
         namespace: The namespace they serve.
+        app: The application whose machines they run.
+        folder: Where they are started; by default where we are.
     """
 
-    def __init__(self, count: int, url: str, namespace: str) -> None:
+    def __init__(self, count: int, url: str, namespace: str, app: str = _APP, folder: Path | None = None) -> None:
         self._count = count
         self._url = url
         self._namespace = namespace
+        self._app = app
+        self._folder = folder
         self._running: list[subprocess.Popen[bytes]] = []
         self._reported: set[int] = set()
         self._watcher: subprocess.Popen[bytes] | None = None
@@ -86,9 +91,10 @@ class Workers:
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         with self._log(number).open("wb") as log:
             return subprocess.Popen(  # noqa: S603 - our own module, run by the Python that runs us
-                [sys.executable, "-m", "workers", "--app", _APP, "--namespace", self._namespace],
+                [sys.executable, "-m", "workers", "--app", self._app, "--namespace", self._namespace],
                 # The URL may hold a password, which a command line would show to everyone.
                 env={**os.environ, "FSM_URL": self._url, "PYTHONPATH": path},
+                cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
