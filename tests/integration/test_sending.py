@@ -220,7 +220,7 @@ def test_an_fsm_that_has_failed_says_so_to_who_waits(
     parcel = client.start_fsm(Parcel, "p", {"journal": "j"}, state="sent")
     until(lambda: parcel.state().status == "failed")
 
-    with pytest.raises(CallTimeoutError, match="it cannot go on by itself: in .sent. arrive failed"):
+    with pytest.raises(CallTimeoutError, match=r"it cannot go on by itself: in .sent. arrive failed"):
         parcel.call("pack", {}, timeout=0.1)
     with pytest.raises(FailedError, match="event 'arrive' of FSM 'p' in state 'sent': 'touch'"):
         parcel.wait_for("home", timeout=5)
