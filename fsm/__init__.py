@@ -50,7 +50,7 @@ if typing.TYPE_CHECKING:
     from fsm.handles import FSMHandle, TransitionJob
     from fsm.machine import Graph, Machine, RetryPolicy, Settings, enter, guard, leave, on, parse
     from fsm.store.codec import Snapshot
-    from fsm.verbs import Verdict
+    from fsm.verbs import Agenda, Verdict
 
 __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     # what a machine is made of
@@ -70,6 +70,7 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "Retry",
     "Stay",
     # what applications call
+    "Agenda",
     "App",
     "Client",
     "FSMHandle",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fsm.handles import Start
     from fsm.store.blueprint import Blueprint
     from fsm.store.codec import Snapshot
-    from fsm.verbs import Verdict
+    from fsm.verbs import Agenda, Verdict
 
 __all__ = ["Client"]
 
@@ -379,6 +379,10 @@ class Client(PlanCarrier):
         while place is not None:
             page, place = self.do(verbs.log_page(self.keys, name, place, _FOLLOW_MS if follow else None))
             yield from page
+
+    def jobs(self, name: str) -> Agenda:
+        """Give what is before an FSM: events that wait and effects that are open, the first 1,000 of each."""
+        return self.do(verbs.agenda(self.keys, name))
 
 
 def definition_of(machine: Any) -> Definition:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fsm.machine import Machine
     from fsm.store.codec import Snapshot
     from fsm.store.records import Job
+    from fsm.verbs import Agenda
 
     # What `start=` takes: a machine, by its class or the name under which workers announced it, or that and a payload.
     Start: TypeAlias = type[Machine[Any]] | str | tuple[type[Machine[Any]] | str, Any]
@@ -122,6 +123,10 @@ class FSMHandle(Generic[P]):
     def purge(self, *, timeout: float = 10.0) -> None:
         """Take it away with its mail."""
         self.client.purge(self.name, timeout=timeout)
+
+    def jobs(self) -> Agenda:
+        """Give what is before it, events that wait and effects that are open: see `Client.jobs`."""
+        return self.client.jobs(self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ _COMMANDS = {
     "transition": "fsm.cli.sending:transition",
     "state": "fsm.cli.states:state",
     "ls": "fsm.cli.states:ls",
+    "jobs": "fsm.cli.jobs:jobs",
     "history": "fsm.cli.visits:history",
     "wait": "fsm.cli.visits:wait",
     "log": "fsm.cli.log:log",

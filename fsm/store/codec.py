@@ -20,7 +20,18 @@ from fsm.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Snapshot", "damaged", "event_data", "job_data", "new_ids", "pack_text", "read_snapshot", "rq_ms", "text"]
+__all__ = [
+    "Snapshot",
+    "call_arguments",
+    "damaged",
+    "event_data",
+    "job_data",
+    "new_ids",
+    "pack_text",
+    "read_snapshot",
+    "rq_ms",
+    "text",
+]
 
 _CALL = b'["workers.jobs.transition",null,['
 _END = b"],{}]"
@@ -83,6 +94,21 @@ def event_data(data: bytes, namespace: str, name: str, event: str) -> bytes:
         problem = "the job's data are not a call of workers.jobs.transition with four arguments"
         raise ValueError(problem)
     return orjson.dumps(call[2][3])
+
+
+def call_arguments(data: bytes) -> tuple[list[Any], dict[str, Any]]:
+    """Read arguments and keyword arguments out of RQ's `data` field, compressed or not; none where there is no call.
+
+    >>> call_arguments(b'["shop.bank.charge",null,["order-42"],{"coins":24}]')
+    (['order-42'], {'coins': 24})
+    """
+    with suppress(zlib.error):  # when it was not compressed
+        data = zlib.decompress(data)
+    try:
+        _, _, args, kwargs = orjson.loads(data)
+    except (ValueError, TypeError):
+        return [], {}
+    return (args, kwargs) if isinstance(args, list) and isinstance(kwargs, dict) else ([], {})
 
 
 def pack_text(value: str) -> str:

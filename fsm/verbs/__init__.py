@@ -6,6 +6,7 @@ over a blocking connection; an asyncio client carries the same plans, so there i
 Who calls this: the client. It may import `fsm.store`, `fsm.engine`, `fsm.machine`.
 """
 
+from fsm.verbs.agenda import Agenda, EffectView, EventView, agenda
 from fsm.verbs.answering import fail, failure_data, note_of, run_again, succeed, success_data
 from fsm.verbs.looking import (
     Place,
@@ -34,12 +35,16 @@ from fsm.verbs.waiting import JobView, ended, settle, standing, view, wait
 from fsm.verbs.why import why
 
 __all__ = [
+    "Agenda",
+    "EffectView",
+    "EventView",
     "JobView",
     "Place",
     "Plan",
     "Sending",
     "Verdict",
     "Visit",
+    "agenda",
     "allowed",
     "announce",
     "blueprint",

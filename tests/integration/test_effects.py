@@ -15,6 +15,8 @@ from rq.command import send_stop_job_command
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from fsm import Client
+from fsm.store import embedded
 from tests.integration.effect_machines import Desk
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from fsm import Client, FSMHandle
+    from fsm import FSMHandle
     from tests.integration.conftest import Processes
 
 APP = ("--app", "tests.integration.effect_machines")
@@ -274,3 +276,19 @@ def test_a_purge_while_an_effect_is_open_leaves_nothing(office: Office) -> None:
     assert not office.redis.exists(f"rq:job:{effect}a")
     office.client.start_fsm(Desk, "the desk: 1")
     assert office.ask("double", 1) != effect
+
+
+def test_the_effects_worker_finds_an_embedded_redis(
+    processes: Processes, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    url = f"embedded://{tmp_path}/redis"
+    with Client(url, namespace="shop") as client:
+        try:
+            desk = client.start_fsm(Desk, "d")
+            worker = processes.worker(*APP, "--url", url, "--namespace", "shop", effects=True)
+            desk.call("ask", {"func": "double", "args": [21]}, timeout=20)
+            until(lambda: desk.state().payload == [["done", 42]], 30)
+            worker.terminate()
+            worker.communicate(timeout=20)
+        finally:
+            embedded.stop(tmp_path / "redis")

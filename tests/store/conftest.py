@@ -213,8 +213,13 @@ class Store:
     def ask(self, name: str, job_id: str = "cause--e1", **more: Any) -> str:
         """Let an FSM at rest ask for an effect: its id, as it was enqueued."""
         queue = more.setdefault("queue", "fsm-effects")
-        ends = {"on_success": "note", "on_failure": "note"} | more
-        effect = Effect(job_id, path="shop.charge", call=b'["shop.charge",null,[],{}]', **ends)
+        plain: dict[str, Any] = {
+            "path": "shop.charge",
+            "call": b'["shop.charge",null,[],{}]',
+            "on_success": "note",
+            "on_failure": "note",
+        }
+        effect = Effect(job_id, **plain | more)
         self.sent(name, codec.new_ids(1)[0])
         assert self.commit(self.work(self.one(name=name)).apply().out(effect)) == ["REST"]
         return self.listed(queue)[-1]

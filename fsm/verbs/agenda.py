@@ -1,0 +1,220 @@
+"""A plan that says what is before an FSM: the events that wait in its mailbox, and the effects that are still open.
+
+Who calls this: the client, for `client.jobs` and `fsm jobs`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fsm.engine import checked_name
+from fsm.errors import UnknownFSMError
+from fsm.store.codec import call_arguments, event_data, rq_ms, text
+from fsm.store.requests import Request
+
+if TYPE_CHECKING:
+    from fsm.store.keys import Keys
+    from fsm.verbs.plans import Plan
+
+__all__ = ["Agenda", "EffectView", "EventView", "agenda"]
+
+# Of each kind: a mailbox holds 10,000 where its machine says nothing else, and a person reads fewer.
+_MOST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """One event that waits.
+
+    Args:
+        job_id: RQ's id of its job.
+        event: Its name; "" where the job has no record any more: it is passed over.
+        data: Its data, plain JSON; `None` also where they were edited by hand.
+        meta: What the sender gave along.
+        since: When it was sent, aware, UTC; `None` where the record does not say.
+        status: RQ's word for its job; "" without a record.
+        is_held: Whether a worker has come to it.
+    """
+
+    job_id: str
+    event: str
+    data: Any
+    meta: dict[str, Any]
+    since: datetime | None
+    status: str
+    is_held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EffectView:
+    """One effect whose end is not told.
+
+    Args:
+        job_id: RQ's id of its job.
+        func: Dotted path of the function.
+        args: Its arguments, and
+        kwargs: keyword arguments, plain JSON; empty where the job has no record any more.
+        queue: RQ queue.
+        status: RQ's word for its job: "queued", "started", "scheduled" (a retry waits), …; "" without a record.
+        since: When it was asked for, aware, UTC; `None` where nobody noted it.
+        retries_left: How often RQ will try it again.
+        deaths: How many workers died on it.
+        on_success: Event that brings back its result; "" for none.
+        on_failure: Event that brings back its last failure; "" for none.
+        cause: Id of the event that asked for it.
+    """
+
+    job_id: str
+    func: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    queue: str
+    status: str
+    since: datetime | None
+    retries_left: int
+    deaths: int
+    on_success: str
+    on_failure: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agenda:
+    """What is before an FSM.
+
+    Args:
+        name: The FSM.
+        worker: The worker that has it in hand; "" for none.
+        events: Those that wait, in the order in which they are applied.
+        effects: Those that are open, the oldest first.
+        more_events: How many events wait behind these.
+        more_effects: How many effects are open beside these.
+    """
+
+    name: str
+    worker: str = ""
+    events: list[EventView] = field(default_factory=list)
+    effects: list[EffectView] = field(default_factory=list)
+    more_events: int = 0
+    more_effects: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as JSON values, as `fsm jobs --json` prints it."""
+        found = asdict(self)
+        for one in (*found["events"], *found["effects"]):
+            one["since"] = None if one["since"] is None else one["since"].isoformat()
+        return found
+
+
+def agenda(keys: Keys, name: str, most: int = _MOST) -> Plan[Agenda]:
+    """Read what waits for an FSM, and what it waits for.
+
+    What is told is true of one moment after the other: an event may be applied, or an effect end, while it is read.
+
+    Args:
+        keys: Of the namespace.
+        name: The FSM.
+        most: At most so many events, and about so many effects.
+
+    Raises:
+        UnknownFSMError: There is none of this name.
+    """
+    fields, lock, urgent, mail, urgent_count, mail_count, (_, noted), effect_count = yield _many(
+        ("HMGET", keys.snapshot(checked_name(name)), "born", "status"),
+        ("GET", keys.lock(name)),
+        ("LRANGE", keys.urgent(name), 0, most - 1),
+        ("LRANGE", keys.mailbox(name), 0, most - 1),
+        ("LLEN", keys.urgent(name)),
+        ("LLEN", keys.mailbox(name)),
+        ("HSCAN", keys.effects_of(name), 0, "COUNT", most),
+        ("HLEN", keys.effects_of(name)),
+    )
+    if fields[0] is None or fields[1] == b"purging":
+        raise UnknownFSMError(name, keys.namespace)
+    ids = [text(raw) for raw in (*urgent, *mail)][:most]
+    notes = {text(effect_id): _object(raw) for effect_id, raw in list(_pairs(noted))[:most]}
+    effects = sorted(notes, key=lambda effect_id: (str(notes[effect_id].get("at_ms", "")).zfill(16), effect_id))
+    events = yield from _records(keys, ids, "event", "data", "meta", "enqueued_at", "status")
+    jobs = yield from _records(keys, effects, "data", "status", "retries_left", "deaths", "origin")
+    return Agenda(
+        name,
+        text(lock).partition("/")[0],
+        [
+            _event(keys, name, job_id, record, is_held=lock is not None and place == 0)
+            for place, (job_id, record) in enumerate(zip(ids, events, strict=True))
+        ],
+        [_effect(effect_id, notes[effect_id], record) for effect_id, record in zip(effects, jobs, strict=True)],
+        max(0, int(urgent_count) + int(mail_count) - len(ids)),
+        max(0, int(effect_count) - len(effects)),
+    )
+
+
+def _many(*commands: tuple[Any, ...]) -> Request[list[Any]]:
+    """Send commands in one round trip; one reply each, also where there is one only."""
+    return Request(lambda reply: reply if len(commands) > 1 else [reply], commands=commands)
+
+
+def _records(keys: Keys, ids: list[str], *fields: str) -> Plan[list[list[bytes | None]]]:
+    """Read some fields of the records of jobs."""
+    if not ids:
+        return []
+    found: list[list[bytes | None]] = yield _many(*(("HMGET", keys.job(job_id), *fields) for job_id in ids))
+    return found
+
+
+def _event(keys: Keys, name: str, job_id: str, record: list[bytes | None], *, is_held: bool) -> EventView:
+    event, data, meta, since, status = record
+    try:
+        value = orjson.loads(event_data(data or b"", keys.namespace, name, text(event)))
+    except ValueError:
+        value = None
+    return EventView(job_id, text(event), value, _object(meta), _moment(rq_ms(text(since))), text(status), is_held)
+
+
+def _effect(effect_id: str, note: dict[str, Any], record: list[bytes | None]) -> EffectView:
+    data, status, retries, deaths, origin = record
+    args, kwargs = call_arguments(data or b"")
+    at_ms = note.get("at_ms")
+    return EffectView(
+        effect_id,
+        str(note.get("func", "")),
+        args,
+        kwargs,
+        # Where RQ has it now: what was put on a queue that carries events is moved to the one for effects.
+        text(origin) or str(note.get("queue", "")),
+        text(status),
+        _moment(at_ms if isinstance(at_ms, int) and at_ms > 0 else None),
+        _count(retries),
+        _count(deaths),
+        str(note.get("on_success") or ""),
+        str(note.get("on_failure") or ""),
+        str(note.get("cause", "")),
+    )
+
+
+def _pairs(flat: Any) -> list[tuple[bytes, bytes]]:
+    """Read pairs as redis-py gives them: a dict, or a list of one after the other."""
+    return list(flat.items()) if isinstance(flat, dict) else list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _object(raw: bytes | None) -> dict[str, Any]:
+    try:
+        value = orjson.loads(raw or b"{}")
+    except ValueError:
+        value = {}
+    return value if isinstance(value, dict) else {}
+
+
+def _count(raw: bytes | None) -> int:
+    return int(raw) if raw and raw.isdigit() else 0
+
+
+def _moment(at_ms: int | None) -> datetime | None:
+    try:
+        return None if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):  # edited by hand
+        return None
