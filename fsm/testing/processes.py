@@ -42,6 +42,7 @@ class Worker:
         self._process = process
         self._said = said
         self._kept: str | None = None
+        self._was_asked = False
         self._was_killed = False
 
     def __str__(self) -> str:
@@ -69,8 +70,9 @@ class Worker:
         self._process.wait()
 
     def ask_to_stop(self) -> None:
-        """Send it SIGTERM: it finishes the event that it has in hand."""
-        if self.is_alive:
+        """Send it SIGTERM, once: it finishes the event that it has in hand. A second one would hurry it."""
+        if self.is_alive and not self._was_asked:
+            self._was_asked = True
             self._process.terminate()
             # One that was stopped by SIGSTOP would not hear it.
             self._process.send_signal(signal.SIGCONT)
