@@ -29,13 +29,13 @@ class Shop:
     def __init__(self, processes: Processes, path: Path) -> None:
         self._processes = processes
         self._path = path
-        processes._environment["JOURNAL"] = str(path)
+        processes.environment["JOURNAL"] = str(path)
 
     def worker(self, app: str, *arguments: str) -> subprocess.Popen[str]:
         return self._processes.worker("--app", f"tests.integration.services:{app}", *arguments)
 
     def rq_worker(self, app: str) -> subprocess.Popen[str]:
-        self._processes._environment["FSM_APP"] = f"tests.integration.services:{app}"
+        self._processes.environment["FSM_APP"] = f"tests.integration.services:{app}"
         return self._processes.rq_worker("--burst", "fsm")
 
     def journal(self) -> list[str]:
