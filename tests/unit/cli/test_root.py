@@ -19,6 +19,7 @@ COMMANDS = [
         "transition",
         "state",
         "ls",
+        "jobs",
         "history",
         "wait",
         "log",
