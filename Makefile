@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Processes that run tests, each with servers of its own; most of their time is waiting, so more than cores are no waste.
+TESTERS ?= 3
 WORKERS ?= 2
 
 VENV := .venv
@@ -42,7 +44,7 @@ examples: $(DEV)  ## run the examples, one after the other, on a Redis of their 
 	@$(BIN)/python -m examples
 
 test: $(DEV)  ## run the tests; PYTEST_ARGS='-k mailbox' runs some of them
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile $(PYTEST_ARGS)
 
 oracle: $(DEV) mermaid  ## hold diagrams against Mermaid's own parser; needs node and npm
 	@$(BIN)/python -m pytest tests/oracle $(PYTEST_ARGS)

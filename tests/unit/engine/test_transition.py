@@ -185,7 +185,6 @@ def test_an_fsm_cannot_be_started_with_a_payload_that_it_could_not_carry(payload
         7,
         None,
     ],
-    ids=str,
 )
 def test_an_effect_must_be_importable_by_another_process(func: Any) -> None:
     with pytest.raises(PayloadError, match="func: an effect"):

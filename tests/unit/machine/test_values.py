@@ -573,7 +573,6 @@ def test_decimal_uuid_and_datetime_travel_as_text() -> None:
         (Parcel, {"weight": 2, "lines": [{"sku": "a"}]}, Parcel(2.0, [Line("a")])),
         (Item, {"sku": "a", "when": "2026-03-01T12:00:00Z"}, Item(sku="a", when=datetime(2026, 3, 1, 12, tzinfo=UTC))),
     ],
-    ids=str,
 )
 def test_plain_builtins_stand_for_a_typed_value(tp: Any, plain: Any, value: Any) -> None:
     codec = codec_for(tp)
@@ -908,7 +907,6 @@ def test_a_type_that_is_not_known_as_json_is_refused_by_name(tp: Any, name: str)
         (Any, {}),
         (dict[str, int], {}),
     ],
-    ids=str,
 )  # fmt: skip
 def test_the_default_is_the_type_without_arguments_new_each_time(tp: Any, value: Any) -> None:
     codec = codec_for(tp)
