@@ -261,13 +261,15 @@ class TransitionWorker(BaseWorker):
         self._is_ending = True
         self._relief.stop()
         self._keeper.stop()
+        # What a signal broke off between a request and its reply would take the next reply for its own.
+        self._client.connection_pool.disconnect(inuse_connections=False)
         try:
             self._settle()
             with self._pulse.unless_redis_is_in_trouble():
                 self._give_all_back()
             with self._pulse.unless_redis_is_in_trouble():
                 if self._pulse.is_replaced:
-                    self.unsubscribe()  # type: ignore[no-untyped-call] # as above
+                    self.unsubscribe()
                 else:
                     super().teardown()  # type: ignore[no-untyped-call] # as above
             self.app.close()
@@ -277,6 +279,16 @@ class TransitionWorker(BaseWorker):
             self._line.close()
             self.app.close()  # again: what was raised above may have come before
             self._executor.close()
+
+    def unsubscribe(self) -> None:
+        """Listen to no commands any more, and tell so first to the thread that does.
+
+        In RQ's order it may ask for the next one before it is told, and RQ waits for it in vain: a second each time.
+        """
+        if self.pubsub_thread is not None:
+            self.pubsub_thread.stop()
+        with suppress(AttributeError):  # it heard of it between two commands, and has hung up by itself
+            super().unsubscribe()  # type: ignore[no-untyped-call] # RQ is typed in part
 
     def _give_all_back(self) -> None:
         self._intake.drop_found()
@@ -356,10 +368,11 @@ class TransitionWorker(BaseWorker):
         """Run the events of the claimed FSMs, and commit them."""
         claims: Claims = job
         self._become(WorkerStatus.BUSY)
-        begin = time.monotonic()
         if not self._stop_requested and not any(fsm.tries for fsm in claims.held):
             # Behind a suspect nothing is claimed ahead: if it kills us, nobody else is to be charged.
             self._intake.claim_ahead()
+        # Not before: where Redis is away the claim waits for it, and handlers would be taken for slow.
+        begin = time.monotonic()
         batch = Batch(claims, self._committer.commit, self._intake.give_back, self._intake.drop_ahead)
         self._relief.watch(batch)
         fsms = 0

@@ -1,7 +1,7 @@
 """How we connect: URLs, time-outs, repeats, what a server must be, and errors in plain words.
 
 Who calls this: the client, the workers and the command line; everything else is given a connection.
-What it may import: `redis`, `fsm.config`, `fsm.errors` and `fsm.store.embedded`.
+What it may import: `redis`, `fsm.config`, `fsm.errors`, and `embedded` and `packing` beside it.
 
 How long redis-py may go on repeating a call matters, because our scripts recognise a repeat by a record that lives at
 least 60 s beyond its event. From the first sending of a call to the last, at most:
@@ -36,6 +36,7 @@ from redis.retry import Retry
 from fsm import config
 from fsm.errors import ConfigError, StoreError
 from fsm.store import embedded
+from fsm.store.packing import packer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,6 +164,7 @@ def connect(url: str | None = None, *, socket_timeout: float = _SOCKET_TIMEOUT, 
             protocol=2,
             decode_responses=False,
             redis_connect_func=_shake_hands,
+            command_packer=packer(),
         )
     except (ValueError, redis.RedisError) as error:
         raise _wrong(given, str(error)) from error

@@ -27,7 +27,9 @@ class Processes:
     """Starts processes against one server, and ends what is left of them."""
 
     def __init__(self, url: str) -> None:
-        self.environment = {**os.environ, "FSM_URL": url, "FSM_APP": APP, "PYTHONPATH": str(ROOT)}
+        # One that crashes says where: all else it would leave is a negative exit code.
+        more = {"PYTHONFAULTHANDLER": "1", "PYTHONPATH": str(ROOT)}
+        self.environment = {**os.environ, "FSM_URL": url, "FSM_APP": APP, **more}
         self._url = url
         self._started: list[subprocess.Popen[str]] = []
 

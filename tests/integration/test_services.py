@@ -115,7 +115,7 @@ def test_a_worker_without_its_services_ends_with_one_sentence_and_registers_noth
 ) -> None:
     code, output = ended(shop.worker(app, "--log-level", "warning"))
 
-    assert code == 2
+    assert code == 2, output
     assert text in output
     assert output.count("\n") == 1, output
     assert shop.journal() == journal
@@ -129,7 +129,7 @@ def test_services_that_raise_on_closing_are_logged_and_the_end_goes_on(
 
     code, output = ended(shop.worker("unclosed", "--burst"))
 
-    assert code == 0
+    assert code == 0, output
     assert "raising_at_the_end raised on closing" in output
     assert "ConnectionError: no route" in output
     assert shop.journal() == ["opened", "closed"]
@@ -178,7 +178,7 @@ def test_services_are_closed_where_no_worker_could_be_born(shop: Shop, raw_redis
 
     code, output = ended(shop.worker("counted", "--name", "joe"))
 
-    assert code == 2
+    assert code == 2, output
     assert "--name: 'joe' is in use" in output
     assert shop.journal() == ["opened", "opened", "closed"]
 

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from rq import Queue
+from rq.exceptions import StopRequested
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
 from fsm import (
     AbandonedError,
+    App,
     Client,
     FailedError,
     FSMFinishedError,
@@ -32,6 +34,7 @@ from fsm.store import calls
 from fsm.store.keys import Keys
 from fsm.store.requests import run
 from tests.integration.machines import Journal, Parcel, Slow, Trouble
+from workers.worker import TransitionWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -469,6 +472,30 @@ def test_a_second_signal_stops_at_once_and_the_event_in_hand_goes_on_elsewhere(
     processes.worker()
     assert job.result().ok
     assert slow.state().error is None
+
+
+def test_a_sleep_that_is_broken_off_before_its_reply_is_read_leaves_no_reply_to_others(
+    raw_redis: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail while idle connections were kept: the next request waited for the sleep, and took its reply.
+    worker = TransitionWorker(App([Journal]), redis_url, ["fsm"])
+    worker.register_birth()
+    said: list[Any] = []
+    read = worker.connection.parse_response
+
+    def signal_comes(connection: Any, command: str, **options: Any) -> Any:
+        if command == "BLMOVE":
+            worker._shutdown()
+        return read(connection, command, **options)
+
+    monkeypatch.setattr(worker.connection, "parse_response", signal_comes)
+    monkeypatch.setattr(worker, "_settle", lambda: said.append(worker.connection.echo("here")))
+    with pytest.raises(StopRequested):
+        worker.dequeue_job_and_maintain_ttl(1)
+    worker.teardown()
+    worker.connection.close()
+
+    assert said == [b"here"]
 
 
 def test_a_worker_whose_connections_are_cut_again_and_again_applies_each_event_once(

@@ -1,13 +1,19 @@
-"""The worker's turns, one by one, over fakeredis: pauses with work claimed ahead, its record, and its end."""
+"""The worker's turns, one by one, over fakeredis: pauses with work claimed ahead, its record, and its end.
+
+The worker measures what its turns take, and claims less or gives back where that is much. Its clock stands still here
+unless a test moves it, so that what it does hangs on no machine's load.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.client import PubSubWorkerThread
 from redis.exceptions import OutOfMemoryError
 from rq import utils
 from rq.exceptions import StopRequested
@@ -39,8 +45,35 @@ class Box(Machine):
     """
 
 
+class Clock:
+    """Stands still unless told; in the place of the module `time`, of which it has what the worker uses."""
+
+    time_ns = staticmethod(time.time_ns)
+    perf_counter_ns = staticmethod(time.perf_counter_ns)
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 @pytest.fixture
-def hire(fake_redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., TransitionWorker]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of all that a turn is made of: how long it takes, what it may take, and how long locks are trusted."""
+    clock = Clock()
+    for module in ("worker", "intake", "batch", "activation", "lease"):
+        monkeypatch.setattr(f"workers.{module}.time", clock)
+    return clock
+
+
+@pytest.fixture
+def hire(
+    fake_redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> Iterator[Callable[..., TransitionWorker]]:
     """Make workers without threads; each is registered."""
     monkeypatch.setattr("workers.worker.connect", lambda *_, **__: fake_redis)
     hired: list[TransitionWorker] = []
@@ -63,8 +96,7 @@ def hire(fake_redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) -> It
 def worker(hire: Callable[..., TransitionWorker], fake_redis: fakeredis.FakeRedis) -> TransitionWorker:
     """A worker that has run one batch, and has claimed the next ahead; the last commit's reply is not read."""
     worker = hire()
-    births = [calls.Birth(f"f{number:02}", codec.new_ids(1)[0], b"{}") for number in range(40)]
-    run(fake_redis, calls.start(KEYS, Box.definition, births))
+    crowd(fake_redis)
     claims, queue = worker.dequeue_job_and_maintain_ttl(None)
     worker.execute_job(claims, queue)
     assert len(locks(fake_redis)) == 16
@@ -72,16 +104,25 @@ def worker(hire: Callable[..., TransitionWorker], fake_redis: fakeredis.FakeRedi
     return worker
 
 
+def crowd(client: Any) -> None:
+    """Start forty FSMs, each with its entry event."""
+    births = [calls.Birth(f"f{number:02}", codec.new_ids(1)[0], b"{}") for number in range(40)]
+    run(client, calls.start(KEYS, Box.definition, births))
+
+
 def locks(client: Any) -> list[bytes]:
     return list(client.keys("fsm:default:lock:*"))
 
 
+def ready(client: Any) -> list[str]:
+    return [name.decode() for name in client.zrange("fsm:default:ready:fsm", 0, -1)]
+
+
 def settled(worker: TransitionWorker, client: Any) -> bool:
     """Whether nothing is held, all that is left is ready and uncharged, and no reply is waited for."""
-    ready = [name.decode() for name in client.zrange("fsm:default:ready:fsm", 0, -1)]
     assert not any(client.hexists(f"fsm:default:snapshot:f{number:02}", "tries") for number in range(40))
     is_free = not locks(client) and not worker._keeper.held() and worker._committer._under_way is None
-    return is_free and ready == [f"f{number:02}" for number in range(16, 40)]
+    return is_free and ready(client) == [f"f{number:02}" for number in range(16, 40)]
 
 
 def test_a_worker_that_is_suspended_has_given_back_what_it_claimed_ahead(
@@ -204,12 +245,57 @@ def test_before_it_sleeps_a_worker_has_read_what_became_of_its_last_commit(worke
     assert worker._committer._under_way is None
 
 
+def test_a_batch_that_takes_longer_than_was_thought_gives_back_the_rest_and_the_next_is_smaller(
+    hire: Callable[..., TransitionWorker],
+    fake_redis: fakeredis.FakeRedis,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
+) -> None:
+    worker = hire()
+    crowd(fake_redis)
+    activate = worker._activate
+
+    def slowly(fsm: calls.Claimed, now_ms: int) -> list[Any] | None:
+        clock.now += 0.006
+        return activate(fsm, now_ms)
+
+    monkeypatch.setattr(worker, "_activate", slowly)
+    claims, queue = worker.dequeue_job_and_maintain_ttl(None)
+    assert len(claims.held) == 16
+    worker.execute_job(claims, queue)
+
+    # 40 ms are over with the seventh; what was claimed ahead comes next.
+    assert ready(fake_redis) == [f"f{number:02}" for number in (*range(7, 16), *range(32, 40))]
+    worker._settle()
+    (claims, _) = worker.dequeue_job_and_maintain_ttl(None)
+    assert len(claims.held) == 7  # 20 ms of 0.7 * 1.25 ms + 0.3 * 6 ms each
+
+
+def test_waiting_for_redis_is_not_taken_for_slow_handlers(
+    hire: Callable[..., TransitionWorker],
+    fake_redis: fakeredis.FakeRedis,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
+) -> None:
+    # Seen to fail while the time of sending ahead counted: after ten seconds without Redis the batch in hand went back
+    # but for one FSM, and those of the next thirty turns were of one.
+    worker = hire()
+    crowd(fake_redis)
+    claims, queue = worker.dequeue_job_and_maintain_ttl(None)
+    monkeypatch.setattr(worker._intake, "claim_ahead", lambda: clock.sleep(10))
+    worker.execute_job(claims, queue)
+    worker._settle()
+
+    assert ready(fake_redis) == [f"f{number:02}" for number in range(16, 40)]
+    (claims, _) = worker.dequeue_job_and_maintain_ttl(None)
+    assert len(claims.held) == 16
+
+
 def test_behind_a_signal_nothing_is_claimed_ahead(
     hire: Callable[..., TransitionWorker], fake_redis: fakeredis.FakeRedis
 ) -> None:
     worker = hire()
-    births = [calls.Birth(f"f{number:02}", codec.new_ids(1)[0], b"{}") for number in range(40)]
-    run(fake_redis, calls.start(KEYS, Box.definition, births))
+    crowd(fake_redis)
     claims, queue = worker.dequeue_job_and_maintain_ttl(None)
     worker._stop_requested = True
     worker.execute_job(claims, queue)
@@ -320,6 +406,58 @@ def test_a_fault_between_two_heartbeats_is_no_reason_to_end(
         worker.heartbeat()
 
     assert "could not tell Redis how it is" in caplog.text
+
+
+class Commands:
+    """A subscription with nothing in it: whoever asks waits until it is ended, and for ever if he asks after that."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._is_over = threading.Event()
+        self._is_seen = threading.Event()
+        self._is_closed = threading.Event()
+
+    def get_message(self, **_: object) -> None:
+        self.asked += 1
+        if self._is_over.is_set():
+            self._is_seen.set()
+            assert self._is_closed.wait(10)
+        assert self._is_over.wait(10)
+
+    def unsubscribe(self) -> None:
+        # Gives the thread all the time that it needs to ask again, or to end.
+        self._is_over.set()
+        assert self._is_seen.wait(10)
+
+    def close(self) -> None:
+        self._is_seen.set()
+        self._is_closed.set()
+
+
+def test_the_thread_that_listens_to_commands_does_not_hold_up_the_end(worker: TransitionWorker) -> None:
+    # Seen to fail with RQ's order: the thread asked again, and the worker waited for it for a second.
+    commands: Any = Commands()
+    worker.pubsub = commands
+    worker.pubsub_thread = PubSubWorkerThread(commands, 60, daemon=True)
+    worker.pubsub_thread.start()
+    worker.teardown()
+
+    assert commands.asked == 1
+    assert not worker.pubsub_thread.is_alive()
+
+
+def test_a_thread_that_has_hung_up_already_is_no_reason_to_fail(
+    worker: TransitionWorker, fake_redis: fakeredis.FakeRedis
+) -> None:
+    def gone() -> None:
+        raise AttributeError("'NoneType' object has no attribute 'send_command'")
+
+    commands: Any = SimpleNamespace(unsubscribe=gone)
+    thread: Any = SimpleNamespace(stop=lambda: None)
+    worker.pubsub, worker.pubsub_thread = commands, thread
+    worker.teardown()
+
+    assert settled(worker, fake_redis)
 
 
 def test_a_name_that_is_drawn_holds_no_slash() -> None:

@@ -1,0 +1,44 @@
+"""How commands become bytes: hiredis packs them, and is given no numbers.
+
+Python runs the handlers of signals that came whenever `repr` is called, and hiredis calls it for each number, without a
+look at whether that raised (3.5.0: `pack_command` in its `pack.c`). Workers are full of handlers that raise: RQ's for
+SIGTERM, ours for a second one, and the alarm of an event that takes too long. Where one of them came upon a number the
+whole process ended with SIGSEGV, without giving back what it held. So numbers are turned into text before.
+
+Who calls this: `connection`, for each pool that it makes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.connection import HiredisRespSerializer
+from redis.utils import HIREDIS_AVAILABLE
+
+__all__ = ["Packer", "packer"]
+
+
+class Packer(HiredisRespSerializer):
+    """Packs commands as redis-py does with hiredis; an error that a signal raises meanwhile is an error like others."""
+
+    def pack(self, *args: Any) -> list[bytes]:
+        """Pack a command.
+
+        Raises:
+            DataError: An argument is none of bytes, text, int and float.
+        """
+        packed: list[bytes] = super().pack(*[arg if type(arg) in _WHOLE else _said(arg) for arg in args])
+        return packed
+
+
+def packer() -> Packer | None:
+    """Give what packs the commands of a connection; `None` lets redis-py do it where hiredis is missing."""
+    return Packer() if HIREDIS_AVAILABLE else None
+
+
+_WHOLE = (bytes, str)
+
+
+def _said(arg: Any) -> Any:
+    # As hiredis writes them; what it refuses, such as True and None, is left for it to refuse.
+    return repr(arg) if type(arg) is int or isinstance(arg, float) else arg
