@@ -182,7 +182,7 @@ class Activation:
         while event := follow_up(self.behaviour, life, decision):
             block.record(event.job_id, event.name)
             if self.fsm.tries:
-                block.owe(event.job_id)
+                block.owe(event.job_id, is_keyed=self._is_keyed)
                 return
             if count < LONGEST_CHAIN:
                 decision = await self._timed(life, block, event, asked=False)

@@ -54,8 +54,9 @@ _log = logging.getLogger("fsm.effects")
 _PAUSE_MS = 10_000
 _LOOK_EVERY_S = 1.0
 _AFTER_TROUBLE_S = 10.0
-_A_LOOK = 100
-_MOST_LOOKS = 10
+_A_LOOK = 20
+# FSMs wait meanwhile.
+_MOST_S = 0.05
 # So many workers may die on one effect: as on an event, where a machine says nothing else.
 _MOST_DEATHS = 3
 # RQ forgets a result after 500 s: too soon for one that waits for room in Redis, or in a mailbox.
@@ -184,7 +185,9 @@ class EffectsWatch:
         """Look once at all that is due; gives what kept it from telling an end."""
         trouble = None
         dead = list(self._dead)
-        for _ in range(_MOST_LOOKS):
+        begin = time.monotonic()
+        # What one look brings is put off by the pause; what is left then is due at the next one.
+        while time.monotonic() - begin < _MOST_S:
             found = self._carrier.carry(effects.look(self._keys, _PAUSE_MS, _MOST_DEATHS, dead, _A_LOOK))
             for _ in dead:
                 self._dead.popleft()

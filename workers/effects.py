@@ -168,15 +168,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         job_monitoring_interval=_MONITOR_S,
     )
     signal.signal(signal.SIGQUIT, lambda *_: _end_at_once(worker))
-    threading.Thread(target=_end_with_parent, name="fsm-parent", daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(worker,), name="fsm-parent", daemon=True).start()
     worker.work(logging_level="DEBUG" if options.log_level == "debug" else "WARNING")
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(worker: Worker) -> None:
     """Ask this process to end when its standard input is closed: by the end of the process that started it."""
     while os.read(0, 1024):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    # Where it was asked before, RQ would take a second signal for haste, and end the effect in hand.
+    if not worker._stop_requested and worker._shutdown_requested_date is None:  # noqa: SLF001 - RQ says it nowhere else
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_at_once(worker: Worker) -> None:

@@ -33,6 +33,7 @@ from fsm.errors import ConfigError
 from fsm.store import calls, presence
 from fsm.store.connection import connect
 from fsm.store.keys import Keys
+from workers import upkeep
 from workers.activation import Activation
 from workers.answers import EffectsWatch
 from workers.batch import Batch, Relief
@@ -229,6 +230,19 @@ class TransitionWorker(BaseWorker):
         self.last_cleaned_at = rq_now()  # type: ignore[assignment] # RQ sets it likewise, in code without types
         with self._pulse.unless_redis_is_in_trouble():
             super().run_maintenance_tasks()  # type: ignore[no-untyped-call] # RQ is typed in part
+
+    def clean_registries(self) -> None:
+        """Clean the registries of our queues, each on one host at a time; what cannot be read there stops no worker."""
+        for queue in self.queues:
+            if queue.acquire_maintenance_lock():
+                try:
+                    upkeep.clean(queue, self)
+                except (ValueError, TypeError, LookupError):
+                    _log.exception(
+                        "RQ's registries of queue %s cannot be cleaned: a record was edited by hand", queue.name
+                    )
+                finally:
+                    queue.release_maintenance_lock()  # type: ignore[no-untyped-call] # RQ is typed in part
 
     def _settle(self) -> None:
         """Hold nothing and wait for nothing before a pause: what is claimed ahead goes back."""

@@ -114,9 +114,14 @@ class Block:
         data = job_data(self._keys.namespace, self._fsm.name, event, b"null")
         self._operation("N", job_id, event, data)
 
-    def owe(self, job_id: str) -> None:
-        """Leave a hard event, whose record exists, to the next claim: before all other mail."""
-        self._operation("U", job_id)
+    def owe(self, job_id: str, *, is_keyed: bool = False) -> None:
+        """Leave a hard event, whose record exists, to the next claim: before all other mail.
+
+        Args:
+            job_id: Its job.
+            is_keyed: It follows from an event that was sent with a key, and is remembered as long.
+        """
+        self._operation("U", job_id, "1" if is_keyed else "")
         self.set("owes", job_id)
 
     def keep(self) -> None:

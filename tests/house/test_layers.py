@@ -21,6 +21,7 @@ RQ = {
     "workers/effects.py",
     "workers/inline.py",
     "workers/jobs.py",
+    "workers/upkeep.py",
     "workers/worker.py",
 }
 # Rooms that talk to Redis themselves: the store, and the processes that are RQ workers.

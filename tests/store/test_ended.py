@@ -60,3 +60,16 @@ def test_two_thousand_events_of_one_commit_end_in_several_batches(store: Store) 
     for _ in range(5):
         store.recover()
     assert store.redis.keys("rq:job:*") == []
+
+
+def test_ended_records_whose_id_waits_again_are_not_dropped(store: Store) -> None:
+    """RQ lets a record expire, or somebody deletes it; then its id is free, and what has it now is another event."""
+    store.waiting("a")
+    store.commit(store.one())
+    store.redis.delete("rq:job:a-1")
+    store.sent("a", "a-1")
+    store.age()
+
+    store.recover()
+    assert store.job("a-1")["place"] == "mail"
+    assert store.mailbox("a") == ["a-1"]

@@ -13,7 +13,7 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
               K ttl                     the record of the next operation, D, F or G, is kept for at least so long, s
               D id result stream        applied; stream is the result for a waiter, or ""
               F id result text packed   failed, with the text of the error, plain and as RQ packs it
-              U id                      waits in the urgent list
+              U id keyed                waits in the urgent list; "1" where it follows from an event with a key
               G id                      was taken away by an operator (cancelled or deleted): whoever waits is told
               S id name event data      mail to another FSM
               C 13 arguments            a new FSM: machine state event queue definition definition_version
@@ -160,7 +160,10 @@ for n, start in ipairs(starts) do
         local born = call('HGET', snapshot, 'born')
         record(id, now, ns, { name = name, born = born, queue = queue }, event, data, timeout, result_ttl, try)
       elseif op == 'U' then
-        try('RPUSH', prefix .. 'urgent:' .. name, take())
+        local id, keyed = take(), take()
+        try('RPUSH', prefix .. 'urgent:' .. name, id)
+        -- So that the claim that takes it knows: an empty key is one.
+        if keyed ~= '' then try('HSET', 'rq:job:' .. id, 'key', '') end
         owes = true
       elseif op == 'G' then
         local id = take()

@@ -201,8 +201,12 @@ local function drop_ended(ended, s, batches)
       if not queue then
         queue = word
       else
-        ids[#ids + 1] = word
-        keys[#keys + 1] = 'rq:job:' .. word
+        -- Ids that are drawn (24 hex digits) come once; one that a caller chose, or that is derived, may be in use again.
+        local key = 'rq:job:' .. word
+        if #word == 24 and not string.find(word, '[^0-9a-f]') or try('HGET', key, 'place') ~= 'mail' then
+          ids[#ids + 1] = word
+          keys[#keys + 1] = key
+        end
       end
     end
     if #ids > 0 then

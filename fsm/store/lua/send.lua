@@ -42,7 +42,10 @@ local function find(name, born, entry)
     local word = create(prefix, ns, default_queue, ms, born_at(s, us), now, m, name, ARGV[entry], ARGV[entry + 1],
       ARGV[entry + 2])
     if word ~= 'CREATED' then return nil, word end
-    return addressee(prefix, name, '', default_queue)
+    local made = addressee(prefix, name, '', default_queue)
+    -- Its entry event, which waits there already, is none of those that the bound is for.
+    if made then made.spare = 1 end
+    return made
   end
   if life then fsm, why = { name = name, born = life, over = why }, nil end
   if m and fsm then
@@ -122,7 +125,7 @@ for _, fsm in ipairs(order) do
   if count > 0 then
     local mailbox = prefix .. 'mailbox:' .. fsm.name
     local length = variadic('RPUSH', mailbox, fsm.ids)
-    local over = type(length) == 'table' and count or length - fsm.limit
+    local over = type(length) == 'table' and count or length - fsm.limit - (fsm.spare or 0)
     if over > 0 then
       over = math.min(over, count)
       if type(length) ~= 'table' then call('RPOP', mailbox, over) end
