@@ -169,7 +169,8 @@ class Client(PlanCarrier):
                 is not applied twice, and the job is the first one's. Remembered for this FSM from its end on for
                 `Settings(dedup=)`, however long its result is kept.
             if_version: The version of the snapshot on which this was decided: refused when the FSM has another one.
-            start: `(Order, payload)` or `Order`: start the FSM if there is none, in the same step.
+            start: `(Order, payload)` or `Order`, or the name of an announced machine in the place of the class: start
+                the FSM if there is none, in the same step.
             meta: JSON that goes to `t.meta` and the log.
             result: Tell that somebody will wait: the result is then pushed, not looked for.
             job_id: An id of your own (`[A-Za-z0-9_-]+`, no `--`) in the place of a key: it is unique over all FSMs, and
@@ -180,6 +181,7 @@ class Client(PlanCarrier):
             UnknownFSMError: No such FSM.
             FSMFinishedError: It has ended.
             FSMExistsError: With `start`: it is of another machine.
+            UnknownMachineError: With `start`: nobody announced a machine of this name.
             MailboxFullError: It has too many events waiting.
             KeyConflictError: The key or `job_id` was used for another event, or other data.
             StaleVersionError: The FSM is newer than `if_version`; where it becomes so later, `result` raises this.
@@ -293,12 +295,17 @@ class Client(PlanCarrier):
             FSMFinishedError: It has finished elsewhere.
             FailedError: It cannot go on by itself: status "failed".
             CallTimeoutError: It did not come there in time; it says why, as far as can be known.
+            HandlerError: Called inside of a handler, which must not wait.
         """
         definition = None if machine is None else self._definition(machine)
         return records.typed(self.do(verbs.wait_for(self.keys, name, states, timeout, definition)), machine)
 
     def history(self, name: str) -> tuple[str, ...]:
-        """Give the last states of an FSM, oldest first, the present one last: as many as `Settings(history=)` says."""
+        """Give the last states of an FSM, oldest first, the present one last: as many as `Settings(history=)` says.
+
+        Raises:
+            UnknownFSMError: No such FSM.
+        """
         return self.do(verbs.state(self.keys, name)).history
 
     def state(self, name: str, machine: type[Machine[Any]] | None = None) -> Snapshot:
@@ -315,7 +322,12 @@ class Client(PlanCarrier):
         return self.ask(verbs.exists(self.keys, name))
 
     def allowed(self, name: str, machine: type[Machine[Any]] | None = None) -> tuple[str, ...]:
-        """Give the events that an FSM would take in its present state; none when it has finished."""
+        """Give the events that an FSM would take in its present state; none when it has finished.
+
+        Raises:
+            UnknownFSMError: No such FSM.
+            UnknownMachineError: Without its class: nobody announced its machine.
+        """
         definition = definition_of(machine) if machine is not None else None
         return self.do(verbs.allowed(self.keys, name, definition))
 
@@ -330,6 +342,7 @@ class Client(PlanCarrier):
         Raises:
             UnknownFSMError: No such FSM.
             CallTimeoutError: A worker was at it all the time; it is left in status "purging": call again.
+            HandlerError: Called inside of a handler, which must not wait.
         """
         self.do(verbs.purge(self.keys, name, born, timeout))
 
@@ -381,7 +394,11 @@ class Client(PlanCarrier):
             yield from page
 
     def jobs(self, name: str) -> Agenda:
-        """Give what is before an FSM: events that wait and effects that are open, the first 1,000 of each."""
+        """Give what is before an FSM: events that wait and effects that are open, the first 1,000 of each.
+
+        Raises:
+            UnknownFSMError: No such FSM.
+        """
         return self.do(verbs.agenda(self.keys, name))
 
 

@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from examples.orders.machine import Order
-from fsm import Client, FSMError, FSMFinishedError, RefusedError, StoreError, UnknownFSMError
+from fsm import Client, FSMError, FSMFinishedError, MailboxFullError, RefusedError, StoreError, UnknownFSMError
 
 __all__ = ["main", "notify"]
 
 
-def notify(client: Client, body: bytes) -> tuple[int, dict[str, Any]]:
+def notify(client: Client, body: bytes) -> tuple[int, dict[str, Any]]:  # noqa: PLR0911 - one return a status
     """Take one notice: `{"id": "evt_7", "order": "order-42"}`.
 
     Args:
@@ -40,6 +40,8 @@ def notify(client: Client, body: bytes) -> tuple[int, dict[str, Any]]:
         return 404, {"error": str(error)}
     except (FSMFinishedError, RefusedError) as error:
         return 409, {"error": str(error)}
+    except MailboxFullError as error:
+        return 429, {"error": str(error)}
     except StoreError as error:
         # Nobody knows whether it was taken: the carrier repeats it, and the key sees to the rest.
         return 503, {"error": str(error)}

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ls", "state"]
 
-_STATUSES = ("starting", "running", "finished", "failed", "paused", "damaged")
-_STYLES = {"finished": "dim", "failed": "red", "damaged": "red", "paused": "yellow", "starting": "cyan"}
+_STATUSES = ("starting", "running", "finished", "failed", "damaged")
+_STYLES = {"finished": "dim", "failed": "red", "damaged": "red", "starting": "cyan"}
 _SCREENFUL = 100
 
 

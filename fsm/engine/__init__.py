@@ -1,8 +1,9 @@
 """One step of one FSM: (behaviour, life, event) -> decision.
 
 Reading order: `outcomes` (what a handler may answer), `effects` (what it may enqueue), `transition` (what it sees),
-`life` (the FSM between claim and commit), `behaviour` (a machine ready to run), `faults` (what user code raised),
-`inside` (whether user code runs just now), `step`, `chain`, `driving`.
+`life` (the FSM between claim and commit), `behaviour` (a machine ready to run), `around` (the application's own
+context), `faults` (what user code raised), `inside` (whether user code runs just now), `step`, `chain`, `driving` (a
+coroutine driven to its end).
 
 Who calls this: workers and the test kit. PURE: imports neither redis nor rq.
 """

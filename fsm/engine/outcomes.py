@@ -56,7 +56,7 @@ class Reject(Exception):  # noqa: N818 - it is an answer, returned or raised, an
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Run this event again later; the FSM's other mail waits behind it.
+    """Run this event again later; not obeyed yet: an event whose handler answers this fails.
 
     Args:
         after: Seconds, `timedelta`, or text such as "30s"; `None` takes the delay of the machine's `RetryPolicy`.

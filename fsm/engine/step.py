@@ -235,7 +235,10 @@ def _target(answer: Any, edges: tuple[Edge, ...], event: str) -> str | None:
     elif answer is None:
         problem = f"{event!r} has several targets here ({leads}): its handler must answer with Goto(…)"
     elif isinstance(answer, Retry):
-        problem = "Retry(…) was answered, and this machine has no attempts left for the event"
+        problem = (
+            "Retry(…) was answered, and events are not tried again yet: raise, or let an effect do it with "
+            "t.enqueue(…, retry=…)"
+        )
     else:
         problem = f"a handler answers None, Goto, Stay, Reject or Retry, not {answer!r}"
     raise _WrongAnswerError(problem)

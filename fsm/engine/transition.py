@@ -241,7 +241,8 @@ class Transition(Generic[P]):
             func: An importable function or its dotted path.
             args: JSON values.
             queue: RQ queue, by default the one that effects workers serve.
-            retry: A number of retries, a `RetryPolicy`, or RQ's `Retry`.
+            retry: A number of retries, at once; a `RetryPolicy`, whose `jitter` and `on` do not count here; or RQ's
+                `Retry`.
             on_success: Event that this FSM gets when the effect is done; its data are what the function returned.
             on_failure: Event that this FSM gets when the effect has failed for the last time, or was taken away by an
                 operator; its data are `{"type", "message"}`.

@@ -1,9 +1,9 @@
 """Machines: diagrams, graphs, settings, handlers, types of payloads. PURE: knows neither Redis nor RQ.
 
-Reading order: `graph` (what a diagram means), `labels` and `names` (its grammar), `draft` (a diagram while it is read),
-`ornaments` (what stands beside the machine), `mermaid`, `flowchart`, `plantuml` (the syntaxes), `validate` (the
-checks), `parse` (all together), `render`; then `settings`, `decorators`, `signatures`, `definition`, `machine` (the
-class that users derive from), and `values`.
+Reading order: `graph` (what a diagram means), `labels` and `names` (its grammar), `durations`, `draft` (a diagram while
+it is read), `ornaments` (what stands beside the machine), `mermaid`, `flowchart`, `plantuml` (the syntaxes), `validate`
+(the checks), `parse` (all together), `render`, `paths`; then `settings`, `decorators`, `signatures`, `definition`,
+`machine` (the class that users derive from), and `json_values` and `values` (the codecs of payloads and data).
 
 Who calls this: engine, store, client and users, by way of `fsm`.
 """

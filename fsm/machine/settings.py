@@ -48,7 +48,9 @@ _LONGEST_MACHINE_NAME = 200
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and when a failed event is tried again.
+    """How often and when what failed is tried again: effects, by `t.enqueue(retry=…)`.
+
+    For events it is read and checked, and not obeyed yet.
 
     Args:
         attempts: Runs in all, the first included: 1 is no retry.
@@ -100,7 +102,7 @@ class Settings:
         name: Name of the machine, in keys and on the command line; by default the class's. It is not inherited.
         queue: RQ queue of its transitions; None is the queue of the namespace.
         timeout: Longest run of one handler.
-        retry: Policy for all events, or per event; None is no retry.
+        retry: Policy for all events, or per event; None is no retry. Read and checked, not obeyed yet.
         max_attempts: How many workers may die on one event before it is abandoned.
         endless: Its FSMs need not reach an end: the check for one is left out.
         history: How many last states a snapshot keeps.
@@ -110,7 +112,7 @@ class Settings:
         failure_ttl: How long the record of a failed event is kept; at least 60 s.
         dedup: How long the `key=` of a send is remembered.
         refused: Event -> "error", or "ignore" for events whose refusal is nothing to complain of.
-        timer: Interval of `on_timer`; None is never.
+        timer: Interval of `on_timer`; None is never. Read and checked; it does not fire yet.
         definition_version: Yours to raise when payloads change their shape.
 
     Raises:

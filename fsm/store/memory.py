@@ -67,7 +67,7 @@ def _join(url: str, keys: Keys, app: Any) -> World:
         inline = importlib.import_module("workers.inline")
     except ModuleNotFoundError as error:
         if error.name in ("fakeredis", "lupa"):
-            problem = f"needs the package {error.name!r}: run `pip install 'fsm-workers[testing]'`"
+            problem = f"needs the package {error.name!r}: install this package with its extra `testing`"
         else:
             problem = f"cannot find its worker, module {error.name!r}: is there a package `workers` of your own?"
         raise ConfigError(_SETTING, problem) from error

@@ -3,9 +3,9 @@
 `trial` runs one FSM in memory; `cover` tells which edges no trial walked; `Client("memory://")` is for the code around
 machines; the fixtures of `plugin` (`fsm_client`, `fsm_worker`) are for the whole, with a real Redis and real workers.
 
-Reading order: `outbox` (what a test sees of what a handler sent), `driver` (who runs user code), `walking` (which
-edge a step walked), `covering`, `trials`, `beginning`; `plugin`, `host` (how a worker process gets the machines of a
-test module).
+Reading order: `outbox` (what a test sees of what a handler sent), `driver` (who runs user code), `walking` (which edge
+a step walked), `covering`, `trials`, `beginning`; `plugin`, `processes` (worker processes of a test), `host` (how one
+gets the machines of a test module).
 
 Who calls this: tests of applications; the worker behind `memory://` uses the driver. Names are looked up when they are
 asked for: pytest imports the plugin in every run, and must not pay for Redis and RQ there.

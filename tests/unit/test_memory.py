@@ -600,7 +600,7 @@ def test_without_fakeredis_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, p
     monkeypatch.delitem(sys.modules, "workers.inline", raising=False)
 
     with pytest.raises(
-        ConfigError, match=rf"needs the package '{package}': run `pip install 'fsm-workers\[testing\]'`"
+        ConfigError, match=rf"needs the package '{package}': install this package with its extra `testing`"
     ):
         Client("memory://").exists("box")
 

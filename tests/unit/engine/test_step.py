@@ -357,7 +357,7 @@ FAILURES: list[tuple[str, Any, str, str]] = [
     ("text", lambda _: "b", "HandlerError", "a handler answers None, Goto, Stay, Reject or Retry, not 'b'"),
     ("false", lambda _: False, "HandlerError", "a handler answers None"),
     ("a class", lambda _: Stay, "HandlerError", "a handler answers None"),
-    ("retry", lambda _: Retry(after=1), "HandlerError", "Retry(…) was answered, and this machine has no attempts left"),
+    ("retry", lambda _: Retry(after=1), "HandlerError", "Retry(…) was answered, and events are not tried again yet"),
     ("an awaitable", lambda _: asyncio.sleep(0), "HandlerError", "'loop' is a plain method and returned something to"),
     ("payload too large", lambda t: t.payload.update(x="x" * 300), "PayloadError", "$: the payload has 314 bytes"),
     ("payload no JSON", lambda t: t.payload.update(x=object()), "PayloadError", "$.x: an object is not JSON"),

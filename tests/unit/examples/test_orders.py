@@ -132,6 +132,18 @@ def test_a_notice_that_cannot_be_taken_is_answered_with_its_status(
         assert notify(client, body)[0] == status
 
 
+def test_a_notice_that_finds_a_full_mailbox_is_to_come_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client("memory://") as client:
+        shipped(client, monkeypatch)
+        client.redis.hset(client.keys.snapshot("order-1"), "max_mailbox", 1)
+        client.redis.rpush(client.keys.mailbox("order-1"), "an event that waits")
+
+        status, reply = notify(client, b'{"id": "evt_9", "order": "order-1"}')
+
+        assert status == 429
+        assert "order-1" in reply["error"]
+
+
 def test_wrong_use_is_told_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--url", "http://localhost"]) == 2
     assert "examples.orders: URL 'http://localhost'" in capsys.readouterr().err
