@@ -260,9 +260,21 @@ def find(name: str, argument: Any = None) -> Found:
         return Found(setting, given, setting.read(given, setting.variable), "environment")
     # An empty text or list in the file says nothing, for the same reason; but `false` is a value.
     if (given := tool_settings().get(name)) not in (None, "", []):
+        if name == "url":
+            given = _from_its_file(given)
         return Found(setting, given, setting.read(given, name), "pyproject.toml")
     value = None if setting.default is None else setting.read(setting.default, name)
     return Found(setting, setting.default, value, "default")
+
+
+def _from_its_file(url: Any) -> Any:
+    """Make the folder of an embedded server absolute: what stands in a file is meant from there, wherever one works."""
+    file = tool_file()
+    scheme, separator, rest = str(url).partition("://")
+    path, question, options = rest.partition("?")
+    if scheme != "embedded" or not path or path.startswith("/") or file is None:
+        return url
+    return f"{scheme}{separator}{file.parent / path}{question}{options}"
 
 
 def unknown_variables() -> dict[str, str]:

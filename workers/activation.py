@@ -6,6 +6,7 @@ at all.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Activation"]
 
+_log = logging.getLogger("fsm.worker")
 _MS = 1_000_000
 
 
@@ -212,6 +214,8 @@ class Activation:
         if decision.kind == "failed" and not decision.soft:
             self.failed += 1
             block.failed(event.job_id, decision.result, decision.text)
+            about = "event %r of FSM %r failed in state %r (job %s):\n%s"
+            _log.warning(about, event.name, life.name, decision.source, event.job_id, decision.text.rstrip())
         else:
             self.done += 1
             block.applied(event.job_id, decision.result, asked=asked)

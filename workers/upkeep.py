@@ -2,8 +2,8 @@
 
 RQ's own cleaning of what was started and is over calls the failure callback of each job, by the name in its record:
 code that names in Redis choose would run in a process that runs transitions, and its time-out would take the alarm of
-ours. Our events are recovered by our own scripts. What else is found there, a foreign job or an effect on a queue of events,
-goes to the queue of effects, where a worker of RQ's cleans it up.
+ours. Our events are recovered by our own scripts. What else is found there, a foreign job or an effect on a queue of
+events, goes to the queue of effects, where a worker of RQ's cleans it up.
 
 Who calls this: the worker, every ten minutes, on one host at a time.
 """

@@ -192,7 +192,11 @@ def ended(job_id: str, seen: JobView, name: str, event: str) -> Outcome:
         message = str(result.get("message", seen.text))
         details = {"type": result.get("type", ""), "message": message, "traceback": seen.text}
         kind = _FAILURES.get(str(result.get("failed")), FailedError)
-        raise kind(name, event, state, version, job_id, message, details)
+        error = kind(name, event, state, version, job_id, message, details)
+        if seen.text and seen.text != message:
+            # Where it is shown as an error that nobody caught, the handler's own lines are what one looks for.
+            error.add_note(f"in the worker:\n{seen.text.rstrip()}")
+        raise error
     if "version" not in result:
         raise StoreError(f"job {job_id} of FSM {name!r} has ended and has no result of ours: was it edited by hand?")
     ok = "refused" not in result and "failed" not in result

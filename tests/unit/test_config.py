@@ -237,3 +237,15 @@ def test_any_other_namespace_is_refused_by_name(ns: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_namespace(ns)
     assert repr(ns) in str(caught.value)
+
+
+def test_an_embedded_server_that_a_file_names_is_meant_from_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.fsm]\nurl = "embedded://./data?db=1"\n')
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.delenv("FSM_URL", raising=False)
+
+    assert resolve("url", None) == f"embedded://{tmp_path}/data?db=1"
+    assert resolve("url", "embedded://./data") == "embedded://./data"

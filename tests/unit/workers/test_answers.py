@@ -549,8 +549,24 @@ def test_the_watch_gets_through_more_than_one_page(office: Office) -> None:
     office.redis.hset(KEYS.effects_of(name), mapping={f"e{n}": note for n in range(250)})
     office.redis.zadd(KEYS.effects, {f"e{n} {name}": 1 for n in range(250)})
 
-    watch(office).look()
+    watching = watch(office)
+    # One look is bounded in time: what it leaves is due at the next.
+    for _ in range(250):
+        watching._next_at = 0.0
+        watching.look()
     assert office.redis.hkeys(KEYS.effects_of(name)) == [ID.encode()]
+
+
+def test_a_look_ends_where_fsms_have_waited_for_long_enough(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    office.ask(give, 1)
+    name = "a desk: first\nfloor"
+    note = office.redis.hget(KEYS.effects_of(name), ID)
+    office.redis.hset(KEYS.effects_of(name), mapping={f"e{n}": note for n in range(250)})
+    office.redis.zadd(KEYS.effects, {f"e{n} {name}": 1 for n in range(250)})
+    monkeypatch.setattr("workers.answers._MOST_S", 0.0000001)
+
+    watch(office).look()
+    assert len(office.redis.hkeys(KEYS.effects_of(name))) >= 1 + 250 - 20
 
 
 @pytest.mark.parametrize(
