@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Blueprint"]
 
+# RQ's clock for a job runs while the process that a stock worker makes for it imports the application: with the second
+# of a short handler it may never come to its end. `workers.jobs` stops that clock, and gives each event its own.
+_LEAST_TIMEOUT_S = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
@@ -38,7 +42,7 @@ class Blueprint:
         definition_version: Of its payloads.
         max_mailbox: Most events that may wait for one FSM.
         payload_limit: Largest payload, in bytes.
-        timeout: Of a job, in whole seconds as RQ wants them.
+        timeout: Of a job, in whole seconds as RQ wants them; a minute at least, however little its handlers have.
         result_ttl: Of a job, likewise.
         states: All of them.
         ends: Those that end the FSM.
@@ -74,7 +78,7 @@ class Blueprint:
             settings.definition_version,
             settings.max_mailbox,
             settings.payload_limit,
-            math.ceil(settings.timeout_ms / 1000),
+            max(_LEAST_TIMEOUT_S, math.ceil(settings.timeout_ms / 1000)),
             math.ceil(settings.result_ttl_ms / 1000),
             graph.states,
             graph.ends,

@@ -304,12 +304,12 @@ def test_a_stock_rq_worker_records_a_failure_as_a_failure(
     processes: Processes, client: Client, raw_redis: redis.Redis
 ) -> None:
     trouble = client.start_fsm(Trouble, "trouble")
-    processes.rq_worker("--burst", "fsm").communicate(timeout=60)
+    before, _ = processes.rq_worker("--burst", "fsm").communicate(timeout=60)
     job = trouble.transition("fail")
 
-    processes.rq_worker("--burst", "fsm").communicate(timeout=60)
+    output, _ = processes.rq_worker("--burst", "fsm").communicate(timeout=60)
 
-    assert job.rq_job().get_status() == JobStatus.FAILED
+    assert job.rq_job().get_status() == JobStatus.FAILED, before + output
     with pytest.raises(HandlerError, match="as told"):
         job.result()
 
