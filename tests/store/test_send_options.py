@@ -368,3 +368,31 @@ def test_a_call_without_options_costs_no_command_more(real_store: Store) -> None
         name: count for name, count in counts.items() if name not in {"evalsha", "config|resetstat", "config", "info"}
     }
     assert ours == {"time": 1, "hmget": 2, "zcard": 1, "hset": 1, "rpush": 1}
+
+
+class Narrow(Machine):
+    """A machine with room for one event."""
+
+    settings = Settings(max_mailbox=1, endless=True)
+    diagram = """
+    stateDiagram-v2
+        [*] --> here
+        here --> here : note
+    """
+
+
+def test_the_entry_event_of_an_fsm_that_is_started_takes_no_room_from_what_is_sent(store: Store) -> None:
+    assert store.start_and_send(store.letter("p"), machine=Narrow.definition) == ["SENT"]
+    assert store.start_and_send(store.letter("p"), machine=Narrow.definition) == ["FULL 1"]
+
+
+def test_a_hard_event_that_is_owed_to_a_keyed_one_is_known_as_such_by_the_next_claim(store: Store) -> None:
+    store.waiting("a", "b")
+    fsms = store.claim().held
+    for fsm, is_keyed in zip(fsms, (True, False), strict=True):
+        work = store.work(fsm).apply()
+        work.block.record(f"{fsm.name}--h1", "note")
+        work.block.owe(f"{fsm.name}--h1", is_keyed=is_keyed)
+        store.commit(work)
+
+    assert {fsm.name: fsm.mail[0].is_keyed for fsm in store.claim().held} == {"a": True, "b": False}
