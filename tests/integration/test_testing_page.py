@@ -30,7 +30,7 @@ def test_every_block_of_python_is_a_file() -> None:
     [
         ("test_order.py", (), 5),
         ("test_walks.py", (), 1),
-        ("test_api.py", ("fastapi", "httpx"), 3),
+        ("test_api.py", ("fastapi", "httpx2"), 3),
         ("test_views.py", ("django",), 2),
         ("test_whole.py", (), 2),
     ],
