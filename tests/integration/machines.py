@@ -135,12 +135,20 @@ class Slow(Machine):
     stateDiagram-v2
         [*] --> on
         on --> on : nap
+        on --> on : hold
     """
 
     @on("nap")
     def nap(self, t: Transition[dict[str, Any]], seconds: float) -> None:
         time.sleep(seconds)
         t.payload["naps"] = t.payload.get("naps", 0) + 1
+
+    @on("hold")
+    def hold(self, t: Transition[dict[str, Any]], until: str) -> None:
+        """Take as long as the test wants: until there is a file, but not until the end of days."""
+        deadline = time.monotonic() + 60
+        while not Path(until).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 class Nosy(Machine):
