@@ -62,7 +62,9 @@ class Activation:
     now_ms: int
     done: int = 0
     failed: int = 0
+    is_retried: bool = False
     _is_keyed: bool = False
+    _is_starting: bool = False
 
     async def run(self, until: float) -> list[Any]:
         """Run events until they are used up, the FSM ends, or the time is over; at least one is run.
@@ -86,40 +88,59 @@ class Activation:
             history,
         )
         block = Block(self.keys, fsm, behaviour.definition.settings, self.now_ms)
+        owed = fsm.owes.decode() if fsm.owes and life.status == "running" else ""
         for mail in fsm.mail:
-            if self.done + self.failed and time.monotonic() > until:
+            if self._is_over(life) or (self.done + self.failed and time.monotonic() > until):
                 break
             if life.status == "starting" and not self._is_entry(mail):
                 # The entry event was taken away: an FSM owes it to itself, and makes it again before anything else.
-                await self._begin(life, block, mail.job_id)
-                if fsm.tries:
-                    break
-            if life.status == "failed":
+                await self._make(life, block, derived_id(mail.job_id, "entry"), behaviour.graph.entry)
+            elif owed and not (mail.job_id == owed and self._is_whole(mail)):
+                # Likewise a hard event; that it was taken away is told before.
+                if is_gone := mail.job_id == owed:
+                    await self._one(life, block, mail)
+                if hard := behaviour.graph.hard_event(life.state):
+                    await self._make(life, block, derived_id(owed, "again"), hard)
+                owed = ""
+                if is_gone:
+                    continue
+            owed = ""
+            if self._is_over(life):
                 break
-            block.take(mail.job_id)
             await self._one(life, block, mail)
         self._snapshot(life, block, history)
         return block.arguments(life.state)
 
+    def _is_over(self, life: Life) -> bool:
+        """Tell whether nothing further is to be run: it failed, it waits, or a suspect has had its one event."""
+        return life.status == "failed" or self.is_retried or bool(self.fsm.tries and self.done + self.failed)
+
     async def _one(self, life: Life, block: Block, mail: Mail) -> None:
-        """Run one event of the mailbox, and what follows from it."""
+        """Run one event of the mailbox, and what follows from it; one that is to be tried again stays there."""
         # What follows from an event with a key is remembered as long as that event: who repeats it may want to settle.
         self._is_keyed = mail.is_keyed
         if mail.event is None or mail.status == b"canceled":
+            block.take(mail.job_id)
             how = "deleted" if mail.event is None else "cancelled"
             self._keep(block)
             block.gone(mail.job_id)
             block.log({"name": life.name, "event": mail.event, "job": mail.job_id, "error": f"{how} by an operator"})
             return
         if mail.place not in (b"mail", b"later"):
+            block.take(mail.job_id)
             return  # applied, failed or taken away already: its id was put here again by hand
         if mail.born != self.fsm.born.encode():
+            block.take(mail.job_id)
             block.gone(mail.job_id)
             line = {"name": life.name, "event": mail.event, "job": mail.job_id, "error": "sent to an earlier life"}
             block.log(line)
             return
-        event = Event(mail.job_id, mail.event, b"null", _meta(mail.meta), if_version=_version(mail.if_version))
+        attempt = 1
+        if self.fsm.attempts is not None and mail is self.fsm.mail[0]:
+            attempt += self.fsm.attempts
+        event = Event(mail.job_id, mail.event, b"null", _meta(mail.meta), attempt, _version(mail.if_version))
         if life.status == "finished":
+            block.take(mail.job_id)
             reason = f"the FSM has finished in state {life.state!r}"
             self._keep(block)
             block.applied(
@@ -134,36 +155,49 @@ class Activation:
                 event.raw = event_data(mail.data, self.keys.namespace, life.name, mail.event)
             except (ValueError, TypeError) as error:
                 decision = await give_up(self.behaviour, life, event, f"its job record was edited by hand: {error}")
+                block.take(mail.job_id)
                 self._write(life, block, decision, asked=mail.asked, ms=0)
                 await self._follow(life, block, decision)
                 return
-        await self._apply(life, block, event, asked=mail.asked)
+        if await self._apply(life, block, event, asked=mail.asked):
+            block.take(mail.job_id)
+
+    def _is_whole(self, mail: Mail) -> bool:
+        """Tell whether this is an event of this life that is to be applied."""
+        is_mail = mail.place in (b"mail", b"later") and mail.status != b"canceled"
+        return is_mail and mail.event is not None and mail.born == self.fsm.born.encode()
 
     def _is_entry(self, mail: Mail) -> bool:
         """Tell whether this is the entry event of this life, to be applied."""
-        is_whole = mail.place in (b"mail", b"later") and mail.status != b"canceled"
-        return is_whole and mail.event == self.behaviour.graph.entry and mail.born == self.fsm.born.encode()
+        return self._is_whole(mail) and mail.event == self.behaviour.graph.entry
 
-    async def _begin(self, life: Life, block: Block, job_id: str) -> None:
-        """Make an entry event anew, with an id derived from that of the event that found it missing, and apply it."""
-        event = Event(derived_id(job_id, "entry"), self.behaviour.graph.entry)
-        block.record(event.job_id, event.name)
-        await self._apply(life, block, event, asked=False)
+    async def _make(self, life: Life, block: Block, job_id: str, name: str) -> None:
+        """Make an entry or hard event anew, and apply it."""
+        block.record(job_id, name)
+        if not await self._apply(life, block, Event(job_id, name), asked=False):
+            block.owe(job_id)
 
-    async def _apply(self, life: Life, block: Block, event: Event, *, asked: bool) -> None:
-        """Run an event, or give it up where too many workers died on it; then what follows from it."""
+    async def _apply(self, life: Life, block: Block, event: Event, *, asked: bool) -> bool:
+        """Run an event, or give it up where too many workers died on it; then what follows from it.
+
+        Returns:
+            Whether it ended; False where it is to be tried again.
+        """
         tries = self.fsm.tries
+        self._is_starting = life.status == "starting"
         if tries > self.behaviour.definition.settings.max_attempts:
             decision = await abandon(self.behaviour, life, event, tries)
             self._write(life, block, decision, asked=asked, ms=0)
         else:
             decision = await self._timed(life, block, event, asked=asked)
         await self._follow(life, block, decision)
+        return decision.kind != "retry"
 
     async def _timed(self, life: Life, block: Block, event: Event, *, asked: bool) -> Decision:
         """Run one event within its machine's time-out."""
         behaviour = self.behaviour
         seconds = behaviour.definition.settings.timeout_ms / 1000
+        self._is_starting = life.status == "starting"
         begin = time.perf_counter_ns()
         decision: Decision | None = None
         try:
@@ -188,6 +222,8 @@ class Activation:
                 return
             if count < LONGEST_CHAIN:
                 decision = await self._timed(life, block, event, asked=False)
+                if decision.kind == "retry":
+                    block.owe(event.job_id, is_keyed=self._is_keyed)
             else:
                 decision = await break_circle(self.behaviour, life, event, count - LONGEST_CHAIN)
                 self._write(life, block, decision, asked=False, ms=0)
@@ -211,6 +247,9 @@ class Activation:
         if follower := follow_up(self.behaviour, life, decision):
             decision.result["next"] = follower.job_id
         self._keep(block)
+        if decision.kind == "retry":
+            self._wait(block, decision, line)
+            return
         if decision.kind == "failed" and not decision.soft:
             self.failed += 1
             block.failed(event.job_id, decision.result, decision.text)
@@ -226,10 +265,34 @@ class Activation:
         self._note(block, decision)
         if decision.ending:
             line["ending"] = decision.ending
-            block.end(decision.ending)
+            self._end(block, decision)
         block.log(line)
         if decision.outbox:
             block.send_out(decision)
+
+    def _end(self, block: Block, decision: Decision) -> None:
+        block.end(decision.ending)
+        if decision.ending == "failed":
+            # So that an operator can have it tried again: it is what its FSM owes itself.
+            block.set("owes", decision.event.job_id)
+            if self._is_starting:
+                block.set("failed_from", "starting")
+
+    def _wait(self, block: Block, decision: Decision, line: dict[str, Any]) -> None:
+        """Write that an event is to be tried again: the FSM stands as it stood, and its mail waits behind it."""
+        self.is_retried = True
+        event, result = decision.event, decision.result
+        block.again(event.job_id, decision.wait_ms, event.attempt, decision.text)
+        if "failed" in result:
+            self._note(block, decision)
+            line["error"] = result["message"]
+            about = "attempt %d of event %r of FSM %r failed in state %r, the next in %.1f s (job %s):\n%s"
+            seconds = decision.wait_ms / 1000
+            where = (event.attempt, event.name, self.fsm.name, decision.source, seconds, event.job_id)
+            _log.warning(about, *where, decision.text.rstrip())
+        line["attempt"] = event.attempt
+        line["retry_in_ms"] = decision.wait_ms
+        block.log(line)
 
     def _keep(self, block: Block) -> None:
         if self._is_keyed:
@@ -261,8 +324,10 @@ class Activation:
             block.set("history", orjson.dumps(life.history))
         if fsm.definition != self.behaviour.definition.fingerprint:
             block.set("definition", self.behaviour.definition.fingerprint)
-        if fsm.tries and (self.done or self.failed):
+        if fsm.tries and (self.done or self.failed or self.is_retried):
             block.drop("tries")
+        if fsm.attempts is not None and not self.is_retried:
+            block.drop("retry_at")
         if fsm.owes and not block.owes:
             block.drop("owes")
 

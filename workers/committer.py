@@ -13,7 +13,7 @@ from fsm.errors import StoreError
 from fsm.store import commits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fsm.store.keys import Keys
     from workers.carrier import Carrier, Line, Ticket
@@ -34,10 +34,19 @@ class Committer:
         worker: Name of the worker.
         keeper: Who renews the locks: not those of what is committed.
         lease_ms: How long a lock lasts unrenewed, so how long it makes sense to try.
+        note_retry: Called where an event is to be tried again, so that somebody looks when.
     """
 
     def __init__(  # noqa: PLR0913 - what a commit is made of
-        self, carrier: Carrier, line: Line, keys: Keys, worker: str, keeper: LeaseKeeper, *, lease_ms: int
+        self,
+        carrier: Carrier,
+        line: Line,
+        keys: Keys,
+        worker: str,
+        keeper: LeaseKeeper,
+        *,
+        lease_ms: int,
+        note_retry: Callable[[], None],
     ) -> None:
         self._carrier = carrier
         self._line = line
@@ -45,6 +54,7 @@ class Committer:
         self._worker = worker
         self._keeper = keeper
         self._lease_ms = lease_ms
+        self._note_retry = note_retry
         # As the numbers of claims: they grow over a restart under the same name.
         self._nonce = time.time_ns() // 1000
         self._under_way: tuple[Ticket[list[str]], Sequence[str]] | None = None
@@ -84,7 +94,9 @@ class Committer:
 
     def _tell(self, words: list[str], names: Sequence[str]) -> None:
         for name, word in zip(names, words, strict=True):
-            if word == "STALE":
+            if word == "AT":
+                self._note_retry()
+            elif word == "STALE":
                 _log.warning("the lock of FSM %r was lost before its commit: nothing was written", name)
             elif word == "BROKEN":
                 _log.error("the snapshot of FSM %r is not a hash any more: nothing was written", name)

@@ -29,7 +29,7 @@ from fsm import verbs
 from fsm.app import App
 from fsm.engine import inside
 from fsm.errors import ConfigError, StoreError
-from fsm.store import effects
+from fsm.store import calls, effects
 from fsm.store.connection import memory_parts
 from fsm.store.requests import run
 from fsm.testing.driver import Driver, without_loop
@@ -52,8 +52,12 @@ _WORKER = "memory"
 # Nobody renews locks here, and nobody needs them: a test may stand in a debugger for an hour.
 _LEASE_MS = 3_600_000
 _A_TURN = 100
+# Time is not waited for: whatever is to come later, comes at once when nothing else is left to do.
+_FOR_EVER_MS = 100 * 365 * 86_400_000
 # Turns that one call may bring about; machines that send each other mail in a circle would never come to rest.
 _MOST_TURNS = 10_000
+# How often in one call those are tried again that wait for it; a handler may answer `Retry` without end.
+_MOST_RETRIES = 100
 # Requests that may leave something to be done.
 _STIRRING = ("start", "send")
 
@@ -129,11 +133,19 @@ class InlineWorld:
 
     def settle(self, keys: Keys) -> None:
         """Apply what waits, and run effects, until there is nothing left to do."""
+        retries = 0
         for _ in range(_MOST_TURNS):
             with self._guard:
                 is_moving = self._take_turn(keys)
-            if not is_moving and not (self.has_effects and self._run_effect(keys)):
+            if is_moving or (self.has_effects and self._run_effect(keys)):
+                continue
+            # What is to be tried again comes last: it may wait for one of those effects.
+            retries += 1
+            if not run(self.redis, calls.due(keys, ahead_ms=_FOR_EVER_MS))[0]:
                 return
+            if retries > _MOST_RETRIES:
+                problem = f"events were tried again {_MOST_RETRIES} times, and still ask for it: what do they wait for?"
+                raise StoreError(f"memory://: {problem}")
         problem = f"more than {_MOST_TURNS} turns followed from one call: do machines send each other mail in a circle?"
         raise StoreError(f"memory://: {problem}")
 

@@ -9,6 +9,7 @@ import logging
 import secrets
 import time
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from fsm.errors import StoreError
@@ -28,7 +29,10 @@ _log = logging.getLogger("fsm.worker")
 # Work that is claimed ahead, in seconds of what handlers were measured to take.
 AHEAD_S = 0.020
 # An idle worker looks at `ready` this often, in case RQ's list was emptied behind its back.
-_SLEEP_S = 1
+_SLEEP_S = 1.0
+# Redis counts a sleep in ms, and takes none for one without end.
+_LEAST_SLEEP_S = 0.002
+_NEVER = -inf
 # A worker that was not heard of for this long is dead: six heartbeats.
 _DEAD_AFTER_MS = 30_000
 # Seen silent for so long: after Redis was away all workers are, until their next heartbeats, 5 s apart.
@@ -87,6 +91,9 @@ class Intake:
         self._is_flowing = False
         self._ahead: tuple[Ticket[Claims], str, float] | None = None
         self._recovered_at = 0.0
+        # When `due` was asked last, and when the next FSM is due that it told of; by `time.monotonic()`.
+        self._asked_due_at = time.monotonic() - _SLEEP_S
+        self._due_at = inf
         self._silent: dict[str, float] = {}
         self._found: list[str] = []
         self._reported: set[str] = set()
@@ -116,7 +123,8 @@ class Intake:
     def claim_ahead(self) -> None:
         """Send the next claim while the present batch is run, if there is likely to be something."""
         if self._is_flowing:
-            self._ahead = self._post(self._queues[0], self._want())
+            # Suspects are left: if the batch in hand kills this worker, nobody else is to be charged for it.
+            self._ahead = self._post(self._queues[0], self._want(), leaves_suspects=True)
 
     def leave(self, token: str) -> None:
         """Leave what was claimed with this token to its lease, so that its end is seen as a death and counted."""
@@ -143,7 +151,7 @@ class Intake:
     def _want(self) -> int:
         return max(1, min(self._batch, int(AHEAD_S / max(self._seconds_per_fsm, 1e-6))))
 
-    def _post(self, queue: str, fsms: int) -> tuple[Ticket[Claims], str, float]:
+    def _post(self, queue: str, fsms: int, *, leaves_suspects: bool = False) -> tuple[Ticket[Claims], str, float]:
         self._number += 1
         token = secrets.token_hex(16)
         found, self._found = self._found, []
@@ -156,6 +164,7 @@ class Intake:
             self._number,
             lease_ms=self._lease_ms,
             fsms=fsms,
+            leaves_suspects=leaves_suspects,
             kept=(*self._recent, *self._left),
             found=tuple(found),
         )
@@ -214,18 +223,35 @@ class Intake:
             self._seconds_per_fsm = 0.7 * self._seconds_per_fsm + 0.3 * seconds / fsms
 
     def sleep(self) -> None:
-        """Sleep until an id comes on RQ's list, a second at most."""
+        """Sleep until an id comes on RQ's list, a second at most, and no longer than until something is due."""
+        if self._asked_due_at == _NEVER:
+            return
+        seconds = max(_LEAST_SLEEP_S, min(_SLEEP_S, self._due_at - time.monotonic()))
         # With several queues the id is only in the reply: that sleep must not be broken off.
         self.is_sleeping = len(self._queues) == 1
         try:
-            found = self._carrier.once(presence.sleep(self._keys, self._worker, self._queues, _SLEEP_S))
+            found = self._carrier.once(presence.sleep(self._keys, self._worker, self._queues, round(seconds, 3)))
             self._found += [found] if found else []
         except StoreError as error:
             # Away, or full: then it refuses to move an id, and we look at `ready` in the same rhythm.
             _log.warning("worker %s could not sleep in Redis: %s", self._worker, error)
-            time.sleep(_SLEEP_S)
+            time.sleep(seconds)
         finally:
             self.is_sleeping = False
+
+    def look_soon(self) -> None:
+        """Ask at the next turn what is due when: something is to be tried again, perhaps soon."""
+        self._asked_due_at = _NEVER
+
+    def ring_due(self) -> int:
+        """Make FSMs ready whose time has come; asked once a second, and when the next one is due. Gives how many."""
+        now = time.monotonic()
+        if now < min(self._asked_due_at + _SLEEP_S, self._due_at):
+            return 0
+        rung, seconds = self._carrier.carry(calls.due(self._keys))
+        self._asked_due_at = now
+        self._due_at = inf if seconds is None else time.monotonic() + seconds
+        return rung
 
     def recover(self) -> int:
         """Free what dead workers held, at most once a second; gives how much there is to do now."""

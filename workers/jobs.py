@@ -94,6 +94,7 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
             if not is_served:
                 # Where only stock workers run, nobody else frees what a dead one held.
                 run(client, calls.recover(keys))
+                run(client, calls.due(keys))
                 if time.monotonic() > give_up_at:
                     # It stays in its mailbox, whatever becomes of this job in RQ's eyes.
                     return Retry(max=1_000_000, interval=0)

@@ -126,7 +126,15 @@ class TransitionWorker(BaseWorker):
             lease_ms=lease_ms,
             batch=batch,
         )
-        self._committer = Committer(self._carrier, self._line, self.keys, self.name, self._keeper, lease_ms=lease_ms)
+        self._committer = Committer(
+            self._carrier,
+            self._line,
+            self.keys,
+            self.name,
+            self._keeper,
+            lease_ms=lease_ms,
+            note_retry=self._intake.look_soon,
+        )
         self._relief = Relief()
         self.watch = EffectsWatch(self._client, self._carrier, self.keys)
         self.fault: Exception | None = None
@@ -345,7 +353,7 @@ class TransitionWorker(BaseWorker):
         while not self._stop_requested:
             self.heartbeat()
             self._check_replaced()
-            recovered = self._intake.recover()
+            recovered = self._intake.recover() + self._intake.ring_due()
             self.watch.look()
             claims = self._intake.claim()
             if claims.held:

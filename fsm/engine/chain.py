@@ -5,6 +5,7 @@ Who calls this: the activation in a worker and the test kit. PURE.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fsm.engine.life import Event
@@ -19,6 +20,8 @@ __all__ = ["LONGEST_CHAIN", "break_circle", "follow_up", "run_chain"]
 
 # The checks refuse a cycle of hard events whose targets are certain; `Goto` among several targets can still build one.
 LONGEST_CHAIN = 100
+# A handler may answer `Retry` without end, for it waits for something that here never comes.
+_MOST_ATTEMPTS = 1000
 
 
 def follow_up(behaviour: Behaviour, life: Life, decision: Decision) -> Event | None:
@@ -32,18 +35,33 @@ def follow_up(behaviour: Behaviour, life: Life, decision: Decision) -> Event | N
 async def run_chain(behaviour: Behaviour, life: Life, event: Event) -> list[Decision]:
     """Apply an event, then the hard events that follow, each with a decision and a job of its own.
 
+    Nobody waits here: what is to be tried again, is so at once.
+
     Returns:
-        At least one decision. The hard event beyond the hundredth is not run: it fails.
+        At least one decision, one for each attempt. The hard event beyond the hundredth is not run: it fails.
     """
-    decisions = [await step(behaviour, life, event)]
+    decisions = await _attempts(behaviour, life, event)
     follower = follow_up(behaviour, life, decisions[-1])
     while follower:
-        over = len(decisions) - 1 - LONGEST_CHAIN
+        over = sum(decision.kind != "retry" for decision in decisions) - 1 - LONGEST_CHAIN
         if over < 0:
-            decisions.append(await step(behaviour, life, follower))
+            decisions += await _attempts(behaviour, life, follower)
         else:
             decisions.append(await break_circle(behaviour, life, follower, over))
         follower = follow_up(behaviour, life, decisions[-1])
+    return decisions
+
+
+async def _attempts(behaviour: Behaviour, life: Life, event: Event) -> list[Decision]:
+    """Apply one event, again and again until it ends."""
+    decisions = [await step(behaviour, life, event)]
+    while decisions[-1].kind == "retry":
+        event = replace(event, attempt=event.attempt + 1)
+        if event.attempt > _MOST_ATTEMPTS:
+            why = f"it was tried {_MOST_ATTEMPTS} times, and nobody waits here: does its handler wait for something?"
+            decisions.append(await give_up(behaviour, life, event, why))
+        else:
+            decisions.append(await step(behaviour, life, event))
     return decisions
 
 

@@ -31,7 +31,7 @@ class Event:
         name: The event.
         raw: Its data as JSON.
         meta: What the sender gave with it.
-        attempt: 1 for the first run.
+        attempt: 1 for the first run; deaths of workers do not count, only runs that ended.
         if_version: The version of the FSM on which the sender decided; with another one it is refused.
     """
 
@@ -136,7 +136,7 @@ class Decision:
     """How one event ended, and what is to be written for it.
 
     Args:
-        kind: "done", "refused" or "failed".
+        kind: "done", "refused", "failed", or "retry": it failed and is run again, after `wait_ms`.
         event: The event.
         source: State before it.
         state: State after it.
@@ -147,6 +147,7 @@ class Decision:
         ending: "" while the FSM goes on, "finished" or "failed".
         soft: A failure or refusal that the machine says is no error.
         entered: A state was entered, the same or another: its hard event is owed.
+        wait_ms: How long an event waits that is run again.
     """
 
     kind: str
@@ -160,3 +161,4 @@ class Decision:
     ending: str = ""
     soft: bool = False
     entered: bool = False
+    wait_ms: int = 0

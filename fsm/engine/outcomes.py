@@ -54,20 +54,28 @@ class Reject(Exception):  # noqa: N818 - it is an answer, returned or raised, an
         self.details = details
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Run this event again later; not obeyed yet: an event whose handler answers this fails.
+class Retry(Exception):  # noqa: N818 - as `Reject`: an answer, and no error of the program
+    """Run this event again later, as if it had not been run: what the handler did so far is not kept.
+
+    To be returned or raised. Meanwhile the FSM's other mail waits behind it. `t.attempt` counts the runs; where the
+    machine has a `RetryPolicy` for the event, its `attempts` are the limit.
 
     Args:
         after: Seconds, `timedelta`, or text such as "30s"; `None` takes the delay of the machine's `RetryPolicy`.
+
+    Raises:
+        ConfigError: `after` is no duration.
     """
 
+    # For subclasses that make themselves in their own way.
     after: Duration | None = None
 
-    def __post_init__(self) -> None:
-        """Check the duration when the answer is made, where the traceback shows the handler."""
-        if self.after is not None:
-            duration_ms(self.after, "Retry(after=…)")
+    def __init__(self, after: Duration | None = None) -> None:
+        super().__init__(after)
+        self.after = after
+        if after is not None:
+            # When the answer is made, where the traceback shows the handler.
+            duration_ms(after, "Retry(after=…)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from fsm.engine import inside
+from fsm.engine import inside, retries
 from fsm.engine.around import in_time, within
 from fsm.engine.faults import is_for_us, said, traceback_of
 from fsm.engine.life import Decision
@@ -57,7 +57,7 @@ class _WrongAnswerError(Exception):
     """A handler decided what the diagram does not allow."""
 
 
-async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:
+async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:  # noqa: PLR0911 - one a way to end
     """Apply one event to one FSM.
 
     Args:
@@ -83,6 +83,8 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:
             return await _refused(behaviour, life, t, "rejected", rejection.reason, rejection.details or {})
         problem = f"an entry event cannot be refused, and its handler said Reject({said(rejection)!r})"
         return await _failed(behaviour, life, event, HandlerError, _WrongAnswerError(problem))
+    except Retry as answer:
+        return await _asked_again(behaviour, life, event, answer)
     except _RefusedHere as refusal:
         return await _refused(behaviour, life, t, refusal.kind, refusal.reason, refusal.details)
     except HandlerTimeout:
@@ -175,6 +177,8 @@ async def _begin(behaviour: Behaviour, t: Transition[Any]) -> str:
         if (codec := handler[1]) is not None:
             t.data = codec.decode(b"null")  # an entry event carries no data
         answer = await _call(behaviour, handler, t)
+        if isinstance(answer, Retry):
+            raise answer
         if answer is not None and answer != Goto(start):
             problem = f"the handler of an entry event answers nothing, not {answer!r}"
             raise _WrongAnswerError(problem)
@@ -192,7 +196,8 @@ async def _call(behaviour: Behaviour, handler: tuple[Callable[..., Any], Any], t
 
 async def _decide(behaviour: Behaviour, life: Life, event: Event, t: Transition[Any]) -> str | None:
     """Find the state to move to; `None` stays and runs no hooks."""
-    if event.if_version is not None and event.if_version != life.version:
+    # At its first run only: each attempt makes a new version, and nothing else was applied since.
+    if event.if_version is not None and event.if_version != life.version and event.attempt == 1:
         reason = f"it was decided on version {event.if_version} of the FSM, which has version {life.version} now"
         raise _RefusedHere("stale_version", reason, {"version": life.version, "if_version": event.if_version})
     edges = behaviour.graph.edges_for(life.state, event.name)
@@ -225,7 +230,7 @@ def _target(answer: Any, edges: tuple[Edge, ...], event: str) -> str | None:
         return edges[0].target
     if isinstance(answer, Stay):
         return None
-    if isinstance(answer, Reject):
+    if isinstance(answer, (Reject, Retry)):
         raise answer
     leads = ", ".join(repr(edge.target) for edge in edges)
     if isinstance(answer, Goto):
@@ -234,11 +239,6 @@ def _target(answer: Any, edges: tuple[Edge, ...], event: str) -> str | None:
         problem = f"Goto({answer.state!r}): {event!r} does not lead there from {edges[0].source!r}, only to {leads}"
     elif answer is None:
         problem = f"{event!r} has several targets here ({leads}): its handler must answer with Goto(…)"
-    elif isinstance(answer, Retry):
-        problem = (
-            "Retry(…) was answered, and events are not tried again yet: raise, or let an effect do it with "
-            "t.enqueue(…, retry=…)"
-        )
     else:
         problem = f"a handler answers None, Goto, Stay, Reject or Retry, not {answer!r}"
     raise _WrongAnswerError(problem)
@@ -345,7 +345,7 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
     *,
     final: bool = False,
 ) -> Decision:
-    """Record a failure: state and payload stay, or the `fails` edge is taken."""
+    """Record a failure: it is run again, or state and payload stay, or the `fails` edge is taken."""
     life.forget()
     source = life.state
     ours = isinstance(fault, _WrongAnswerError)
@@ -353,6 +353,11 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
     text = "" if ours else traceback_of(fault)
     # What we raise in user code says its reason alone: event, FSM and state are told around it.
     message = fault.reason if type(fault) is HandlerError else said(fault)
+    kinds = (kind, TimeoutError) if kind is HandlerTimeoutError else () if ours else (type(fault),)
+    wait_ms = retries.after_failure(behaviour.definition.settings, event, *kinds)
+    if wait_ms is not None:
+        failure = {"failed": _FAILED[kind], "type": name, "message": message}
+        return _again(life, event, wait_ms, failure, text or message)
     details = {"type": name, "message": message, "traceback": text}
     error = kind(life.name, event.name, source, life.version, event.job_id, message, details)
     # An event may fail, be requeued and fail again: what each failure sends has ids of its own.
@@ -399,6 +404,23 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
         soft,
         edge is not None,
     )
+
+
+async def _asked_again(behaviour: Behaviour, life: Life, event: Event, answer: Retry) -> Decision:
+    """Run the event again, as its handler asks; or fail it where the machine's policy has no attempt left."""
+    wait_ms = retries.after_answer(behaviour.definition.settings, event, answer)
+    if wait_ms is None:
+        problem = f"its handler answered Retry(…) at the last of {event.attempt} attempts that its RetryPolicy allows"
+        return await _failed(behaviour, life, event, HandlerError, _WrongAnswerError(problem))
+    life.forget()
+    return _again(life, event, wait_ms, {"retry": "asked for by its handler"}, "")
+
+
+def _again(life: Life, event: Event, wait_ms: int, why: dict[str, Any], text: str) -> Decision:
+    """Leave the FSM as it was, with the event still before it."""
+    life.version += 1
+    result = {**why, "attempt": event.attempt, "state": life.state, "version": life.version}
+    return Decision("retry", event, life.state, life.state, life.version, result, text=text, wait_ms=wait_ms)
 
 
 async def _mend(

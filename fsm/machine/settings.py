@@ -48,23 +48,24 @@ _LONGEST_MACHINE_NAME = 200
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and when what failed is tried again: effects, by `t.enqueue(retry=…)`.
+    """How often and when what failed is tried again: events by `Settings(retry=…)`, effects by `t.enqueue(retry=…)`.
 
-    For events it is read and checked, and not obeyed yet.
+    While an event waits to be tried again, the mail of its FSM waits behind it; other FSMs do not notice.
 
     Args:
         attempts: Runs in all, the first included: 1 is no retry.
         delay: Wait before the second run.
         factor: Each further wait is so many times the one before, at least 1.
-        max_delay: No wait is longer.
-        jitter: Part of the wait that is drawn by chance, 0 to 1.
-        on: Exceptions after which it is tried again; all others fail at once.
+        max_delay: No wait is longer, chance aside.
+        jitter: Each wait is by chance up to this part shorter or longer, 0 to 1.
+        on: Exceptions after which it is tried again, `TimeoutError` for the time-out of a handler; all others fail at
+            once, and so do answers that the diagram does not allow.
 
     Raises:
         ConfigError: A value is not allowed.
     """
 
-    attempts: int = 1
+    attempts: int = 5
     delay: Duration = "1s"
     factor: float = 2.0
     max_delay: Duration = "5m"
@@ -102,7 +103,7 @@ class Settings:
         name: Name of the machine, in keys and on the command line; by default the class's. It is not inherited.
         queue: RQ queue of its transitions; None is the queue of the namespace.
         timeout: Longest run of one handler.
-        retry: Policy for all events, or per event; None is no retry. Read and checked, not obeyed yet.
+        retry: When events that failed are tried again: a policy for all of them, or one per event; None is never.
         max_attempts: How many workers may die on one event before it is abandoned.
         endless: Its FSMs need not reach an end: the check for one is left out.
         history: How many last states a snapshot keeps.
@@ -217,11 +218,9 @@ class Settings:
         """Interval of `on_timer`; None is never."""
         return None if self.timer is None else duration_ms(self.timer, "Settings(timer)")
 
-    def retry_for(self, event: str) -> RetryPolicy:
-        """Give the policy of one event."""
-        if isinstance(self.retry, Mapping):
-            return self.retry.get(event, _NO_RETRY)
-        return self.retry or _NO_RETRY
+    def retry_for(self, event: str) -> RetryPolicy | None:
+        """Give the policy of one event; `None` where it is not tried again by itself."""
+        return self.retry.get(event) if isinstance(self.retry, Mapping) else self.retry
 
     def _check(self) -> None:
         if "name" in self.given:
@@ -309,7 +308,3 @@ def _number(what: str, value: Any, least: float, most: float) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
     if not is_number or not least <= value <= most:
         raise ConfigError(what, f"{value!r} is not allowed: use a number from {least} to {most}")
-
-
-# Below the checks that its making needs.
-_NO_RETRY = RetryPolicy()

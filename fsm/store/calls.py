@@ -33,6 +33,7 @@ __all__ = [
     "blueprint_of",
     "cancel",
     "claim",
+    "due",
     "extend",
     "purge",
     "recover",
@@ -188,6 +189,7 @@ class Claimed:
     owes: bytes | None
     has_error: bool
     definition: str
+    attempts: int | None  # failed ones of its oldest event; `None` where it is not tried again
     urgent: int
     mail: list[Mail]
 
@@ -221,6 +223,7 @@ def claim(  # noqa: PLR0913 - the bounds of one claim
     events: int = 1000,
     size: int = 4 << 20,
     name: str = "",
+    leaves_suspects: bool = False,
     kept: Sequence[str] = (),
     found: Sequence[str] = (),
 ) -> Request[Claims]:
@@ -239,12 +242,13 @@ def claim(  # noqa: PLR0913 - the bounds of one claim
         events: so many events in all,
         size: and about so many bytes.
         name: Only this FSM.
+        leaves_suspects: Leave FSMs on which workers died to a later claim.
         kept: Tokens of older claims that the worker still holds: all others of it are freed.
         found: Job ids that the worker took off RQ's list itself.
     """
     arguments = [
         keys.prefix, worker, token, number, lease_ms, fsms, events, size, queue, keys.default_queue, EFFECTS_QUEUE,
-        keys.namespace, name, *kept, *(f"id:{job_id}" for job_id in found),
+        keys.namespace, name, int(leaves_suspects), *kept, *(f"id:{job_id}" for job_id in found),
     ]  # fmt: skip
     names = (
         keys.ready(queue),
@@ -265,7 +269,7 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
         if one[0] == b"BROKEN" and len(one) == 3:  # noqa: PLR2004 - word, name, why; an FSM's own list is longer
             claims.broken.append((text(one[1]), text(one[2])))
             continue
-        machine, state, payload, version, status, born, history, tries, owes, error, definition = one[1]
+        machine, state, payload, version, status, born, history, tries, owes, error, definition, attempts = one[1][:12]
         claims.held.append(
             Claimed(
                 text(one[0]),
@@ -282,6 +286,7 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
                 owes,
                 error is not None,
                 text(definition),
+                None if attempts is None else int(attempts),
                 one[2],
                 [_mail(one[i], one[i + 1]) for i in range(3, len(one), 2)],
             )
@@ -338,6 +343,25 @@ def recover(keys: Keys, dead: Iterable[str] = (), most: int = 200) -> Request[tu
         "recover",
         (keys.held, keys.ended),
         arguments,
+    )
+
+
+def due(keys: Keys, most: int = 200, ahead_ms: int = 0) -> Request[tuple[int, float | None]]:
+    """Make FSMs ready whose time has come; bounded.
+
+    Args:
+        keys: Of the namespace.
+        most: At most so many FSMs.
+        ahead_ms: What is due within them counts as due.
+
+    Returns:
+        How many FSMs were made ready, and seconds until the next one is due, or `None` where none waits for its time.
+    """
+    return Request(
+        lambda reply: (int(reply[1]), int(reply[2]) / 1000 if int(reply[2]) >= 0 else None),
+        "due",
+        (keys.timers,),
+        [keys.prefix, keys.default_queue, most, ahead_ms],
     )
 
 

@@ -47,6 +47,7 @@ class Block:
         "_operations",
         "_settings",
         "count",
+        "retries",
     )
 
     def __init__(self, keys: Keys, fsm: Claimed, settings: Settings, now_ms: int = 0) -> None:
@@ -61,6 +62,7 @@ class Block:
         self._lines: list[bytes] = []
         self._ending = ""
         self.count = 0
+        self.retries = False
 
     @property
     def name(self) -> str:
@@ -132,6 +134,12 @@ class Block:
         """Write that an event ended, and how: done, refused, or failed where that is no error."""
         raw = orjson.dumps(result)
         self._operation("D", job_id, raw, pack_result(raw) if asked else "")
+
+    def again(self, job_id: str, wait_ms: int, attempt: int, text: str) -> None:
+        """Write that an event is to be tried again: it stays where it is, and the mail behind it waits."""
+        self.retries = True
+        text = text.encode("utf-8", "backslashreplace").decode()
+        self._operation("R", job_id, wait_ms, attempt, text)
 
     def failed(self, job_id: str, result: dict[str, Any], text: str) -> None:
         """Write that an event failed, with its traceback."""

@@ -58,6 +58,7 @@ class Keys:
         "namespace",
         "prefix",
         "ring",
+        "timers",
         "workers",
     )
 
@@ -72,6 +73,7 @@ class Keys:
         self.log = f"{self.prefix}log"
         self.machines = f"{self.prefix}machines"
         self.ring = f"{self.prefix}ring"
+        self.timers = f"{self.prefix}timers"
         self.workers = f"{self.prefix}workers"
 
     def snapshot(self, name: str) -> str:

@@ -55,7 +55,8 @@ class Trial(Generic[P]):
         started: Other FSMs that it started, oldest first, as `(machine, name, payload)`.
         enqueued: Effects that are open, oldest first.
         log: A dict for each event, as the log in Redis has it: `name`, `machine`, `event`, `from`, `to`, `version`,
-            `job`, and `refused`, `error`, `ending`, `meta` where they are so.
+            `job`, and `refused`, `error`, `ending`, `meta`, `attempt`, `retry_in_ms` where they are so. Nobody waits
+            here: what is to be tried again, is so at once.
         error: The last failure, until an event is done; else `None`.
         refused: The last refusal, however long ago; else `None`.
     """
@@ -293,10 +294,13 @@ class Trial(Generic[P]):
         decisions = self._driver.run(run_chain(self._behaviour, life, event), is_async=self._behaviour.is_async)
         for decision in decisions:
             self._write(decision)
-            if not (is_entry and decision is decisions[0]) and (edge := self._walk.edge_of(decision)) is not None:
+            if (
+                not (is_entry and decision.event.job_id == event.job_id)
+                and (edge := self._walk.edge_of(decision)) is not None
+            ):
                 note(self._machine, edge)
         self._walk.forget()
-        return decisions[0]
+        return next(decision for decision in decisions if decision.kind != "retry")
 
     def _write(self, decision: Decision) -> None:
         """Keep what a commit would write."""
@@ -312,9 +316,11 @@ class Trial(Generic[P]):
         }
         if event.meta:
             line["meta"] = _plain(event.meta)
+        if decision.kind == "retry":
+            line |= {"attempt": event.attempt, "retry_in_ms": decision.wait_ms}
         if decision.kind == "done":
             self.error = None
-        else:
+        elif decision.kind != "retry" or "failed" in result:
             said_as = "refused" if decision.kind == "refused" else "error"
             line[said_as] = result["refused" if decision.kind == "refused" else "message"]
             if not decision.soft:

@@ -25,6 +25,7 @@ SIGNALS = {
     "fsm/cli/root.py:Failure",
     "fsm/engine/outcomes.py:HandlerTimeout",
     "fsm/engine/outcomes.py:Reject",
+    "fsm/engine/outcomes.py:Retry",
     "fsm/machine/labels.py:LabelFault",
 }
 # One value per kind of field; the text differs per field, so that two fields cannot be taken for one another.

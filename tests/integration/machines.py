@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fsm import Client, Goto, Machine, Reject, Settings, Transition, enter, on
+from fsm import Client, Goto, Machine, Reject, Retry, RetryPolicy, Settings, Transition, enter, on
 
 
 class Journal(Machine[list[int]]):
@@ -149,6 +149,30 @@ class Slow(Machine):
         deadline = time.monotonic() + 60
         while not Path(until).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
+
+
+class Shaky(Machine):
+    """Fails as often as it is told, and is tried again: as it asks, or by a policy."""
+
+    settings = Settings(endless=True, retry={"try": RetryPolicy(attempts=3, delay="50ms")})
+    diagram = """
+    stateDiagram-v2
+        [*] --> on
+        on --> on : add
+        on --> on : try
+    """
+
+    @on("add")
+    def add(self, t: Transition[dict[str, Any]], data: dict[str, Any]) -> Retry | None:
+        t.payload.setdefault("seen", []).append(data["n"])
+        t.payload.setdefault("attempts", []).append(t.attempt)
+        return Retry(data["pause"]) if t.attempt <= data.get("fails", 0) else None
+
+    @on("try")
+    def try_(self, t: Transition[dict[str, Any]], data: dict[str, Any]) -> None:
+        if t.attempt <= data["fails"]:
+            problem = f"shaky at attempt {t.attempt}"
+            raise OSError(problem)
 
 
 class Nosy(Machine):

@@ -21,6 +21,8 @@ from fsm import (
     HandlerError,
     Machine,
     NotAllowedError,
+    Retry,
+    RetryPolicy,
     Settings,
     StoreError,
     Transition,
@@ -622,3 +624,35 @@ def test_the_effect_of_an_order_is_the_banks(shop: Client) -> None:
     order.transition("pay")
 
     assert order.state().payload.items == ["tea", charge("order-7", 3)]
+
+
+class Impatient(Machine):
+    """Asks again until its effect has told; and one event that fails twice."""
+
+    settings = Settings(endless=True, retry={"fail": RetryPolicy(attempts=3, delay="5m")})
+    diagram = """
+    stateDiagram-v2
+        [*] --> on
+        on --> on : fail
+        on --> on : wait
+    """
+
+    @on("fail")
+    def fail(self, t: Transition[dict[str, Any]]) -> None:
+        t.payload["attempts"] = t.attempt
+        if t.attempt < 3:
+            raise OSError
+
+    @on("wait")
+    def wait(self, t: Transition[dict[str, Any]]) -> Retry:
+        return Retry("1h")
+
+
+def test_an_event_that_is_to_be_tried_again_is_so_before_the_call_returns() -> None:
+    with Client("memory://") as client:
+        fsm = client.start_fsm(Impatient, "i")
+        assert fsm.call("fail").ok
+        assert fsm.state().payload == {"attempts": 3}
+        assert [line.get("attempt") for line in fsm.log()] == [None, 1, 2, None]
+        with pytest.raises(StoreError, match="tried again 100 times"):
+            fsm.transition("wait")

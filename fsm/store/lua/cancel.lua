@@ -21,7 +21,15 @@ if call('EXISTS', prefix .. 'lock:' .. f[2]) == 1 then
   end
 end
 if is_cancelled then return { 'CANCELLED' } end
-local _, s = clock()
+local ms, s = clock()
 call('HSET', KEYS[1], 'status', 'canceled')
 try('ZADD', 'rq:canceled:' .. (f[4] or ''), s, id)
+if f[3] == 'scheduled' and head(prefix, f[2]) == id then
+  -- It waited to be tried again, and with it all mail behind it, for nothing now.
+  try('ZREM', 'rq:scheduled:' .. (f[4] or ''), id)
+  try('ZREM', prefix .. 'timers', 'retry ' .. f[2])
+  try('HSET', prefix .. 'snapshot:' .. f[2], 'retry_at', ms)
+  ring(f[4], f[2], id)
+  flush_ready(prefix)
+end
 return { 'CANCELLED' }

@@ -8,9 +8,10 @@ back, a requeued one is adopted into its mailbox.
 KEYS      1 ready:<queue>   2 rq:queue:<queue>   3 held   4 claims:<worker>   5 replies:<worker>   6 hand:<worker>
 ARGV      1 prefix   2 worker   3 token   4 number of this claim   5 lease, ms   6 most FSMs   7 most events
           8 most bytes   9 queue   10 default queue   11 effects queue   12 namespace   13 one FSM by name, or ""
-          14.. tokens that the worker still holds, and ids that it took off RQ's list as "id:<id>"
-RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a list: name, list of 11 fields of the
-          snapshot, urgent ids, then of each event its id and a list: event, data, place, status, born, meta, asked,
+          14 "1" leaves FSMs on which workers died to a later claim   15.. tokens that the worker still holds, and ids
+          that it took off RQ's list as "id:<id>"
+RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a list: name, list of 12 fields of the
+          snapshot (the last: how often its oldest event failed already), urgent ids, then of each event its id and a list: event, data, place, status, born, meta, asked,
           if_version, key (an id without a record has no event; one that comes twice has place `done` the second time);
           LATE a newer claim of this worker was answered already; BROKEN as one FSM's list: name, why
 REPEATED  known by the number: the same FSMs come again, as far as their locks stand, with their mail as it is now
@@ -19,6 +20,7 @@ local ready, rq_list, held, claims, replies, hand = KEYS[1], KEYS[2], KEYS[3], K
 local prefix, worker, token, number, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local most_fsms, most_events, most_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local queue, default_queue, effects, ns, wanted = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13]
+local leaves_suspects = ARGV[14] == '1'
 
 -- Not refused by a full Redis, and after it nothing in this script is: the backlog can drain.
 call('PEXPIRE', claims, lease * 4)
@@ -32,7 +34,7 @@ local seen = {}
 
 local function read(name)
   local f = try('HMGET', prefix .. 'snapshot:' .. name, 'machine', 'state', 'payload', 'version', 'status', 'born',
-    'history', 'tries', 'owes', 'error', 'definition')
+    'history', 'tries', 'owes', 'error', 'definition', 'retry_at', 'paused')
   if f.err then return nil, f.err end
   if f[6] and not (find(f[4] or '', '^%d+$') and (not f[8] or find(f[8], '^%d+$'))) then
     return nil, 'version or tries is no number: edited by hand'
@@ -52,6 +54,12 @@ local function open(name, f)
     if mail.err then return nil, mail.err end
     if #ids == 0 then ids = mail else for _, id in ipairs(mail) do ids[#ids + 1] = id end end
   end
+  if f[12] then
+    -- It is to be tried again: that it was tried before stands in its record, and dies with it.
+    f[12] = try('HGET', 'rq:job:' .. (ids[1] or ''), 'attempt')
+    if type(f[12]) ~= 'string' or not find(f[12], '^%d+$') then f[12] = '0' end
+  end
+  f[13] = nil
   bytes = bytes + #(f[3] or '')
   local count = 0
   for _, id in ipairs(ids) do
@@ -90,7 +98,7 @@ end
 
 -- What an older claim of this worker left, and the worker does not name: its reply was lost.
 local kept, found = {}, {}
-for i = 14, #ARGV do
+for i = 15, #ARGV do
   if string.sub(ARGV[i], 1, 3) == 'id:' then found[#found + 1] = string.sub(ARGV[i], 4) else kept[ARGV[i]] = true end
 end
 for i = 1, #mine, 2 do
@@ -139,14 +147,22 @@ for i = 1, #popped, 2 do
   end
   local f, why = read(name)
   local suspect = f and f[8] and tonumber(f[8]) > 0
-  if suspect and #taken > 0 then
+  if suspect and (#taken > 0 or leaves_suspects) then
     put_back(i)
     break
   end
   local status = f and f[5]
+  -- Who rings an FSM need not know all that may hold it up: that is seen to here.
+  local later = f and f[12] and tonumber(f[12])
+  if later and later > tonumber(ms) then
+    try('ZADD', prefix .. 'timers', f[12], 'retry ' .. name)
+    status = 'later'
+  elseif f and f[13] then
+    status = 'paused'
+  end
   if not f then
     answer[#answer + 1] = { 'BROKEN', name, why }
-  elseif f[6] and status ~= 'paused' and status ~= 'failed' and status ~= 'purging' then
+  elseif f[6] and status ~= 'paused' and status ~= 'failed' and status ~= 'purging' and status ~= 'later' then
     local one, fault = open(name, f)
     if not one then
       answer[#answer + 1] = { 'BROKEN', name, fault }

@@ -13,6 +13,7 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
               K ttl                     the record of the next operation, D, F or G, is kept for at least so long, s
               D id result stream        applied; stream is the result for a waiter, or ""
               F id result text packed   failed, with the text of the error, plain and as RQ packs it
+              R id ms attempt text      stays where it is and is tried again after so long; text of the error or ""
               U id keyed                waits in the urgent list; "1" where it follows from an event with a key
               G id                      was taken away by an operator (cancelled or deleted): whoever waits is told
               S id name event data      mail to another FSM
@@ -21,7 +22,8 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
               E id queue note count fields   an ordinary RQ job; the note is what is kept of it while it is open
               (an id that was used, by an earlier run of an event that was requeued, gets a new end)
             the log lines, a piece of JSON
-RETURNS   COMMITTED, then one word an FSM: REST nothing waits; READY more mail waits; STALE the lock is not ours;
+RETURNS   COMMITTED, then one word an FSM: REST nothing waits; READY more mail waits; AT its oldest event waits to be
+          tried again, and all other mail behind it; STALE the lock is not ours;
           BROKEN its snapshot is not a hash any more. Outgoing mail that found no target is noted in its own record
 REPEATED  known by the nonce: the verdicts are kept, nothing is written
 ]]
@@ -135,7 +137,7 @@ for n, start in ipairs(starts) do
     end
     at = at + mail
 
-    local operations, owes, kept = tonumber(take()), urgent > 0, nil
+    local operations, owes, kept, waits = tonumber(take()), urgent > 0, nil, false
     for _ = 1, operations do
       local op = take()
       if op == 'D' then
@@ -162,9 +164,23 @@ for n, start in ipairs(starts) do
       elseif op == 'U' then
         local id, keyed = take(), take()
         try('RPUSH', prefix .. 'urgent:' .. name, id)
+        -- It may have been used in an earlier run of its cause, and be about to expire.
+        try('PERSIST', 'rq:job:' .. id)
         -- So that the claim that takes it knows: an empty key is one.
         if keyed ~= '' then try('HSET', 'rq:job:' .. id, 'key', '') end
         owes = true
+      elseif op == 'R' then
+        local id, pause, attempt, text = take(), tonumber(take()), take(), take()
+        local at = string.format('%.0f', tonumber(ms) + pause)
+        -- Where its time cannot be noted, it is tried again at once.
+        waits = type(try('ZADD', prefix .. 'timers', at, 'retry ' .. name)) == 'number'
+        call('HSET', snapshot, 'retry_at', waits and at or ms)
+        -- A record that was deleted meanwhile stays so, and is reported by the next claim.
+        if try('HEXISTS', 'rq:job:' .. id, 'place') == 1 then
+          local status = waits and 'scheduled' or 'queued'
+          call('HSET', 'rq:job:' .. id, 'status', status, 'attempt', attempt, 'exc_info', text, 'worker_name', worker)
+          if waits then try('ZADD', 'rq:scheduled:' .. queue, s + math.ceil(pause / 1000), id) end
+        end
       elseif op == 'G' then
         local id = take()
         local status = try('HGET', 'rq:job:' .. id, 'status')
@@ -218,12 +234,12 @@ for n, start in ipairs(starts) do
 
     freed_locks[#freed_locks + 1] = locks[n]
     freed[#freed + 1] = name
-    local next_id = ending ~= 'failed' and (owes and head(prefix, name) or try('LINDEX', mailbox, 0))
+    local next_id = ending ~= 'failed' and not waits and (owes and head(prefix, name) or try('LINDEX', mailbox, 0))
     if type(next_id) == 'string' then
       ring(queue, name, next_id)
       verdict = 'READY'
     else
-      verdict = 'REST'
+      verdict = waits and 'AT' or 'REST'
     end
   end
   verdicts[n] = verdict

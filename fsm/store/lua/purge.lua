@@ -10,7 +10,7 @@ REPEATED  by state: what is gone is UNKNOWN
 local finished, held = KEYS[1], KEYS[2]
 local prefix, name, born, most, default_queue, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local snapshot = prefix .. 'snapshot:' .. name
-local f = try('HMGET', snapshot, 'born', 'machine', 'state', 'queue')
+local f = try('HMGET', snapshot, 'born', 'machine', 'state', 'queue', 'retry_at')
 if f.err then return { 'BROKEN' } end
 if not f[1] or (born ~= '' and born ~= f[1]) then return { 'UNKNOWN' } end
 local _, s, us = clock()
@@ -23,6 +23,7 @@ if call('EXISTS', prefix .. 'lock:' .. name) == 1 then return { 'HELD' } end
 for _, list in ipairs({ 'urgent:', 'mailbox:' }) do
   local ids = try('LPOP', prefix .. list .. name, most)
   if ids and ids.err then return { 'BROKEN' } end
+  if ids and f[5] then variadic('ZREM', 'rq:scheduled:' .. queue, ids) end
   for _, id in ipairs(ids or {}) do
     local key = 'rq:job:' .. id
     if call('EXISTS', key) == 1 then
@@ -37,6 +38,7 @@ end
 if call('EXISTS', prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name) > 0 then return { 'AGAIN' } end
 try('ZREM', finished, name)
 try('ZREM', held, name)
+if f[5] then try('ZREM', prefix .. 'timers', 'retry ' .. name) end
 try('ZREM', prefix .. 'state:' .. (f[2] or '') .. ':' .. (f[3] or ''), name)
 call('UNLINK', snapshot, prefix .. 'effects:' .. name)
 return { 'PURGED' }

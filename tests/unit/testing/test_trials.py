@@ -21,6 +21,8 @@ from fsm import (
     NotAllowedError,
     PayloadError,
     RejectedError,
+    Retry,
+    RetryPolicy,
     Settings,
     StaleVersionError,
     Transition,
@@ -572,3 +574,52 @@ def test_an_interrupt_passes_and_leaves_the_fsm_as_it_was() -> None:
 def test_it_says_what_it_is(order: Trial[Cart]) -> None:
     assert repr(order) == "<trial of Order 'trial': cart, running, version 1>"
     assert order.allowed == ("add", "pay", "cancel", "peek", "nudge")
+
+
+class Shaky(Machine[dict[str, int]]):
+    """Asks for another run as often as it is told; or fails, with a policy for it."""
+
+    settings = Settings(retry={"fail": RetryPolicy(attempts=3, delay="1h", max_delay="1h", jitter=0)})
+    diagram = """
+    stateDiagram-v2
+        [*] --> on
+        on --> on : ask
+        on --> on : fail
+        on --> off : go
+        off --> [*] : stop!
+    """
+
+    @on("ask")
+    def ask(self, t: Transition[dict[str, int]], times: int) -> Retry | None:
+        t.payload["attempts"] = t.attempt
+        return Retry("10m") if t.attempt <= times else None
+
+    @on("fail")
+    def fail(self, t: Transition[dict[str, int]]) -> None:
+        raise OSError
+
+    @on("stop")
+    def stop(self, t: Transition[dict[str, int]]) -> Retry | None:
+        return Retry() if t.attempt == 1 else None
+
+
+def test_what_is_to_be_tried_again_is_so_at_once_and_each_attempt_is_logged() -> None:
+    shaky = trial(Shaky)
+
+    assert shaky.send("ask", 2).ok
+
+    assert shaky.payload == {"attempts": 3}
+    assert shaky.error is None
+    lines = [(line["event"], line["version"], line.get("attempt"), line.get("retry_in_ms")) for line in shaky.log[1:]]
+    assert lines == [("ask", 2, 1, 600_000), ("ask", 3, 2, 600_000), ("ask", 4, None, None)]
+    with pytest.raises(HandlerError, match="OSError"):
+        shaky.send("fail")
+    waits = [line.get("retry_in_ms") for line in shaky.log if line["event"] == "fail"]
+    assert waits == [3_600_000, 3_600_000, None]
+    assert shaky.send("go").ok
+    assert shaky.status == "finished"
+
+
+def test_a_handler_that_waits_for_what_never_comes_is_told_so() -> None:
+    with pytest.raises(HandlerError, match="it was tried 1000 times, and nobody waits here"):
+        trial(Shaky).send("ask", 5000)

@@ -24,8 +24,12 @@ class Road:
         self.words: list[str] = ["REST"]
         self.fails: StoreError | None = None
         self.nonces: list[int] = []
+        self.retries = 0
         road: Any = self
-        self.committer = Committer(road, road, Keys("default"), "w", road, lease_ms=1000)
+        self.committer = Committer(road, road, Keys("default"), "w", road, lease_ms=1000, note_retry=self._note_retry)
+
+    def _note_retry(self) -> None:
+        self.retries += 1
 
     def _answer(self) -> list[str]:
         if self.fails is not None:
@@ -96,3 +100,11 @@ def test_what_was_lost_or_broken_is_told_by_name(caplog: pytest.LogCaptureFixtur
     first, second = (record.getMessage() for record in caplog.records)
     assert "FSM 'b' was lost" in first
     assert "FSM 'c' is not a hash" in second
+
+
+def test_told_of_an_event_that_is_to_be_tried_again_it_says_so() -> None:
+    road = Road()
+    road.words = ["AT"]
+    road.commit("a", later=False)
+
+    assert road.retries == 1
