@@ -346,6 +346,89 @@ class Client(PlanCarrier):
         """
         self.do(verbs.purge(self.keys, name, born, timeout))
 
+    def retry(
+        self, name: str, *, born: str = "", if_version: int | None = None, timeout: float = 10.0
+    ) -> TransitionJob | None:
+        """Try again what failed last, before all that waits.
+
+        An FSM that cannot go on by itself (status "failed") goes on with the hard or entry event that it owes; one that
+        waits for the time of a retry does not wait any longer; else the event in its `error` goes back to the head of
+        the mailbox.
+
+        Args:
+            name: The FSM.
+            born: Only if it is still this life of the name.
+            if_version: Only if it has still this version.
+            timeout: Seconds to wait for a worker that has it in hand.
+
+        Returns:
+            The event; `None` where there is nothing to retry.
+
+        Raises:
+            UnknownFSMError: No such FSM.
+            FSMFinishedError: It has ended.
+            StaleVersionError: It is newer than `if_version`.
+            CallTimeoutError: A worker was at it all the time: call again.
+            HandlerError: Called inside of a handler, which must not wait.
+        """
+        plan = verbs.steer(self.keys, "retry", name, born=born, if_version=if_version, timeout=timeout)
+        found = self.do(plan)
+        return TransitionJob(self, found.job_id, name, found.event) if found.is_done else None
+
+    def skip(
+        self,
+        name: str,
+        job_id: str | None = None,
+        *,
+        born: str = "",
+        if_version: int | None = None,
+        timeout: float = 10.0,
+    ) -> TransitionJob | None:
+        """Take out the event that would be applied next; who waits for it is told, as if it had been cancelled.
+
+        An FSM that cannot go on by itself (status "failed") gives up the hard event that it owes, and goes on with its
+        mail from the state in which it is.
+
+        Args:
+            name: The FSM.
+            job_id: Only this event, and only if it is the next one: a repeat then takes away no other.
+            born: As in `retry`, like all others.
+
+        Returns:
+            The event; `None` where nothing waits, or another event is the next one.
+
+        Raises:
+            RefusedError: It is the entry event, without which the FSM does not begin.
+            FSMError: Whatever `retry` raises.
+        """
+        wanted = "" if job_id is None else records.checked_id(job_id, ours=True)
+        plan = verbs.steer(self.keys, "skip", name, job_id=wanted, born=born, if_version=if_version, timeout=timeout)
+        found = self.do(plan)
+        return TransitionJob(self, found.job_id, name, found.event) if found.is_done else None
+
+    def pause(self, name: str, *, born: str = "", if_version: int | None = None) -> None:
+        """Let an FSM stand: its mail is kept and grows, and none of it is applied until `resume`.
+
+        What a worker has in hand just now is finished. A repeat changes nothing.
+
+        Raises:
+            UnknownFSMError: No such FSM.
+            FSMFinishedError: It has ended.
+            StaleVersionError: It is newer than `if_version`.
+        """
+        self.do(verbs.steer(self.keys, "pause", name, born=born, if_version=if_version))
+
+    def resume(self, name: str, *, born: str = "", if_version: int | None = None) -> bool:
+        """Let a paused FSM go on with its mail.
+
+        Returns:
+            Whether it was paused.
+
+        Raises:
+            FSMError: Whatever `pause` raises.
+        """
+        return self.do(verbs.steer(self.keys, "resume", name, born=born, if_version=if_version)).is_done
+
     def job(self, job_id: str) -> TransitionJob:
         """Give the job of an event by its id; where it has no record (any more), its status is "unknown".
 
@@ -386,7 +469,8 @@ class Client(PlanCarrier):
 
         Yields:
             `name, machine, event, from, to, version, job, ms, worker, at_ms`, and `refused`, `error`, `meta`, `ending`
-            where they are so. The log is capped: old entries are gone.
+            where they are so; of what an operator did `name, machine, verb, by, at_ms`, and `job` where it was about
+            one. The log is capped: old entries are gone.
         """
         place: str | None = after
         while place is not None:

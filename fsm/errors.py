@@ -270,7 +270,7 @@ class TransitionError(FSMError):
 
     Args:
         name: The FSM's name.
-        event: The event.
+        event: The event; "" where an operator's verb was refused, which is none.
         state: The FSM's state at that time.
         version: The FSM's version at that time.
         job_id: The RQ job of the event, or "" where there was none.
@@ -300,7 +300,8 @@ class TransitionError(FSMError):
 
     def __str__(self) -> str:
         where = f" in state {self.state!r}" if self.state else ""
-        return f"event {self.event!r} of FSM {self.name!r}{where}: {self.reason}"
+        event = f"event {self.event!r} of " if self.event else ""
+        return f"{event}FSM {self.name!r}{where}: {self.reason}"
 
 
 class RefusedError(TransitionError):
@@ -325,7 +326,7 @@ class RejectedError(RefusedError):
 
 
 class StaleVersionError(RefusedError):
-    """The event was sent with `if_version=`, and the FSM has moved on since; `details` has both versions."""
+    """It was sent, or asked for, with `if_version=`, and the FSM has moved on since; `details` has both versions."""
 
 
 class InvalidDataError(RefusedError):

@@ -124,6 +124,24 @@ class FSMHandle(Generic[P]):
         """Take it away with its mail."""
         self.client.purge(self.name, timeout=timeout)
 
+    def retry(self, *, born: str = "", if_version: int | None = None, timeout: float = 10.0) -> TransitionJob | None:
+        """Try again what failed last: see `Client.retry`."""
+        return self.client.retry(self.name, born=born, if_version=if_version, timeout=timeout)
+
+    def skip(
+        self, job_id: str | None = None, *, born: str = "", if_version: int | None = None, timeout: float = 10.0
+    ) -> TransitionJob | None:
+        """Take out the event that would be applied next: see `Client.skip`."""
+        return self.client.skip(self.name, job_id, born=born, if_version=if_version, timeout=timeout)
+
+    def pause(self, *, born: str = "", if_version: int | None = None) -> None:
+        """Let it stand until `resume`: see `Client.pause`."""
+        self.client.pause(self.name, born=born, if_version=if_version)
+
+    def resume(self, *, born: str = "", if_version: int | None = None) -> bool:
+        """Let it go on, and tell whether it was paused: see `Client.resume`."""
+        return self.client.resume(self.name, born=born, if_version=if_version)
+
     def jobs(self) -> Agenda:
         """Give what is before it, events that wait and effects that are open: see `Client.jobs`."""
         return self.client.jobs(self.name)

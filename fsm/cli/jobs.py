@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["jobs"]
 
-_STYLES = {"started": "green", "in hand": "green", "failed": "red", "no record": "yellow"}
+_STYLES = {"started": "green", "in hand": "green", "failed": "red", "no record": "yellow", "tried again": "yellow"}
 
 
 @click.command()
@@ -59,9 +59,12 @@ def _rows(found: Agenda) -> Iterator[tuple[Any, ...]]:
 
 
 def _event_stands(event: EventView, found: Agenda) -> str:
+    stands = "waiting" if event.status else "no record"
     if event.is_held:
-        return f"in hand of {found.worker}"
-    return "waiting" if event.status else "no record"
+        stands = f"in hand of {found.worker}"
+    elif event.next_at is not None:
+        stands = f"tried again at {clock_time(event.next_at)}"
+    return f"{stands}, attempt {event.attempt}" if event.attempt > 1 else stands
 
 
 def _effect_stands(effect: EffectView) -> str:

@@ -45,6 +45,7 @@ def log(place: Place, name: str | None, *, is_following: bool, limit: int, as_js
     """Show what was done, of one FSM or of all.
 
     Oldest first. Piped, a line is: time, name, machine, event, from, to, version, ms, refusal or error, worker, job.
+    Where an operator did something, event is the verb, and in the place of a refusal stands who it was.
     With --json it is one array; with --follow, which has no end, one JSON object a line.
     The log is capped: old entries are gone.
     """
@@ -109,9 +110,11 @@ def _show(line: dict[str, Any]) -> None:
         outcome = Styled(f"failed: {error}", "red")
     elif refused:
         outcome = Styled(f"refused: {refused}", "yellow")
+    elif line.get("verb"):
+        outcome = Styled(f"by {line.get('by', '')}", "cyan")
     else:
         outcome = Styled(ending or "", "dim")
-    at, name, event = clock_time(line["at_ms"]), line.get("name"), line.get("event")
+    at, name, event = clock_time(line["at_ms"]), line.get("name"), line.get("event") or line.get("verb")
     if is_terminal():
         way = f"{source} → {target}" if source != target else source
         took = f"{line['ms']} ms" if "ms" in line else ""

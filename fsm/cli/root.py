@@ -39,12 +39,19 @@ _COMMANDS = {
     "wait": "fsm.cli.visits:wait",
     "log": "fsm.cli.log:log",
     "machines": "fsm.cli.cluster:machines",
-    "check": "fsm.cli.diagrams:check",
-    "draw": "fsm.cli.diagrams:draw",
     "info": "fsm.cli.cluster:info",
     "config": "fsm.cli.settings:show_config",
+    "retry": "fsm.cli.steering:retry",
+    "skip": "fsm.cli.steering:skip",
+    "pause": "fsm.cli.steering:pause",
+    "resume": "fsm.cli.steering:resume",
     "purge": "fsm.cli.sending:purge",
+    "check": "fsm.cli.diagrams:check",
+    "draw": "fsm.cli.diagrams:draw",
 }
+
+# The headings of `fsm --help`: each stands before this command, and counts up to the next.
+_HEADINGS = {"worker": "Run", "state": "Look", "retry": "Put right", "check": "Draw"}
 
 
 class Failure(click.ClickException):
@@ -77,6 +84,21 @@ class Commands(click.Group):
         module, _, name = _COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands under their headings."""
+        widest = max(map(len, _COMMANDS))
+        sections: dict[str, list[tuple[str, str]]] = {}
+        heading = ""
+        for name in self.list_commands(ctx):
+            heading = _HEADINGS.get(name, heading)
+            command = self.get_command(ctx, name)
+            if command is not None:
+                help_text = command.get_short_help_str(formatter.width - widest - 6)
+                sections.setdefault(heading, []).append((name.ljust(widest), help_text))
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a subcommand, and turn whatever ends it into a sentence and an exit code."""

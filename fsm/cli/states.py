@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ls", "state"]
 
-_STATUSES = ("starting", "running", "finished", "failed", "damaged")
-_STYLES = {"finished": "dim", "failed": "red", "damaged": "red", "starting": "cyan"}
+_STATUSES = ("starting", "running", "paused", "finished", "failed", "damaged")
+_STYLES = {"finished": "dim", "failed": "red", "damaged": "red", "starting": "cyan", "paused": "yellow"}
 _SCREENFUL = 100
 
 
@@ -90,6 +90,7 @@ def _show(snapshot: Snapshot, about: dict[str, Any]) -> None:
             ("version", snapshot.version),
             ("queue", snapshot.queue),
             ("updated", clock_time(snapshot.updated_at)),
+            ("retry at", clock_time(snapshot.retry_at)),
             ("waiting", f"{about['waiting']} events" if about["waiting"] != 1 else "1 event"),
             ("allowed", ", ".join(about["allowed"])),
             ("history", " → ".join(snapshot.history)),

@@ -131,7 +131,7 @@ class Snapshot:
         state: State of the graph.
         payload: Plain JSON, or of the machine's type where the class was given.
         version: Grows with every attempt that ended in a commit.
-        status: "starting", "running", "finished", "failed", "paused" or "purging".
+        status: "starting", "running", "finished", "failed", "paused" or "purging"; "paused" stands for the first two.
         born: Id of this life of the name: the µs by the clock of Redis at which it was started.
         queue: RQ queue of its events.
         started_at: When it was started, aware, UTC.
@@ -141,6 +141,7 @@ class Snapshot:
         history: The last states, oldest first, the present one last.
         tries: Deaths of workers that held it, since its last commit.
         definition: Fingerprint of the definition that wrote it last.
+        retry_at: When its next event is tried again, aware, UTC; in the past it is due, or being run; else `None`.
     """
 
     name: str
@@ -158,6 +159,7 @@ class Snapshot:
     history: tuple[str, ...] = field(default=())
     tries: int = 0
     definition: str = ""
+    retry_at: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Give it as JSON values, as `fsm state --json` prints it."""
@@ -177,6 +179,7 @@ class Snapshot:
             "definition": self.definition,
             "started_at": self.started_at.isoformat(),
             "updated_at": self.updated_at.isoformat(),
+            "retry_at": None if self.retry_at is None else self.retry_at.isoformat(),
         }
 
 
@@ -189,13 +192,14 @@ def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) 
     try:
         state = text(fields[b"state"])
         history = fields.get(b"history")
+        retry_at = fields.get(b"retry_at")
         return Snapshot(
             name=name,
             machine=text(fields[b"machine"]),
             state=state,
             payload=orjson.loads(fields[b"payload"]),
             version=int(fields[b"version"]),
-            status=text(fields.get(b"status")) or "running",
+            status=_status(fields),
             born=text(fields[b"born"]),
             queue=text(fields.get(b"queue")) or default_queue,
             started_at=datetime.fromtimestamp(int(fields[b"born"]) / 1_000_000, UTC),
@@ -205,12 +209,19 @@ def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) 
             history=(*orjson.loads(history), state) if history else (state,),
             tries=int(fields.get(b"tries", 0)),
             definition=text(fields.get(b"definition")),
+            retry_at=datetime.fromtimestamp(int(retry_at) / 1000, UTC) if retry_at else None,
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, OSError) as error:
         problem = (
             f"the snapshot of FSM {name!r} cannot be read ({type(error).__name__}: {error}): was it edited by hand?"
         )
         raise StoreError(problem) from error
+
+
+def _status(fields: Mapping[bytes, bytes]) -> str:
+    """Read the phase of an FSM's life; a pause is noted apart from it, so that no commit undoes it."""
+    status = text(fields.get(b"status")) or "running"
+    return "paused" if b"paused" in fields and status in ("starting", "running") else status
 
 
 def damaged(name: str, fields: Mapping[bytes, bytes], why: str) -> Snapshot:

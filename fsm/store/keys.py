@@ -16,7 +16,9 @@
     fsm:<ns>:finished            zset    FSMs that have finished -> when: those alive are all others in the index
     fsm:<ns>:state:<m>:<state>   zset    FSMs of that machine in that state -> since
     fsm:<ns>:machines            hash    machine -> JSON: diagram, fingerprint, queue, seen at
-    fsm:<ns>:log                 stream  what every commit did, capped
+    fsm:<ns>:timers              zset    "retry <name>" of each event that is to be tried again -> when
+    fsm:<ns>:steered:<id>        hash    what an operator's call answered, for a minute: a repeat gets the same answer
+    fsm:<ns>:log                 stream  what every commit and every operator did, capped
     fsm:<ns>:effects             zset    "<id> <name>" of each open effect -> when it is looked after next
     fsm:<ns>:effects:<name>      hash    open effects of one FSM: id -> JSON: func, queue, on_success, on_failure, …
     fsm:<ns>:ended               zset    "<queue> <id> <id> …" -> second in which these records are dropped
@@ -111,6 +113,10 @@ class Keys:
     def hand(self, worker: str) -> str:
         """List of ids that a sleeping worker took."""
         return f"{self.prefix}hand:{worker}"
+
+    def steered(self, nonce: str) -> str:
+        """Answer to one call of an operator's."""
+        return f"{self.prefix}steered:{nonce}"
 
     def state(self, machine: str, state: str) -> str:
         """Sorted set of the FSMs of a machine in a state."""

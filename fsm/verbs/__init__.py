@@ -29,6 +29,7 @@ from fsm.verbs.plans import Plan, carry
 from fsm.verbs.reaching import wait_for
 from fsm.verbs.sending import Sending, purge, send_many, sending
 from fsm.verbs.starting import announce, blueprint, first_payload, start_many
+from fsm.verbs.steering import Steered, steer
 from fsm.verbs.verdicts import Verdict
 from fsm.verbs.visits import Visit, visits
 from fsm.verbs.waiting import JobView, ended, settle, standing, view, wait
@@ -42,6 +43,7 @@ __all__ = [
     "Place",
     "Plan",
     "Sending",
+    "Steered",
     "Verdict",
     "Visit",
     "agenda",
@@ -74,6 +76,7 @@ __all__ = [
     "start_many",
     "state",
     "states",
+    "steer",
     "succeed",
     "success_data",
     "view",

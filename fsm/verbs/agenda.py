@@ -38,6 +38,8 @@ class EventView:
         since: When it was sent, aware, UTC; `None` where the record does not say.
         status: RQ's word for its job; "" without a record.
         is_held: Whether a worker has come to it.
+        attempt: Which run of it this is, or will be: 1 where none has failed.
+        next_at: When it is tried again, aware, UTC; `None` where it does not wait for a time.
     """
 
     job_id: str
@@ -47,6 +49,8 @@ class EventView:
     since: datetime | None
     status: str
     is_held: bool
+    attempt: int = 1
+    next_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,8 @@ class Agenda:
         """Give it as JSON values, as `fsm jobs --json` prints it."""
         found = asdict(self)
         for one in (*found["events"], *found["effects"]):
-            one["since"] = None if one["since"] is None else one["since"].isoformat()
+            for moment in one.keys() & {"since", "next_at"}:
+                one[moment] = None if one[moment] is None else one[moment].isoformat()
         return found
 
 
@@ -124,7 +129,7 @@ def agenda(keys: Keys, name: str, most: int = _MOST) -> Plan[Agenda]:
         UnknownFSMError: There is none of this name.
     """
     fields, lock, urgent, mail, urgent_count, mail_count, (_, noted), effect_count = yield _many(
-        ("HMGET", keys.snapshot(checked_name(name)), "born", "status"),
+        ("HMGET", keys.snapshot(checked_name(name)), "born", "status", "retry_at"),
         ("GET", keys.lock(name)),
         ("LRANGE", keys.urgent(name), 0, most - 1),
         ("LRANGE", keys.mailbox(name), 0, most - 1),
@@ -138,13 +143,21 @@ def agenda(keys: Keys, name: str, most: int = _MOST) -> Plan[Agenda]:
     ids = [text(raw) for raw in (*urgent, *mail)][:most]
     notes = {text(effect_id): _object(raw) for effect_id, raw in list(_pairs(noted))[:most]}
     effects = sorted(notes, key=lambda effect_id: (str(notes[effect_id].get("at_ms", "")).zfill(16), effect_id))
-    events = yield from _records(keys, ids, "event", "data", "meta", "enqueued_at", "status")
+    events = yield from _records(keys, ids, "event", "data", "meta", "enqueued_at", "status", "attempt")
     jobs = yield from _records(keys, effects, "data", "status", "retries_left", "deaths", "origin")
     return Agenda(
         name,
         text(lock).partition("/")[0],
         [
-            _event(keys, name, job_id, record, is_held=lock is not None and place == 0)
+            _event(
+                keys,
+                name,
+                job_id,
+                record,
+                is_held=lock is not None and place == 0,
+                # Only the first one can wait for a time: the others wait for that one.
+                next_at=_moment(_count(fields[2]) or None) if lock is None and place == 0 else None,
+            )
             for place, (job_id, record) in enumerate(zip(ids, events, strict=True))
         ],
         [_effect(effect_id, notes[effect_id], record) for effect_id, record in zip(effects, jobs, strict=True)],
@@ -166,13 +179,25 @@ def _records(keys: Keys, ids: list[str], *fields: str) -> Plan[list[list[bytes |
     return found
 
 
-def _event(keys: Keys, name: str, job_id: str, record: list[bytes | None], *, is_held: bool) -> EventView:
-    event, data, meta, since, status = record
+def _event(  # noqa: PLR0913 - what is known of one event
+    keys: Keys, name: str, job_id: str, record: list[bytes | None], *, is_held: bool, next_at: datetime | None
+) -> EventView:
+    event, data, meta, since, status, failed_runs = record
     try:
         value = orjson.loads(event_data(data or b"", keys.namespace, name, text(event)))
     except ValueError:
         value = None
-    return EventView(job_id, text(event), value, _object(meta), _moment(rq_ms(text(since))), text(status), is_held)
+    return EventView(
+        job_id,
+        text(event),
+        value,
+        _object(meta),
+        _moment(rq_ms(text(since))),
+        text(status),
+        is_held,
+        _count(failed_runs) + 1,
+        next_at,
+    )
 
 
 def _effect(effect_id: str, note: dict[str, Any], record: list[bytes | None]) -> EffectView:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
-__all__ = ["Sending", "purge", "send_many", "sending"]
+__all__ = ["Sending", "checked_version", "purge", "send_many", "sending"]
 
 _LONGEST_KEY = 512
 # The largest integer that Lua compares exactly; no FSM gets so far.
@@ -111,7 +111,7 @@ def sending(  # noqa: PLR0913 - one keyword an option of a send
         job_id = _key_hash(name, _checked_key(key)) + ":"
         more = ("key", key, "digest", _digest(event, raw))
     if if_version is not None:
-        more = (*more, "if_version", _checked_version(if_version))
+        more = (*more, "if_version", checked_version(if_version))
     return Sending(name, event, raw, job_id or "", packed, key or "", if_version, more)
 
 
@@ -138,7 +138,12 @@ def _checked_key(key: Any) -> str:
     return str(key)
 
 
-def _checked_version(version: Any) -> int:
+def checked_version(version: Any) -> int:
+    """Check what a caller gave as `if_version=`.
+
+    Raises:
+        PayloadError: It is no version that an FSM can have.
+    """
     if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= _LARGEST_VERSION:
         problem = f"if_version is the version of a snapshot, a whole number from 0, not {version!r}"
         raise PayloadError(problem, "if_version")

@@ -5,6 +5,7 @@ Who calls this: the plans that wait; the command line, for `fsm state`.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["why"]
 
-# A status in which no event is applied -> what is to be said of it; `{}` is the FSM's name.
-_STANDING = {
-    "failed": "it has failed and cannot go on by itself: `fsm state {}` says why",
-    "paused": "it is paused: `fsm state {}`",
-    "purging": "it is being purged",
-}
-_FIELDS = ("born", "status", "queue", "machine", "state", "version", "error", "refused")
+_FIELDS = ("born", "status", "queue", "machine", "state", "version", "error", "refused", "paused", "retry_at")
 # A reason is one sentence: of what user code had to say so much of its first line.
 _MOST_SAID = 200
 
@@ -65,6 +60,13 @@ class _Seen:
     version: str
     error: str
     refused: str
+    paused: str
+    retry_at: str
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it stands until it is resumed; what has ended does not."""
+        return bool(self.paused) and self.status != "finished"
 
 
 def _why(keys: Keys, name: str, job_id: str) -> Plan[str]:
@@ -82,29 +84,64 @@ def _why(keys: Keys, name: str, job_id: str) -> Plan[str]:
     seen = _Seen(int(now[0]) * 1000 + int(now[1]) // 1000, name, *map(text, fields))
     if not seen.born:
         return "there is no FSM of this name any more"
-    if seen.status in _STANDING:
+    if seen.status in ("purging", "failed"):
         return _standing(seen)
-    if not urgent + mail:
+    count = urgent + mail
+    if not count and (job_id or not seen.is_paused):
         # Who waits for an event that lies nowhere was overtaken by its end.
         return "" if job_id else (yield from _at_rest(keys, seen))
     before = _before(urgent, *places) if places else 0
     tail = f", and {_count(before, 'event')} before it" if before else ""
     if lock is not None:
         held = yield from _in_hand(keys, text(lock), seen.now_ms)
-        return held + (tail if job_id else (yield from _with(keys, name, urgent + mail)))
-    if is_suspended:
-        held_up = "workers are suspended: `rq resume` lets them go on"
-    else:
-        held_up = yield from _unserved(keys, name, seen.queue or keys.default_queue, seen.now_ms)
-    return held_up + tail if job_id else f"{_mail(seen, urgent + mail)}: {held_up}"
+        held += tail if job_id else (yield from _with(keys, name, count))
+        return f"{held}; and {_paused(seen)}" if seen.is_paused else held
+    held_up = yield from _held_up(keys, seen, is_suspended=bool(is_suspended))
+    if job_id:
+        return held_up + tail
+    return f"{_mail(seen, count)}: {held_up}" if count else held_up
 
 
 def _standing(seen: _Seen) -> str:
-    """Say why no event is applied at all."""
-    what = _fault(seen, _note(seen.error) or _note(seen.refused))
-    if seen.status != "failed" or not what:
-        return _STANDING[seen.status].format(seen.name)
-    return f"it cannot go on by itself: in {seen.state!r} {what}; docs/redis-cli.md, Repairs, says how to let it go on"
+    """Say why no event is applied any more, and what helps."""
+    if seen.status == "purging":
+        return "it is being purged"
+    what = _fault(seen, max(_note(seen.refused), _note(seen.error), key=lambda note: _number(note.get("at_ms"))))
+    fault = f": in {seen.state!r} {what}" if what else ""
+    paused = f"; and {_paused(seen)}" if seen.is_paused else ""
+    return f"it cannot go on by itself{fault}; `fsm retry {shlex.quote(seen.name)}` lets it go on{paused}"
+
+
+def _held_up(keys: Keys, seen: _Seen, *, is_suspended: bool) -> Plan[str]:
+    """Say why nobody has an FSM with mail in hand."""
+    if seen.is_paused:
+        return _paused(seen)
+    if seen.retry_at.isdecimal() and int(seen.retry_at) > seen.now_ms:
+        return (yield from _retried(keys, seen))
+    if is_suspended:
+        return "workers are suspended: `rq resume` lets them go on"
+    return (yield from _unserved(keys, seen.name, seen.queue or keys.default_queue, seen.now_ms))
+
+
+def _paused(seen: _Seen) -> str:
+    """Say since when it is paused, and what helps."""
+    when = _ago(seen, int(seen.paused) if seen.paused.isdecimal() else 0)
+    return f"it was paused {when}: `fsm resume {shlex.quote(seen.name)}` lets it go on"
+
+
+def _retried(keys: Keys, seen: _Seen) -> Plan[str]:
+    """Say which event is tried again, and when."""
+    head = yield from _head(keys, seen.name)
+    event, failed = yield Request(lambda reply: reply, commands=[("HMGET", keys.job(head), "event", "attempt")])
+    attempt = f" (attempt {int(failed) + 1})" if failed and failed.isdigit() else ""
+    when = f"is tried again in {span_text(int(seen.retry_at) - seen.now_ms)}{attempt}"
+    return f"event {text(event)!r} {when}, `fsm retry {shlex.quote(seen.name)}` does it now"
+
+
+def _head(keys: Keys, name: str) -> Plan[str]:
+    """Find the id of the oldest mail: an id stays in its list until the commit."""
+    heads = yield _many([("LINDEX", keys.urgent(name), 0), ("LINDEX", keys.mailbox(name), 0)])
+    return text(heads[0] or heads[1])
 
 
 def _mail(seen: _Seen, count: int) -> str:
@@ -116,9 +153,8 @@ def _mail(seen: _Seen, count: int) -> str:
 
 
 def _with(keys: Keys, name: str, count: int) -> Plan[str]:
-    """Say which event its worker has come to, and what waits behind it: an id stays in its list until the commit."""
-    heads = yield _many([("LINDEX", keys.urgent(name), 0), ("LINDEX", keys.mailbox(name), 0)])
-    head = text(heads[0] or heads[1])
+    """Say which event its worker has come to, and what waits behind it."""
+    head = yield from _head(keys, name)
     event = text((yield Request(lambda reply: reply, commands=[("HGET", keys.job(head), "event")]))) if head else ""
     behind = f", and {_count(count - 1, 'event')} behind it" if count > 1 else ""
     return (f", at event {event!r}" if event else "") + behind

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsm.errors import StoreError
+from fsm.store import codec, steering
 from fsm.store.requests import Request, run
 
 if TYPE_CHECKING:
@@ -84,6 +85,17 @@ def test_workers_that_drain_it_are_not_taken_for_dead(full: Store) -> None:
 def test_purge_makes_room(full: Store) -> None:
     assert full.purge("old") == "PURGED"
     assert full.job("old-1")["place"] == "gone"
+
+
+def test_an_operator_can_put_things_right(full: Store) -> None:
+    # Seen to fail without the `PERSIST` before all else in the script: the first write was refused.
+    def steer(verb: str) -> str:
+        order = steering.Order(verb, "a", codec.new_ids(1)[0], full.snapshot("a")["born"], "ann@edge-7")
+        return run(full.redis, steering.steer(full.keys, order, full.snapshot("a")["version"]))[0]
+
+    assert [steer(verb) for verb in ("pause", "skip", "resume")] == ["PAUSED", "SKIPPED", "RESUMED"]
+    assert full.mailbox("a") == ["a-2"]
+    assert "verb" in full.log_lines()[-1].decode()
 
 
 def test_a_waiter_can_look(full: Store) -> None:

@@ -148,8 +148,16 @@ def test_one_that_has_failed_says_in_what(store: Store, field: str, note: dict[s
     store.redis.hset(store.keys.snapshot("a"), "status", "failed")
     noted(store, field, **note)
 
-    remedy = "docs/redis-cli.md, Repairs, says how to let it go on"
-    assert ask(store) == f"it cannot go on by itself: in 'open' {said}; {remedy}"
+    assert ask(store) == f"it cannot go on by itself: in 'open' {said}; `fsm retry a` lets it go on"
+
+
+def test_one_that_has_failed_says_what_failed_last(store: Store) -> None:
+    store.waiting("a")
+    store.redis.hset(store.keys.snapshot("a"), "status", "failed")
+    noted(store, "error", failed="handler", type="ValueError", message="odd", at_ms=now_ms(store) - 5000)
+    noted(store, "refused", refused="rejected", reason="not today")
+
+    assert ask(store).startswith("it cannot go on by itself: in 'open' note was refused 2s ago: not today; ")
 
 
 # Effects.

@@ -103,8 +103,7 @@ def test_workers_are_suspended(store: Store) -> None:
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        ("failed", "it has failed and cannot go on by itself: `fsm state a` says why"),
-        ("paused", "it is paused: `fsm state a`"),
+        ("failed", "it cannot go on by itself; `fsm retry a` lets it go on"),
         ("purging", "it is being purged"),
     ],
 )
@@ -113,6 +112,53 @@ def test_an_fsm_that_does_not_move_says_so(store: Store, status: str, said: str)
     store.redis.hset(store.keys.snapshot("a"), "status", status)
 
     assert ask(store, "a-1") == said
+
+
+def now_ms(store: Store) -> int:
+    seconds, us = store.redis.time()
+    return int(seconds) * 1000 + int(us) // 1000
+
+
+def test_a_paused_fsm_says_since_when_and_what_helps(store: Store) -> None:
+    store.waiting("a")
+    store.sent("a", "a-2")
+    store.redis.hset(store.keys.snapshot("a"), "paused", now_ms(store) - 3_665_000)
+
+    said = "it was paused 1h1m ago: `fsm resume a` lets it go on"
+    assert ask(store, "a-1") == said
+    assert ask(store, "a-2") == f"{said}, and 1 event waits before it"
+    assert ask(store) == f"2 events wait: {said}"
+    # What a worker has in hand is finished.
+    store.redis.set(store.keys.lock("a"), "w9/ab")
+    assert ask(store, "a-1") == f"worker w9 has it in hand; and {said}"
+    store.redis.hset(store.keys.snapshot("a"), "status", "failed")
+    assert ask(store) == f"it cannot go on by itself; `fsm retry a` lets it go on; and {said}"
+
+
+def test_a_paused_fsm_without_mail_says_so_and_a_finished_one_does_not(store: Store) -> None:
+    store.idle("a")
+    store.redis.hset(store.keys.snapshot("a"), "paused", "by hand")
+
+    assert ask(store) == "it was paused some time ago: `fsm resume a` lets it go on"
+    store.redis.hset(store.keys.snapshot("a"), "status", "finished")
+    assert ask(store) == "it has finished in 'open'"
+
+
+def test_an_event_that_waits_for_its_retry_says_when(store: Store) -> None:
+    store.idle("it's")
+    store.sent("it's", "one", "two")
+    store.redis.hset(store.keys.snapshot("it's"), "retry_at", now_ms(store) + 5_455_000)
+    store.redis.hset(store.keys.job("one"), "attempt", 2)
+
+    said = """event 'note' is tried again in 1h30m (attempt 3), `fsm retry 'it'"'"'s'` does it now"""
+    assert ask(store, "one", "it's") == said
+    assert ask(store, "two", "it's") == f"{said}, and 1 event waits before it"
+    assert ask(store, "", "it's") == f"2 events wait: {said}"
+    store.redis.hdel(store.keys.job("one"), "attempt")
+    assert "in 1h30m, `fsm" in ask(store, "one", "it's")
+    # In the past: it is due, and only waits for a worker.
+    store.redis.hset(store.keys.snapshot("it's"), "retry_at", now_ms(store) - 1)
+    assert ask(store, "one", "it's").startswith("no worker listens")
 
 
 def test_an_fsm_at_rest_and_one_that_is_gone(store: Store) -> None:

@@ -363,6 +363,23 @@ def test_a_snapshot_is_read() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [("", "paused"), ("starting", "paused"), ("failed", "failed"), ("finished", "finished")],
+)
+def test_a_pause_is_noted_apart_from_the_status_and_hides_no_end(status: str, shown: str) -> None:
+    _, snapshot = follow(verbs.state(KEYS, "p"), {**FIELDS, b"status": status.encode(), b"paused": b"1700000000000"})
+
+    assert snapshot.status == snapshot.as_json()["status"] == shown
+
+
+def test_the_time_of_a_retry_is_read() -> None:
+    _, snapshot = follow(verbs.state(KEYS, "p"), {**FIELDS, b"retry_at": b"1700000000500"})
+
+    assert snapshot.as_json()["retry_at"] == snapshot.retry_at.isoformat() == "2023-11-14T22:13:20.500000+00:00"
+    assert follow(verbs.state(KEYS, "p"), FIELDS)[1].as_json()["retry_at"] is None
+
+
 @pytest.mark.parametrize("fields", [{}, {**FIELDS, b"status": b"purging"}])
 def test_what_is_not_there_is_unknown(fields: dict[bytes, bytes]) -> None:
     with pytest.raises(UnknownFSMError, match="'p'"):
@@ -372,7 +389,15 @@ def test_what_is_not_there_is_unknown(fields: dict[bytes, bytes]) -> None:
 
 @pytest.mark.parametrize(
     "edit",
-    [{b"version": b"x"}, {b"payload": b"{"}, {b"updated_at": b""}, {b"history": b"7"}, {b"error": b"{"}],
+    [
+        {b"version": b"x"},
+        {b"payload": b"{"},
+        {b"updated_at": b""},
+        {b"history": b"7"},
+        {b"error": b"{"},
+        {b"retry_at": b"1" * 30},
+        {b"retry_at": b"x"},
+    ],
 )
 def test_a_snapshot_edited_by_hand_is_named(edit: dict[bytes, bytes]) -> None:
     with pytest.raises(StoreError, match=r"the snapshot of FSM 'p' cannot be read .* edited by hand"):

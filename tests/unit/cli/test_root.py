@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import warnings
@@ -24,11 +25,15 @@ COMMANDS = [
         "wait",
         "log",
         "machines",
-        "check",
-        "draw",
         "info",
         "config",
+        "retry",
+        "skip",
+        "pause",
+        "resume",
         "purge",
+        "check",
+        "draw",
     ),
 ]
 
@@ -80,8 +85,10 @@ def test_a_warning_is_a_sentence_on_stderr(monkeypatch: pytest.MonkeyPatch) -> N
 def test_help_lists_the_commands_in_the_order_in_which_one_meets_them() -> None:
     done = CliRunner().invoke(main, ["--help"], prog_name="fsm")
 
-    lines = done.stdout.partition("Commands:\n")[2].splitlines()
+    text = done.stdout[done.stdout.index("Run:\n") :]
+    lines = [line for line in text.splitlines() if line.startswith("  ")]
     assert [line.split()[0] for line in lines] == COMMANDS
+    assert re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE) == ["Run", "Look", "Put right", "Draw"]
     assert not [line for line in lines if line.endswith("...")]
 
 

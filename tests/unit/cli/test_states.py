@@ -128,7 +128,7 @@ def test_a_line_of_ls_is_name_machine_state_status_version_and_time(fsm: Run) ->
         (("--machine", "Dor"), 1, "unknown machine 'Dor': known are Door"),
         (("--state", "opn"), 2, "the machines known here have closed, open, gone"),
         (("--state", "opn", "--machine", "Door"), 2, "machine 'Door' has closed, open, gone"),
-        (("--status", "paused"), 2, "'starting', 'running', 'finished', 'failed', 'damaged'"),
+        (("--status", "purging"), 2, "'starting', 'running', 'paused', 'finished', 'failed', 'damaged'"),
         (("--limit", "-1"), 2, "limit"),
     ],
 )
