@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from fsm import Machine, Settings, Transition, on
+from fsm import Machine, Retry, Settings, Transition, on
 
 # Where this file is there, the wind blows.
 WIND = "FSM_TEST_WIND"
@@ -22,6 +22,7 @@ class Mill(Machine[dict[str, Any]]):
         [*] --> idle
         idle --> idle : note
         idle --> idle : jam
+        idle --> idle : wait
         idle --> milling : mill
         milling --> idle : grind!
     """
@@ -29,6 +30,10 @@ class Mill(Machine[dict[str, Any]]):
     @on("note")
     def note(self, t: Transition[dict[str, Any]], number: int) -> None:
         t.payload.setdefault("notes", []).append(number)
+
+    @on("wait")
+    def wait(self, t: Transition[dict[str, Any]]) -> Retry | None:
+        return None if Path(os.environ[WIND]).exists() else Retry(after="1h")
 
     @on("jam")
     def jam(self, t: Transition[dict[str, Any]]) -> None:

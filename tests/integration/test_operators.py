@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsm import Client, FailedError
+from fsm import CallTimeoutError, Client, FailedError
 from tests.integration.operator_machines import WIND, Mill
 from tests.integration.proxy import Proxy
 
@@ -67,6 +67,34 @@ def test_an_fsm_that_cannot_go_on_is_found_and_retried_and_goes_on_with_its_mail
     assert client.job("mill-1--h1").status() == "done"
     lines = [(line.get("verb") or line["event"], line.get("error")) for line in mill.log()]
     assert lines[:5] == [("[*]", None), ("mill", None), ("grind", "no wind"), ("retry", None), ("grind", None)]
+
+
+def test_an_event_that_waits_for_its_retry_is_tried_at_once_or_skipped(
+    processes: Processes, client: Client, wind: Path, until: Callable[..., Any]
+) -> None:
+    processes.worker(*APP)
+    mill = client.start_fsm(Mill, "mill")
+    waits = mill.transition("wait")
+    behind = mill.transition("note", 1)
+    until(lambda: mill.state().retry_at is not None, 30)
+    with pytest.raises(
+        CallTimeoutError, match=r"event 'wait' is tried again in .* `fsm retry mill` does it now, and 1 "
+    ):
+        behind.result(0)
+    assert [(event.attempt, event.next_at is not None) for event in mill.jobs().events] == [(2, True), (1, False)]
+
+    wind.touch()
+    assert mill.retry() == waits
+    assert behind.result(30).ok
+    assert mill.state().retry_at is None
+    wind.unlink()
+    waits = mill.transition("wait")
+    behind = mill.transition("note", 2)
+    until(lambda: mill.state().retry_at is not None, 30)
+    assert mill.skip(waits.id) == waits
+
+    assert behind.result(30).ok
+    assert (mill.state().payload, client.redis.zcard(client.keys.timers)) == ({"notes": [1, 2]}, 0)
 
 
 def test_a_paused_fsm_stands_under_load_and_goes_on_in_order_when_it_is_resumed(
