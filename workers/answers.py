@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
 import zlib
 from collections import deque
@@ -188,7 +189,8 @@ class EffectsWatch:
         begin = time.monotonic()
         # What one look brings is put off by the pause; what is left then is due at the next one.
         while time.monotonic() - begin < _MOST_S:
-            found = self._carrier.carry(effects.look(self._keys, _PAUSE_MS, _MOST_DEATHS, dead, _A_LOOK))
+            request = effects.look(self._keys, secrets.token_hex(8), _PAUSE_MS, _MOST_DEATHS, dead, _A_LOOK)
+            found = self._carrier.carry(request)
             for _ in dead:
                 self._dead.popleft()
             dead = []

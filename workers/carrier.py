@@ -60,13 +60,15 @@ class Carrier:
 
         Args:
             request: The request.
-            until: `time.monotonic()` after which it is given up; `None` goes on as long as the worker does.
+            until: `time.monotonic()` after which it is sent no more; `None` goes on as long as the worker does.
 
         Raises:
             StoreError: Redis refused it, or is still away.
         """
         pause = _FIRST_PAUSE_S
         while True:
+            if until is not None and time.monotonic() >= until:
+                raise StoreError("its time was over before Redis could be asked (again)")
             try:
                 return run(self._client, request, self.url)
             except StoreError as error:
@@ -87,6 +89,7 @@ class Ticket(Generic[R]):
     """One request on its way, and what came of it."""
 
     request: Request[R]
+    until: float | None = None
     value: R | None = None
     error: Exception | None = None
     is_read: bool = False
@@ -112,11 +115,16 @@ class Line:
         self._connection: Any = None
         self._under_way: deque[Ticket[Any]] = deque()
 
-    def post(self, request: Request[R]) -> Ticket[R]:
-        """Send a script; its reply is read later. It does not raise: what went wrong is told with the result."""
+    def post(self, request: Request[R], until: float | None = None) -> Ticket[R]:
+        """Send a script; its reply is read later. It does not raise: what went wrong is told with the result.
+
+        Args:
+            request: The script.
+            until: `time.monotonic()` after which it is not carried again.
+        """
         if self._connection is None:
             self._carry_all()
-        ticket = Ticket(request)
+        ticket = Ticket(request, until)
         self._under_way.append(ticket)
         try:
             if self._connection is None:
@@ -200,7 +208,7 @@ class Line:
 
     def _again(self, ticket: Ticket[Any]) -> None:
         try:
-            ticket.value = self._carrier.carry(ticket.request)
+            ticket.value = self._carrier.carry(ticket.request, ticket.until)
         except Exception as error:  # noqa: BLE001 - whoever asks for the result is told of it, not who reads before him
             ticket.error = error
 

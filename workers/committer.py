@@ -1,5 +1,7 @@
 """How a worker's commits leave it: ahead of their replies from the main thread, at once from the thread of `Relief`.
 
+What is done under a lock that is not trusted any more (see `lease`) does not leave it at all.
+
 Who calls this: the worker and its batch, one thread at a time.
 """
 
@@ -33,7 +35,7 @@ class Committer:
         keys: Of the namespace.
         worker: Name of the worker.
         keeper: Who renews the locks: not those of what is committed.
-        lease_ms: How long a lock lasts unrenewed, so how long it makes sense to try.
+        lease_ms: For how long the worker's own keys are kept.
         note_retry: Called where an event is to be tried again, so that somebody looks when.
     """
 
@@ -70,15 +72,28 @@ class Committer:
             names: The FSMs.
             later: Send it and read the reply with the next claim: only from the main thread.
         """
+        if later:
+            # First, while the keeper still renews these locks: it may take as long as Redis is away.
+            self.read()
+        ends = self._keeper.let_go((block[1], block[2]) for block in blocks)
+        now = time.monotonic()
+        lost = [name for name, end in zip(names, ends, strict=True) if end <= now]
+        if lost:
+            for name in lost:
+                _log.warning("the lock of FSM %r was lost before its commit: nothing was written", name)
+            kept = [number for number, end in enumerate(ends) if end > now]
+            if not kept:
+                return
+            blocks, names = [blocks[number] for number in kept], [names[number] for number in kept]
         self._nonce += 1
         request = commits.commit(self._keys, self._worker, self._nonce, self._lease_ms, claimed_at, blocks)
-        self._keeper.let_go(names)
+        # The first of these locks that is not trusted any more: these are renewed no longer.
+        until = min(end for end in ends if end > now)
         if later:
-            self.read()
-            self._under_way = (self._line.post(request), names)
+            self._under_way = (self._line.post(request, until), names)
             return
         try:
-            self._tell(self._carrier.carry(request, until=time.monotonic() + self._lease_ms / 1000), names)
+            self._tell(self._carrier.carry(request, until), names)
         except StoreError as error:
             _log.error("a commit of %d FSMs was not written and will be run again: %s", len(names), error)
 

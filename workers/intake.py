@@ -143,6 +143,14 @@ class Intake:
             # Of no FSM: what is found, is looked at all the same, also by a Redis that is full.
             self._collect(self._post(self._queues[0], 0))
 
+    def free_unheard(self) -> None:
+        """Free what claims took whose reply was never heard, as the next claim would: a worker that ends makes none.
+
+        It charges nobody. What was left to its lease stays, for whoever counts it.
+        """
+        self._recent.clear()
+        self._collect(self._post(self._queues[0], 0))
+
     def _take_ahead(self) -> Claims:
         # Forgotten before its reply is read: a reply that cannot be had must not be waited for twice.
         ahead, self._ahead = self._ahead, None
@@ -208,14 +216,13 @@ class Intake:
         On a crash, or where Redis refuses it: they end with their lease, which is not renewed any more.
         """
         pairs = [(fsm.name, fsm.token) for fsm in fsms]
-        names = [fsm.name for fsm in fsms]
         try:
             self._carrier.carry(calls.release(self._keys, self._worker, pairs, tail=tail))
         except StoreError:
             # Nobody here knows of them any more: renewed for ever, they would wait for ever.
-            self._keeper.let_go(names)
+            self._keeper.let_go(pairs)
             raise
-        self._keeper.let_go(names)
+        self._keeper.let_go(pairs)
 
     def learn(self, fsms: int, seconds: float) -> None:
         """Remember what FSMs take, for the size of the next claim."""

@@ -1,19 +1,42 @@
 """Lock, lease, token and trust; and the thread that keeps a worker's locks alive.
 
 **Lock.** At most one worker may write an FSM. The right to do so is the key `fsm:<ns>:lock:<name>`; it holds
-`<worker>/<token>`.
+`<worker>/<token>`. It is taken by `claim`, kept up by `extend`, and given up by `commit` or `release`.
 
-**Lease.** The key expires by itself: a worker that dies holds nobody up for longer than the lease (15 s unless said
-otherwise). A living worker renews it at a third of the lease, every 5 s at least, from a thread of its own, so also
-while a handler runs for minutes.
+**Lease.** The key expires by itself, by the clock of Redis: a worker that dies holds nobody up for longer than the
+lease (15 s unless said otherwise). A living worker renews it at a third of the lease, every 5 s at least, from a thread
+of its own, so also while a handler runs for minutes: two renewals may fail before a lock is lost. What lapsed is found
+in `held` and made ready again by `recover`, which takes it for a death, and counts it.
 
-**Token.** 128 random bits of one claim. Every write of a holder is a script that first compares the token: a worker
-that slept through its lease and wakes up finds another token, or none, and its commit is `STALE`. Nothing of it is
-written. That check, not the clock, is what makes it safe.
+**Token.** 128 random bits of one claim, the same for all FSMs of that claim, and of no other. Every write of a holder
+is a script that first compares worker and token with the lock: a worker that slept through its lease and wakes up finds
+another token, or none, even if it was itself that claimed the FSM anew. Its commit is `STALE` and nothing of it is
+written; its `extend` renews nothing and its `release` frees nothing of the new holder. This comparison, in the same
+atomic step as the write, is what makes it safe. No clock is.
 
 **Trust.** The worker also knows, by its own monotonic clock, until when its locks must still be there: the moment
-before the last successful renewal was sent, plus the lease, less a margin. Past that it does not begin new events with
-them. That saves work in vain; it is not needed for safety.
+*before* the claim or the last successful renewal was sent, plus the lease, less a tenth of it. The lease began to count
+later than that, when Redis had the request; the tenth is for the way to Redis and for clocks that do not run alike.
+Past it the worker begins no events with that lock (`TransitionWorker.execute_job`), sends no commit of it, and carries
+none again that Redis may not have had (`Committer`; redis-py's own repeats, some seconds, know nothing of it). Giving
+it back is not forbidden: that writes nothing of the FSM.
+
+    claim sent      Redis has it                             trust ends     lock expires
+        |-------------->|                                        |               |
+        |<------------------- 0.9 lease ------------------------>|               |
+                        |<------------------------ lease ----------------------->|
+
+Trust saves work in vain, and the log a surprise. It is not needed for safety, and cannot give it: a process may be
+stopped between its last look at the clock and its next write, and on a host that is suspended the monotonic clock
+stands still. It counts for each claim apart: what is known of an old lock of an FSM says nothing about a new one.
+
+**Who holds what.** A worker renews what it knows that it holds. A claim whose reply it never heard is therefore not
+renewed; its next claim, which names the tokens that it still holds, frees the others at once and charges nobody. If it
+makes none, they lapse.
+
+A lock may be lost though the worker lives: it was stopped for longer than the lease (SIGSTOP, a debugger, a swapping
+host), Redis was away for so long, or code that never gives up the interpreter kept the thread below from running. In
+each case the events are run again by who claims them next, and what was done here is dropped.
 
 Who calls this: the worker. It may use `fsm.store`.
 """
@@ -72,8 +95,8 @@ class LeaseKeeper:
         self._worker = worker
         self._lease_ms = lease_ms
         self._beat = beat
-        self._held: dict[str, str] = {}
-        self._trusted_until: dict[str, float] = {}
+        # FSM and token -> until when, by `time.monotonic()`, the lock must still be there.
+        self._held: dict[tuple[str, str], float] = {}
         self._guard = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="fsm-lease", daemon=True)
@@ -90,28 +113,32 @@ class LeaseKeeper:
 
     def hold(self, names: Iterable[str], token: str, asked_at: float) -> None:
         """Note what a claim brought; `asked_at` is `time.monotonic()` before the claim was sent."""
-        until = asked_at + self._lease_ms / 1000 * (1 - _MARGIN)
+        until = self._trust(asked_at)
         with self._guard:
             for name in names:
-                self._held[name] = token
-                self._trusted_until[name] = until
+                self._held[name, token] = until
 
-    def let_go(self, names: Iterable[str]) -> None:
-        """Forget what was committed or released."""
+    def let_go(self, pairs: Iterable[tuple[str, str]]) -> list[float]:
+        """Forget what is committed or released, by FSM and token: a newer lock of the same FSM is kept.
+
+        Returns:
+            Until when each of them is trusted, by `time.monotonic()`; 0 of a lock that is known to be lost.
+        """
         with self._guard:
-            for name in names:
-                self._held.pop(name, None)
-                self._trusted_until.pop(name, None)
+            return [self._held.pop(pair, 0.0) for pair in pairs]
 
     def held(self) -> list[tuple[str, str]]:
         """Give the (FSM, token) pairs that are held."""
         with self._guard:
-            return list(self._held.items())
+            return list(self._held)
 
-    def is_trusted(self, name: str) -> bool:
-        """Whether the lock of this FSM must still be there."""
+    def is_trusted(self, name: str, token: str) -> bool:
+        """Whether this lock must still be there."""
         with self._guard:
-            return time.monotonic() < self._trusted_until.get(name, 0)
+            return time.monotonic() < self._held.get((name, token), 0.0)
+
+    def _trust(self, asked_at: float) -> float:
+        return asked_at + self._lease_ms / 1000 * (1 - _MARGIN)
 
     def _keep(self) -> None:
         client = None
@@ -141,13 +168,15 @@ class LeaseKeeper:
             return
         asked_at = time.monotonic()
         words = run(client, calls.extend(self._keys, self._worker, pairs, self._lease_ms), self._url)
-        until = asked_at + self._lease_ms / 1000 * (1 - _MARGIN)
+        until = self._trust(asked_at)
         with self._guard:
-            for (name, token), word in zip(pairs, words, strict=True):
-                if self._held.get(name) != token:
-                    continue
+            for pair, word in zip(pairs, words, strict=True):
+                if pair not in self._held:
+                    continue  # committed or released meanwhile
                 if word == "EXTENDED":
-                    self._trusted_until[name] = until
+                    self._held[pair] = until
                 else:
-                    del self._held[name], self._trusted_until[name]
-                    _log.warning("the lock of FSM %r was lost: what this worker does with it will not be written", name)
+                    del self._held[pair]
+                    _log.warning(
+                        "the lock of FSM %r was lost: what this worker does with it will not be written", pair[0]
+                    )

@@ -59,6 +59,7 @@ class Pulse:
         self.life = secrets.token_hex(8)
         self.is_replaced = False
         self._beaten_at = 0.0
+        self._number = time.time_ns() // 1000
         self._done = self._failed = 0
         self._seconds = 0.0
 
@@ -97,7 +98,9 @@ class Pulse:
         """
         done, failed, seconds = self._done, self._failed, self._seconds
         self._done, self._failed, self._seconds = 0, 0, 0.0
-        self._carrier.once(presence.beat(self._keys, self._worker, done=done, failed=failed, seconds=seconds))
+        self._number += 1
+        beat = presence.beat(self._keys, self._worker, self._number, done=done, failed=failed, seconds=seconds)
+        self._carrier.once(beat)
         life, birth = self._carrier.once(
             Request(
                 lambda reply: (reply[0], reply[1]),

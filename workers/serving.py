@@ -113,10 +113,12 @@ def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> 
         if served.strange:
             pairs = [(fsm.name, token) for fsm in served.strange]
             run(client, calls.release(keys, worker, pairs, tail=True))
+        if keeper is not None:
+            blocks = [block for block in blocks if keeper.is_trusted(block[1], block[2])]
         if blocks:
             words = run(client, commits.commit(keys, worker, turn.number + 1, turn.lease_ms, claims.at, blocks))
             served.written = sum(word != "STALE" for word in words)
         return served
     finally:
         if keeper is not None:
-            keeper.let_go(names)
+            keeper.let_go((name, token) for name in names)

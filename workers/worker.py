@@ -321,6 +321,8 @@ class TransitionWorker(BaseWorker):
             return  # what else is noted under our name is another's
         with self._pulse.unless_redis_is_in_trouble():
             self._beat()
+        # A second signal may have come between a claim and its reply: that is no death.
+        self._intake.free_unheard()
         # After a round trip or two: a sleep that was broken off is over by now for Redis too, and moves no id any more.
         self._carrier.once(calls.recover(self.keys, [self.name]))
         self._carrier.once(presence.leave(self.keys, [self.name]))
@@ -400,9 +402,9 @@ class TransitionWorker(BaseWorker):
         fsms = 0
         try:
             while (fsm := batch.take()) is not None:
-                if not self._keeper.is_trusted(fsm.name):
+                if not self._keeper.is_trusted(fsm.name, fsm.token):
                     _log.warning("the lock of FSM %r was lost before its events were run", fsm.name)
-                    self._keeper.let_go([fsm.name])
+                    self._keeper.let_go([(fsm.name, fsm.token)])
                     continue
                 block = self._activate(fsm, claims.at_ms)
                 fsms += 1
@@ -436,7 +438,7 @@ class TransitionWorker(BaseWorker):
             # counts it, so that a worker that gets it once too often says so instead of running in a circle.
             _log.exception("FSM %r could not be run; it is left to its lease", fsm.name)
             self._intake.leave(fsm.token)
-            self._keeper.let_go([fsm.name])
+            self._keeper.let_go([(fsm.name, fsm.token)])
             return None
         self._pulse.count(done=work.done, failed=work.failed)
         return block

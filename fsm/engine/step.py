@@ -104,9 +104,16 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:  # n
 
 
 async def abandon(behaviour: Behaviour, life: Life, event: Event, deaths: int) -> Decision:
-    """Give up an event on which workers died too often: it fails without being run."""
+    """Give up an event on which workers died too often: it fails without being run.
+
+    Where they died as often again after that, it was of the failure's own hooks: then those are not run either, and
+    no `fails` edge is taken, since to enter its state is to run hooks as well.
+    """
     why = f"workers died {deaths} times on this event"
-    return await _failed(behaviour, life, event, AbandonedError, _WrongAnswerError(why))
+    is_bare = deaths > 2 * behaviour.definition.settings.max_attempts
+    if is_bare:
+        why += ", at last in the hooks of its failure, which are left out"
+    return await _failed(behaviour, life, event, AbandonedError, _WrongAnswerError(why), is_bare=is_bare)
 
 
 async def give_up(behaviour: Behaviour, life: Life, event: Event, why: str, *, final: bool = False) -> Decision:
@@ -344,8 +351,12 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
     fault: BaseException,
     *,
     final: bool = False,
+    is_bare: bool = False,
 ) -> Decision:
-    """Record a failure: it is run again, or state and payload stay, or the `fails` edge is taken."""
+    """Record a failure: it is run again, or state and payload stay, or the `fails` edge is taken.
+
+    `is_bare`: without code of the user.
+    """
     life.forget()
     source = life.state
     ours = isinstance(fault, _WrongAnswerError)
@@ -364,9 +375,9 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
     t: Transition[Any] = Transition(life, event, source, f"v{life.version}")
     t.data = {"type": name, "message": message}
     target, ending = source, ""
-    edge = None if final or life.status == "starting" else behaviour.graph.fails_edge(source, event.name)
+    edge = None if final or is_bare or life.status == "starting" else behaviour.graph.fails_edge(source, event.name)
     try:
-        if edge or "on_failure" in behaviour.hooks:
+        if edge or ("on_failure" in behaviour.hooks and not is_bare):
             ending, raw = await within(behaviour, t, _mend, behaviour, life, t, error, edge)
             if edge:
                 life.settle(raw)

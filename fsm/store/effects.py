@@ -58,8 +58,8 @@ class OpenEffect:
     status: str
 
 
-def look(
-    keys: Keys, pause_ms: int, most_deaths: int, dead: Sequence[tuple[str, str]] = (), most: int = 100
+def look(  # noqa: PLR0913 - the parts of one look
+    keys: Keys, nonce: str, pause_ms: int, most_deaths: int, dead: Sequence[tuple[str, str]] = (), most: int = 100
 ) -> Request[list[OpenEffect]]:
     """Look after open effects whose time has come; those whose worker died go back to their queue, up to so often.
 
@@ -67,12 +67,13 @@ def look(
 
     Args:
         keys: Of the namespace.
+        nonce: Drawn for each look: what is there to be seen at two of them is not settled by one that is repeated.
         pause_ms: How long each of them is left alone now.
         most_deaths: So many workers may die on one; then it has failed.
         dead: Workers that are known to be dead, each with a queue that it served.
         most: At most so many.
     """
-    arguments: list[Any] = [keys.prefix, most, pause_ms, most_deaths]
+    arguments: list[Any] = [keys.prefix, most, pause_ms, most_deaths, nonce]
     for pair in dead:
         arguments += pair
     return Request(

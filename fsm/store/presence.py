@@ -24,10 +24,12 @@ def _ignored(_reply: Any) -> None:
     """Read nothing from a reply."""
 
 
-def beat(keys: Keys, worker: str, *, done: int, failed: int, seconds: float) -> Request[None]:
-    """Note that a worker lives, and what it did since it said so last."""
+def beat(  # noqa: PLR0913 - the parts of one heartbeat
+    keys: Keys, worker: str, number: int, *, done: int, failed: int, seconds: float
+) -> Request[None]:
+    """Note that a worker lives, and what it did since it said so last; `number` grows with each heartbeat."""
     names = (keys.workers, Keys.rq_worker(worker))
-    return Request(_ignored, "beat", names, [worker, keys.namespace, done, failed, round(seconds, 6)])
+    return Request(_ignored, "beat", names, [worker, keys.namespace, done, failed, round(seconds, 6), number])
 
 
 def leave(keys: Keys, workers: Sequence[str]) -> Request[None]:

@@ -235,7 +235,7 @@ class Store:
         if is_due:
             for member in self.redis.zrange(self.keys.effects, 0, -1):
                 self.redis.zadd(self.keys.effects, {member: 0})
-        found = run(self.redis, effects.look(self.keys, 10_000, deaths, dead))
+        found = run(self.redis, effects.look(self.keys, secrets.token_hex(8), 10_000, deaths, dead))
         return {effect.job_id: effect.status for effect in found}
 
     def open_effects(self, name: str) -> list[str]:
@@ -284,6 +284,12 @@ def store(any_redis: redis.Redis) -> Store:
 def real_store(raw_redis: redis.Redis) -> Store:
     """A store over a real server, for what fakeredis does not do."""
     return Store(raw_redis)
+
+
+@pytest.fixture
+def store_of() -> Callable[[redis.Redis], Store]:
+    """A store over a connection that a test has."""
+    return Store
 
 
 @pytest.fixture

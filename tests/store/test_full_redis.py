@@ -78,7 +78,7 @@ def test_notes_of_locks_that_were_renewed_are_corrected(full: Store) -> None:
 def test_workers_that_drain_it_are_not_taken_for_dead(full: Store) -> None:
     keys = (full.keys.workers, full.keys.rq_worker("w1"))
 
-    assert run(full.redis, Request(list, "beat", keys, ["w1", "default", 1, 0, 0.5])) == [b"BEATEN"]
+    assert run(full.redis, Request(list, "beat", keys, ["w1", "default", 1, 0, 0.5, 1])) == [b"BEATEN"]
     assert full.redis.zscore(full.keys.workers, "w1")
 
 

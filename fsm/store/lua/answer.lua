@@ -8,7 +8,8 @@ ARGV      1 prefix   2 namespace   3 default queue   4 id of the effect   5 name
 RETURNS   ANSWERED and the id of the event's job; CLOSED it was answered before; SILENT nothing was to be told; FULL the
           mailbox holds twice its bound, and the effect stays open; BROKEN a key of the FSM is of another type, and the
           effect stays open; UNKNOWN, FINISHED and its state: nobody takes it, the event's record says so as failed
-REPEATED  known by the effect, which is not open any more: CLOSED, nothing is written
+REPEATED  known by the effect, which is not open any more: CLOSED, nothing is written. After FULL and BROKEN it is open
+          still, and the answer is tried again
 ]]
 local effects, open = KEYS[1], KEYS[2]
 local prefix, ns, default_queue, effect, name, born = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]

@@ -5,7 +5,7 @@ KEYS      1 rq:job:<id>   2 rq:results:<id>
 ARGV      none
 RETURNS   first a word: MISSING no record; WAITING it is still to come; DONE; FAILED; GONE somebody took it away;
           then the id of the newest result in the stream or "0-0", fsm, event, result, text of the failure, status
-REPEATED  it only reads, and marks what is marked
+REPEATED  it only reads, as things are now, and marks what is marked
 ]]
 local f = redis.call('HMGET', KEYS[1], 'place', 'fsm', 'event', 'result', 'exc_info', 'status')
 local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)

@@ -14,7 +14,8 @@ RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a li
           snapshot (the last: how often its oldest event failed already), urgent ids, then of each event its id and a list: event, data, place, status, born, meta, asked,
           if_version, key (an id without a record has no event; one that comes twice has place `done` the second time);
           LATE a newer claim of this worker was answered already; BROKEN as one FSM's list: name, why
-REPEATED  known by the number: the same FSMs come again, as far as their locks stand, with their mail as it is now
+REPEATED  known by the number: the same FSMs come again, as far as their locks stand, with their mail as it is now;
+          those that are BROKEN are named once
 ]]
 local ready, rq_list, held, claims, replies, hand = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local prefix, worker, token, number, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])

@@ -25,7 +25,8 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
 RETURNS   COMMITTED, then one word an FSM: REST nothing waits; READY more mail waits; AT its oldest event waits to be
           tried again, and all other mail behind it; STALE the lock is not ours;
           BROKEN its snapshot is not a hash any more. Outgoing mail that found no target is noted in its own record
-REPEATED  known by the nonce: the verdicts are kept, nothing is written
+REPEATED  known by the nonce: the verdicts of the last sixteen are kept, nothing is written. Still later its tokens are gone:
+          STALE
 ]]
 local held, claims, replies, log, ended, over_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local prefix, ns, default_queue, worker, nonce, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -35,7 +36,8 @@ call('PEXPIRE', claims, lease * 4)
 -- The last sixteen numbers are remembered: an older repeat finds its tokens gone, and is STALE.
 local slot = 'c' .. tonumber(nonce) % 16
 local known = call('HGET', replies, slot)
-if known and string.match(known, '^%d+') == nonce then
+local number = known and string.match(known, '^%d+')
+if number == nonce then
   local answer = { 'COMMITTED' }
   for word in string.gmatch(known, '%u+') do answer[#answer + 1] = word end
   return answer
@@ -259,7 +261,8 @@ if #freed > 0 then
   variadic('ZREM', held, freed)
 end
 local words = table.concat(verdicts, ' ')
-call('HSET', replies, slot, nonce .. ' ' .. words)
+-- One that comes so late must not take the place of the verdicts of a newer one.
+if (tonumber(number) or 0) < tonumber(nonce) then call('HSET', replies, slot, nonce .. ' ' .. words) end
 call('PEXPIRE', replies, lease * 4)
 
 -- From here on nothing carries state: none of it may fail the commit.

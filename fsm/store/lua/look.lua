@@ -5,14 +5,16 @@ Ends are told by RQ's callbacks; this is for what they cannot tell: jobs that we
 without a word, or whose worker died. It answers none: that is for who calls. Where nothing is to be told, it closes.
 
 KEYS      1 effects
-ARGV      1 prefix   2 most effects   3 until the next look, ms   4 most deaths of workers   5.. workers that are known
-          to be dead, each with a queue that it served
+ARGV      1 prefix   2 most effects   3 until the next look, ms   4 most deaths of workers   5 nonce of this look
+          6.. workers that are known to be dead, each with a queue that it served
 RETURNS   LOOKED, then per effect that is due and open a list: id, name of its FSM, what is noted of it, status of its
           job (false without a record)
-REPEATED  by state: what was looked at is not due
+REPEATED  by state: what was looked at is not due, so it comes after the pause; what was put back is not the dead one's
+          any more; and of what takes two looks, one that is repeated counts as one, by its nonce
 ]]
 local effects = KEYS[1]
 local prefix, most, pause, most_deaths = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local nonce = ARGV[5]
 local ms, s, us = clock()
 local now = rq_time(s, us)
 -- Not refused by a full Redis, and after it nothing in this script is.
@@ -20,7 +22,7 @@ call('PERSIST', effects)
 -- Beyond this, to look for an id in a list of RQ's would cost more than it is worth.
 local short = 1000
 local dead, answer, queues = {}, { 'LOOKED' }, {}
-for i = 5, #ARGV, 2 do dead[ARGV[i]] = true end
+for i = 6, #ARGV, 2 do dead[ARGV[i]] = true end
 
 -- RQ's entries of those who run this job: "<job>:<execution>".
 local function entries(id)
@@ -75,9 +77,9 @@ local function rescue(queue)
     if not job.err and job[1] and type(score) == 'string' then
       local by = try('HGET', 'rq:execution:' .. member, 'worker_name')
       local is_over = (tonumber(score) or s) < s
-      if is_over and job[4] and not job[5] then
+      if is_over and job[4] and (not job[5] or job[5] == nonce) then
         -- RQ is just about to write it down as failed, and must not do so after we have put it back.
-        call('HSET', 'rq:job:' .. id, 'missed', 1)
+        call('HSET', 'rq:job:' .. id, 'missed', nonce)
       elseif is_over or dead[type(by) == 'string' and by or job[3]] then
         call('ZREM', wip, member)
         if job[2] == 'started' and not in_hand(id, queue) then again(id, queue) end
@@ -95,7 +97,7 @@ local function is_lost(id, queue, status)
   if type(length) == 'number' and length <= short then return not try('LPOS', list, id) end
 end
 
-for i = 6, #ARGV, 2 do rescue(ARGV[i]) end
+for i = 7, #ARGV, 2 do rescue(ARGV[i]) end
 for _, member in ipairs(try('ZRANGEBYSCORE', effects, '-inf', ms, 'LIMIT', 0, most)) do
   local id, name = string.match(member, '^(%S+) (.*)$')
   local note = id and try('HGET', prefix .. 'effects:' .. name, id)
@@ -115,11 +117,11 @@ for _, member in ipairs(try('ZRANGEBYSCORE', effects, '-inf', ms, 'LIMIT', 0, mo
       -- RQ takes a job off one list before it is on the next: only what is on none at two looks was lost, with the
       -- worker that had just taken it, or by somebody who emptied the list.
       local lost = is_lost(id, queue, status)
-      if lost and missed then
+      if lost and missed and missed ~= nonce then
         again(id, queue)
         status = try('HGET', key, 'status')
       elseif lost then
-        call('HSET', key, 'missed', 1)
+        call('HSET', key, 'missed', nonce)
       elseif missed then
         call('HDEL', key, 'missed')
       end

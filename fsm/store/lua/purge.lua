@@ -5,7 +5,8 @@ KEYS      1 finished   2 held
 ARGV      1 prefix   2 name   3 born or ""   4 most jobs in this call   5 default queue   6 failure_ttl, s
 RETURNS   PURGED it is gone; AGAIN more mail is left, call again; HELD a worker is at it, call again later;
           UNKNOWN no such FSM, or another life of its name; BROKEN a key of it is of another type
-REPEATED  by state: what is gone is UNKNOWN
+REPEATED  by state: what is gone is UNKNOWN, and with `born` so is the next life of its name, which is left alone; where
+          mail is left, another portion of it goes
 ]]
 local finished, held = KEYS[1], KEYS[2]
 local prefix, name, born, most, default_queue, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])

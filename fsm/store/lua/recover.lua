@@ -6,7 +6,8 @@ It decides nothing: whether an event was tried too often is for the worker to sa
 KEYS      1 held   2 ended
 ARGV      1 prefix   2 default queue   3 most FSMs   4.. names of workers known to be dead
 RETURNS   RECOVERED, how many FSMs were freed, how many ids were put back on RQ's list
-REPEATED  by state: what is free is not in `held` any more
+REPEATED  by state: what is free is not in `held` any more, and the hands are empty. A name whose next life has begun is
+          not to be named any more: what that holds would be freed and charged
 ]]
 local held, ended = KEYS[1], KEYS[2]
 local prefix, default_queue, most = ARGV[1], ARGV[2], tonumber(ARGV[3])

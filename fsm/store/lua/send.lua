@@ -15,8 +15,9 @@ RETURNS   one word an event: SENT; UNKNOWN no such FSM, or another life of its n
           before; STALE, version and state: it is newer than the event's `if_version`; EXISTS and the machine of an FSM
           that is not of the machine told of; SKIPPED an earlier event of this FSM in this call was refused; BROKEN a
           key of it is of another type. Of a key, SENT, DUPLICATE and CONFLICT end with the job id
-REPEATED  known by the job id: DUPLICATE, nothing is written, also once the FSM has finished. An FSM that was started
-          and purged since is known by the record of its entry event, and does not rise again
+REPEATED  known by the job id: DUPLICATE, nothing is written, also once the FSM has finished; UNKNOWN once it was
+          purged. An FSM that this call started, and that was purged since, is known by the record of its entry event:
+          it does not rise again. What was refused before may find room now
 ]]
 local prefix, ns, default_queue, timeout, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local ms, s, us = clock()

@@ -551,6 +551,21 @@ def test_an_abandoned_event_is_not_run_and_takes_its_fails_edge() -> None:
     assert isinstance(machine.calls[0][3], AbandonedError)
 
 
+@pytest.mark.parametrize(("deaths", "calls", "state"), [(6, ["on_failure"], "c"), (7, [], "a")])
+def test_where_workers_go_on_dying_in_the_hooks_of_the_failure_it_is_recorded_without_them(
+    deaths: int, calls: list[str], state: str
+) -> None:
+    # Seen to fail without it: a failure hook that kills its process killed every worker, one after the other.
+    machine = Probe()
+    life = life_of(machine)
+
+    decision = drive(machine, abandon(Behaviour(machine), life, Event("job", "risky"), deaths))
+
+    assert (decision.result["failed"], decision.kind, life.state) == ("abandoned", "failed", state)
+    assert machine.names()[:1] == calls
+    assert ("hooks of its failure" in decision.result["message"]) is (deaths == 7)
+
+
 def test_an_event_that_is_given_up_for_good_takes_no_fails_edge() -> None:
     machine = Probe()
     life = life_of(machine)

@@ -79,9 +79,11 @@ class Porter:
 
     def __init__(self) -> None:
         self.carried: list[Any] = []
+        self.untils: list[float | None] = []
         self.fails: Exception | None = None
 
-    def carry(self, request: Request[Any]) -> Any:
+    def carry(self, request: Request[Any], until: float | None = None) -> Any:
+        self.untils.append(until)
         self.carried.append(request.arguments[-1])
         if self.fails is not None:
             raise self.fails
@@ -152,6 +154,14 @@ def test_without_a_connection_requests_are_carried(office: Office) -> None:
     office.pool.get_connection = refused
 
     assert office.results(office.line.post(ask(1)), office.line.post(ask(2))) == ["carried 1", "carried 2"]
+
+
+def test_what_is_carried_again_keeps_the_time_that_it_has(office: Office) -> None:
+    office.pool.answers[1] = RedisConnectionError("cut")
+    commit, claim = office.line.post(ask(1), 7.5), office.line.post(ask(2))
+
+    office.results(commit, claim)
+    assert office.porter.untils == [7.5, None]
 
 
 def test_a_script_that_was_forgotten_is_carried_and_those_behind_it_keep_their_replies(office: Office) -> None:
@@ -293,6 +303,13 @@ def test_a_request_is_given_up_in_time(road: Road) -> None:
         road.carrier.carry(ask(7), until=1.0)
     assert road.now <= 1.0
     assert road.tries == 5
+
+
+def test_a_request_whose_time_is_over_is_not_sent_at_all(road: Road) -> None:
+    # Seen to fail while `until` was looked at between two attempts only.
+    with pytest.raises(StoreError, match="its time was over"):
+        road.carrier.carry(ask(7), until=0.0)
+    assert road.tries == 0
 
 
 def test_once_is_once(road: Road) -> None:

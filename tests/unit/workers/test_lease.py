@@ -85,13 +85,13 @@ def test_trust_counts_from_before_the_claim_was_sent_and_ends_before_the_lease_d
     held.hold(["a"], "t", asked_at)
 
     clock.now = asked_at + 8.9
-    assert held.is_trusted("a")
+    assert held.is_trusted("a", "t")
     clock.now = asked_at + 9.1
-    assert not held.is_trusted("a")
+    assert not held.is_trusted("a", "t")
 
 
 def test_what_was_never_held_is_not_trusted(clock: Clock) -> None:
-    assert not keeper().is_trusted("a")
+    assert not keeper().is_trusted("a", "t")
 
 
 def test_a_renewal_counts_from_before_it_was_sent(clock: Clock, answers: list[Any]) -> None:
@@ -106,11 +106,11 @@ def test_a_renewal_counts_from_before_it_was_sent(clock: Clock, answers: list[An
     clock.now += 8
     renew(held)
 
-    assert held.is_trusted("a")
+    assert held.is_trusted("a", "t")
     clock.now += 3.9
-    assert held.is_trusted("a")
+    assert held.is_trusted("a", "t")
     clock.now += 0.2
-    assert not held.is_trusted("a")
+    assert not held.is_trusted("a", "t")
 
 
 def test_a_lock_that_was_lost_is_told_once_and_forgotten(
@@ -124,8 +124,8 @@ def test_a_lock_that_was_lost_is_told_once_and_forgotten(
     renew(held)
     renew(held)
 
-    assert not held.is_trusted("a")
-    assert held.is_trusted("b")
+    assert not held.is_trusted("a", "t")
+    assert held.is_trusted("b", "t")
     assert held.held() == [("b", "t")]
     assert [record.getMessage() for record in caplog.records] == [
         "the lock of FSM 'a' was lost: what this worker does with it will not be written"
@@ -140,7 +140,7 @@ def test_an_fsm_that_is_claimed_anew_while_its_old_lock_is_renewed_keeps_its_tru
     held.hold(["a"], "old", clock.now)
 
     def meanwhile() -> list[str]:
-        held.let_go(["a"])
+        held.let_go([("a", "old")])
         held.hold(["a"], "new", clock.now)
         return ["STALE"]
 
@@ -148,7 +148,23 @@ def test_an_fsm_that_is_claimed_anew_while_its_old_lock_is_renewed_keeps_its_tru
     renew(held)
 
     assert held.held() == [("a", "new")]
-    assert held.is_trusted("a")
+    assert held.is_trusted("a", "new")
+
+
+def test_letting_an_old_lock_go_leaves_a_newer_one_of_the_same_fsm_alone(clock: Clock) -> None:
+    # Seen to fail while it was forgotten by name: the new lock was not renewed, and lapsed under a living worker.
+    held = keeper()
+    held.hold(["a"], "old", clock.now)
+    clock.now += 1
+    held.hold(["a"], "new", clock.now)
+
+    assert held.let_go([("a", "old"), ("a", "never")]) == [109.0, 0.0]
+    assert held.held() == [("a", "new")]
+    assert not held.is_trusted("a", "old")
+    clock.now += 8.9
+    assert held.is_trusted("a", "new")
+    assert held.let_go([("a", "new")]) == [110.0]
+    assert held.held() == []
 
 
 def test_an_fsm_that_is_let_go_while_its_lock_is_renewed_does_not_come_back(clock: Clock, answers: list[Any]) -> None:
@@ -156,14 +172,14 @@ def test_an_fsm_that_is_let_go_while_its_lock_is_renewed_does_not_come_back(cloc
     held.hold(["a"], "t", clock.now)
 
     def meanwhile() -> list[str]:
-        held.let_go(["a"])
+        held.let_go([("a", "t")])
         return ["EXTENDED"]
 
     answers.append(meanwhile)
     renew(held)
 
     assert held.held() == []
-    assert not held.is_trusted("a")
+    assert not held.is_trusted("a", "t")
 
 
 @pytest.mark.parametrize(("lease_ms", "pause"), [(600, 0.2), (15_000, 5.0), (3_600_000, 5.0)])

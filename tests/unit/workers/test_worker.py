@@ -65,7 +65,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of all that a turn is made of: how long it takes, what it may take, and how long locks are trusted."""
     clock = Clock()
-    for module in ("worker", "intake", "batch", "activation", "lease"):
+    for module in ("worker", "intake", "batch", "activation", "lease", "committer"):
         monkeypatch.setattr(f"workers.{module}.time", clock)
     return clock
 
@@ -232,6 +232,44 @@ def test_a_worker_that_ends_gives_back_the_rest_where_one_reply_cannot_be_had(
 
     assert not locks(fake_redis)
     assert fake_redis.hexists("rq:worker:w", "death")
+
+
+def test_a_worker_that_ends_frees_what_a_claim_took_whose_reply_it_never_heard_and_charges_nobody(
+    worker: TransitionWorker, fake_redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail without `free_unheard`: the second signal between a claim and its reply was counted as a death.
+    worker._settle()
+
+    def signal_comes(_ticket: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as second:
+        second.setattr(worker._line, "result", signal_comes)
+        with pytest.raises(KeyboardInterrupt):
+            worker._intake.claim()
+    assert len(locks(fake_redis)) == 16
+    worker.teardown()
+
+    assert not any(fake_redis.hexists(f"fsm:default:snapshot:f{number:02}", "tries") for number in range(40))
+    assert not locks(fake_redis)
+    assert sorted(ready(fake_redis)) == [f"f{number:02}" for number in range(16, 40)]
+    assert not fake_redis.exists("fsm:default:held", "fsm:default:claims:w", "fsm:default:workers")
+
+
+def test_a_worker_that_ends_leaves_what_it_could_not_run_to_be_counted(
+    worker: TransitionWorker, fake_redis: fakeredis.FakeRedis
+) -> None:
+    # Seen to fail where `free_unheard` names no tokens: what cannot be run would never be abandoned.
+    worker._settle()
+    (fsm, *rest) = worker._intake.claim().held
+    worker._intake.leave(fsm.token)
+    worker._keeper.let_go([(fsm.name, fsm.token)])
+    assert rest
+    worker.teardown()
+
+    charged = [number for number in range(40) if fake_redis.hexists(f"fsm:default:snapshot:f{number:02}", "tries")]
+    assert charged == [int(fsm.name[1:])]
+    assert not locks(fake_redis)
 
 
 def test_before_it_sleeps_a_worker_has_read_what_became_of_its_last_commit(worker: TransitionWorker) -> None:
