@@ -6,9 +6,10 @@ the repeat. Times to live may differ; what else may, a case says.
 
 Seen to fail: `start` without the look at the record of the entry event (the FSM that was purged rose again); `send`
 without the look at its record; `claim` without its number; `commit` without the kept verdicts and without the
-comparison of tokens, or where a late one took the place of newer verdicts; `extend`, `release`
-without the comparison of tokens; `recover` with `held` left as it was; `purge` without the comparison of `born`;
-`answer` without the look at what is open; `beat` without the comparison of numbers; `look` without its nonce.
+comparison of tokens, or where a late one took the place of newer verdicts; `extend`, `release` without the comparison
+of tokens; `recover` with `held` left as it was; `purge` without the comparison of `born`; `answer` without the look
+at what is open; `steer` without the answer that is kept; `beat` without the comparison of numbers; `look` without its
+nonce.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fsm.engine import Effect, Mail, NewFSM
 from fsm.machine import Machine, Settings
-from fsm.store import calls, commits, effects, presence
+from fsm.store import calls, commits, effects, presence, steering
 from fsm.store.requests import Request, run
 from workers.carrier import Carrier
 
@@ -440,10 +442,38 @@ def look(store: Store) -> Case:
     return Case(request, [["a--e1", "queued"], ["b--e1", "started"], ["c--e1", "queued"]], newer, [])
 
 
+def due_retry(store: Store) -> Case:
+    store.waiting("a")
+    work = store.work(store.one())
+    work.block.again("a-1", 3_600_000, 1, "Traceback: away")
+    assert store.commit(work) == ["AT"]
+
+    def newer() -> None:
+        # It fails again, and waits as long once more.
+        again = store.work(store.one())
+        again.block.again("a-1", 7_200_000, 2, "Traceback: away")
+        assert store.commit(again) == ["AT"]
+
+    return Case(calls.due(store.keys, ahead_ms=3_700_000), [1, None], newer, [0, None], [0, ANY])
+
+
+def steer_skip(store: Store) -> Case:
+    store.waiting("a")
+    store.sent("a", "a-2", "a-3")
+    order = steering.Order("skip", "a", "nonce", store.snapshot("a")["born"], "ann@desk")
+
+    def newer() -> None:
+        store.commit(store.work(store.one()).apply(1))
+        another = steering.Order("skip", "a", "nonce2", store.snapshot("a")["born"], "ann@desk")
+        run(store.redis, steering.steer(store.keys, another))
+
+    return Case(steering.steer(store.keys, order), ["SKIPPED", "a-1", "note"], newer)
+
+
 CASES = (
     start, start_adopted, send, send_under_a_key_decided_on_a_version, send_and_start, claim, claim_that_was_committed,
     extend, commit, commit_of_which_the_verdicts_are_forgotten, release, recover, cancel, ask, beat, purge, answer,
-    answer_that_nobody_takes, look,
+    answer_that_nobody_takes, look, due_retry, steer_skip,
 )  # fmt: skip
 each_case = pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 
