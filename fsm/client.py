@@ -141,6 +141,8 @@ class Client(PlanCarrier):
 
         Raises:
             PayloadError: One of the names or payloads is not what it should be: then none is started.
+            StoreError: Redis cannot be used. Each FSM was started whole or not at all, in this order: begin again with
+                `exist_ok=True`.
         """
         pairs = [(item, None) if isinstance(item, str) else item for item in items]
         return self.do(verbs.start_many(self.keys, self._known(machine), pairs, state=state, exist_ok=exist_ok))
@@ -224,6 +226,8 @@ class Client(PlanCarrier):
 
         Raises:
             PayloadError: One of them is not what it should be: then none is sent.
+            StoreError: Redis cannot be used. The first of them may have been sent, up to any; where that matters, send
+                with `transition` and keys, which can be repeated.
         """
         definition = None if machine is None else self._definition(machine)
         checked = [

@@ -19,6 +19,7 @@ from fsm.errors import StoreError
 from fsm.store import presence
 from fsm.store.codec import rq_ms, text
 from fsm.store.requests import Request
+from fsm.store.server import troubles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -100,6 +101,7 @@ class Cluster:
         workers: By name.
         queues: By name, the namespace's own first.
         fsms: Machine -> state -> how many are in it, finished ones included.
+        troubles: What is wrong with the server itself, a sentence each, to be read after "Redis".
     """
 
     version: str
@@ -109,6 +111,7 @@ class Cluster:
     workers: list[WorkerView] = field(default_factory=list)
     queues: list[QueueView] = field(default_factory=list)
     fsms: dict[str, dict[str, int]] = field(default_factory=dict)
+    troubles: list[str] = field(default_factory=list)
 
 
 def waiting(keys: Keys, name: str) -> Request[int]:
@@ -146,6 +149,7 @@ def cluster(keys: Keys) -> Plan[Cluster]:
         sorted(workers, key=lambda one: one.name),
         queues,
         counted,
+        troubles(server),
     )
 
 

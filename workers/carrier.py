@@ -9,16 +9,16 @@ Who calls this: the worker and its intake.
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from redis.exceptions import BusyLoadingError, NoScriptError, ReadOnlyError, RedisError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, RedisError
 
 from fsm.errors import StoreError
+from fsm.store import passing
 from fsm.store.connection import explain
 from fsm.store.requests import Request, run, script
 
@@ -31,14 +31,15 @@ __all__ = ["Carrier", "Line", "Ticket", "is_passing"]
 
 R = TypeVar("R")
 _log = logging.getLogger("fsm.worker")
-_TRANSIENT = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
 _SENT_AHEAD = ("claim", "commit")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+# All workers lose Redis in the same moment: each pause is drawn anew, so that they do not come back in one.
+_SHORTEST_SHARE = 0.5
 
 
 def is_passing(error: StoreError) -> bool:
-    """Whether Redis is only away, restarting or failing over: the same request may succeed later."""
-    return isinstance(error.__cause__, _TRANSIENT)
+    """Whether Redis is only away, restarting, failing over or unable to save: the same request may succeed later."""
+    return passing.is_passing(error.__cause__)
 
 
 class Carrier:
@@ -76,7 +77,7 @@ class Carrier:
                 if not is_passing(error) or self._is_stopping() or over:
                     raise
                 _log.warning("waiting for Redis: %s", error)
-                time.sleep(pause)
+                time.sleep(pause * random.uniform(_SHORTEST_SHARE, 1))  # noqa: S311 - chance without secrets
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def once(self, request: Request[R]) -> R:

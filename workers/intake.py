@@ -6,6 +6,7 @@ Who calls this: the worker, between one batch and the next.
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 import time
 from collections import deque
@@ -242,7 +243,8 @@ class Intake:
         except StoreError as error:
             # Away, or full: then it refuses to move an id, and we look at `ready` in the same rhythm.
             _log.warning("worker %s could not sleep in Redis: %s", self._worker, error)
-            time.sleep(seconds)
+            # Not in step with all others.
+            time.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311 - chance without secrets
         finally:
             self.is_sleeping = False
 

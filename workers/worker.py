@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import secrets
 import socket
 import time
@@ -29,15 +30,15 @@ from rq.utils import now as rq_now
 from rq.worker import BaseWorker, WorkerStatus
 
 from fsm import config
-from fsm.errors import ConfigError
-from fsm.store import calls, presence
+from fsm.errors import ConfigError, StoreError
+from fsm.store import calls, passing, presence
 from fsm.store.connection import connect
 from fsm.store.keys import Keys
 from workers import upkeep
 from workers.activation import Activation
 from workers.answers import EffectsWatch
 from workers.batch import Batch, Relief
-from workers.carrier import Carrier, Line
+from workers.carrier import Carrier, Line, is_passing
 from workers.committer import Committer
 from workers.executors import InlineExecutor
 from workers.intake import AHEAD_S, Intake
@@ -99,7 +100,7 @@ class TransitionWorker(BaseWorker):
         name: str = "",
     ) -> None:
         url = config.resolve("url", url)
-        self._client = connect(url)
+        self._client = connect(url, warn=_log.warning)
         super().__init__(
             [Queue(queue, connection=self._client, serializer=JSONSerializer) for queue in queues],
             name=name or worker_name(),
@@ -312,6 +313,15 @@ class TransitionWorker(BaseWorker):
         with suppress(AttributeError):  # it heard of it between two commands, and has hung up by itself
             super().unsubscribe()  # type: ignore[no-untyped-call] # RQ is typed in part
 
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
+        """Listen to commands again after an outage; RQ's own would give that up where Redis did not answer in time."""
+        if not passing.is_passing(exc):
+            super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
+            return
+        _log.warning("worker %s hears no commands until Redis is back: %s", self.name, exc)
+        # As long as RQ waits, but not in step with all other workers.
+        time.sleep(random.uniform(1, 2))  # noqa: S311 - chance without secrets
+
     def _give_all_back(self) -> None:
         self._intake.drop_found()
         held = self._keeper.held()
@@ -346,8 +356,17 @@ class TransitionWorker(BaseWorker):
         except StopRequested:
             raise
         except Exception as fault:
+            if self._is_broken_off(fault):
+                return None
             self.fault = fault  # RQ logs it, and ends without a word to its caller
             raise
+
+    def _is_broken_off(self, fault: Exception) -> bool:
+        """Whether this is no fault of ours: Redis is away, and who is told to stop does not wait for it."""
+        is_so = self._stop_requested and isinstance(fault, StoreError) and is_passing(fault)
+        if is_so:
+            _log.warning("worker %s ends while Redis cannot be used; what it holds ends with its lease", self.name)
+        return is_so
 
     def _take(self, *, is_burst: bool, max_idle_time: int | None) -> Any:
         idle_since = time.monotonic()
@@ -415,7 +434,8 @@ class TransitionWorker(BaseWorker):
         except _ForcedStop:
             raise SystemExit from None
         except Exception as fault:
-            self.fault = fault
+            if not self._is_broken_off(fault):
+                self.fault = fault
             raise
         finally:
             self._relief.watch(None)

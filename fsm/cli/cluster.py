@@ -137,6 +137,7 @@ def _show(cluster: Cluster, url: str, namespace: str) -> None:
             ("namespace", Styled(namespace, "bold")),
             ("workers", Styled(listening, "" if listening else "yellow")),
             ("FSMs", f"{cluster.alive} alive, {cluster.held} in hand"),
+            *(("trouble", Styled(f"Redis {trouble}", "red")) for trouble in cluster.troubles),
         ]
     )
 

@@ -1,7 +1,7 @@
 """How we connect: URLs, time-outs, repeats, what a server must be, and errors in plain words.
 
 Who calls this: the client, the workers and the command line; everything else is given a connection.
-What it may import: `redis`, `fsm.config`, `fsm.errors`, and `embedded` and `packing` beside it.
+What it may import: `redis`, `fsm.config`, `fsm.errors`, and `embedded`, `packing`, `passing` and `server` beside it.
 
 How long redis-py may go on repeating a call matters, because our scripts recognise a repeat by a record that lives at
 least 60 s beyond its event. From the first sending of a call to the last, at most:
@@ -21,7 +21,6 @@ beyond `_REPEAT_WITHIN` and not repeated at all.
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from contextlib import suppress
@@ -35,7 +34,7 @@ from redis.retry import Retry
 
 from fsm import config
 from fsm.errors import ConfigError, StoreError
-from fsm.store import embedded
+from fsm.store import embedded, passing, server
 from fsm.store.packing import packer
 
 if TYPE_CHECKING:
@@ -52,7 +51,6 @@ _HANDSHAKE_TIMEOUT = 2.0  # for each reply
 _REPEATS = 6  # pauses of at most 0.02, 0.04, 0.08, 0.16, 0.32 and 0.64 s
 _REPEAT_WITHIN = 11.0
 _MAX_CONNECTIONS = 10_000  # as many as threads ask for, up to what a server takes; redis-py's 100 fails the 101st
-_MIN_VERSION = (6, 2)
 _MAX_PORT = 65535
 _FORMS = (
     "write redis://host:6379/0, rediss://host:6379/0, unix:///path/to/redis.sock?db=0, embedded:///directory "
@@ -120,7 +118,13 @@ class BoundedRetry(Retry):
             self._at_work = False
 
 
-def connect(url: str | None = None, *, socket_timeout: float = _SOCKET_TIMEOUT, check: bool = True) -> redis.Redis:
+def connect(
+    url: str | None = None,
+    *,
+    socket_timeout: float = _SOCKET_TIMEOUT,
+    check: bool = True,
+    warn: Callable[[str], None] | None = None,
+) -> redis.Redis:
     """Make a connection pool for this URL; it may be shared by threads and survives a fork.
 
     Replies are RESP2 and raw bytes. Sockets open when they are first needed. `embedded://` starts a server, or joins
@@ -131,6 +135,7 @@ def connect(url: str | None = None, *, socket_timeout: float = _SOCKET_TIMEOUT, 
         socket_timeout: Seconds to wait for a reply, more than 0 and at most 10. Commands that block in Redis must ask
             for less.
         check: Ask the server at once, in one round trip, whether it will do.
+        warn: Told in the place of the warning, by who has a log.
 
     Raises:
         ConfigError: The URL or the time-out is wrong.
@@ -170,13 +175,19 @@ def connect(url: str | None = None, *, socket_timeout: float = _SOCKET_TIMEOUT, 
         raise _wrong(given, str(error)) from error
     if check:
         try:
-            _check(client, given)
+            # First the connection alone: what its handshake refuses must not be taken for a refused INFO.
+            client.connection_pool.release(client.connection_pool.get_connection())
+            risk = server.examine(client, mask(given))
         except redis.RedisError as error:
             client.close()
             raise explain(error, given) from error
         except BaseException:
             client.close()
             raise
+        if risk and warn is not None:
+            warn(risk)
+        elif risk:
+            warnings.warn(risk, RuntimeWarning, stacklevel=2)
     return client
 
 
@@ -232,10 +243,14 @@ def explain(error: redis.RedisError, url: str) -> StoreError:
 
 
 _REPEAT = "what was sent may have been done, so repeat it with the same key"
+_GONE = f"if it was there just now, {_REPEAT}"
 _FULL = ("is full", "raise its `maxmemory`, or wait until workers have drained the mailboxes")
-_REPLICA = ("is a replica, or has lost its primary, and takes no writes", "put the primary into the URL")
+_REPLICA = (
+    "is a replica, or has lost its primary, and takes no writes",
+    "put the primary into the URL; after a failover, repeat it with the same key",
+)
 _RIGHTS = ("does not allow this to our user", "give that user the rights `+@all ~fsm:* ~rq:*` with ACL SETUSER")
-_CLUSTER = ("runs in cluster mode, which RQ's keys cannot use", "use a single primary, with replicas if you like")
+_CLUSTER = (server.CLUSTER, server.NO_CLUSTER)
 
 _Network = redis.exceptions.ConnectionError
 _Reply = redis.exceptions.ResponseError
@@ -246,16 +261,17 @@ _Reply = redis.exceptions.ResponseError
 _MEANINGS: tuple[tuple[type[redis.RedisError], tuple[str, ...], str, str], ...] = (
     (redis.exceptions.AuthenticationError, (), "does not let us in",
      "put user and password into the URL, as in redis://user:password@host, or leave out what the server has not set"),
-    (redis.exceptions.BusyLoadingError, (), "is still loading its data", "try again when it has"),
+    (redis.exceptions.BusyLoadingError, (), "is still loading its data",
+     "try again when it has, with the same key: what was sent before it restarted may have been done"),
     (redis.exceptions.MaxConnectionsError, (), "is asked by too many threads at once", "use fewer threads"),
     (redis.exceptions.TimeoutError, (), "does not answer in time",
      f"check host, port, firewall, load, and with rediss:// that its port speaks TLS; {_REPEAT}"),
     (_Network, ("refused",), "cannot be reached",
-     "start a server there, set FSM_URL to where one runs, or use embedded:///directory, which brings its own"),
+     f"start a server there, set FSM_URL to where one is, or use embedded:///directory, which brings its own; {_GONE}"),
     (_Network, ("not known", "name resolution", "nodename", "No address associated"), "has a host name nobody knows",
      "check the name in the URL"),
     (_Network, ("No such file",), "needs a socket or file that is not there",
-     "check the paths in the URL, or start a server that listens there"),
+     f"check the paths in the URL, or start a server that listens there; {_GONE}"),
     (_Network, ("Permission denied",), "has a socket that this user may not open",
      "run as the user of the server, or change its `unixsocketperm`"),
     (_Network, ("SSL", "certificate"), "does not agree with us on TLS",
@@ -265,14 +281,18 @@ _MEANINGS: tuple[tuple[type[redis.RedisError], tuple[str, ...], str, str], ...] 
     (redis.exceptions.OutOfMemoryError, (), *_FULL),
     (_Reply, ("OOM ",), *_FULL),
     (redis.exceptions.ReadOnlyError, (), *_REPLICA),
-    (_Reply, ("READONLY", "MASTERDOWN", "Link with MASTER"), *_REPLICA),
+    (_Reply, passing.DEMOTED, *_REPLICA),
+    (_Reply, (passing.FEW_REPLICAS,), "has too few replicas that keep up, and takes no writes",
+     "see to its replicas, or lower its `min-replicas-to-write`, then repeat it with the same key"),
+    (_Reply, (passing.BUSY,), "is busy with a script that somebody runs", "wait for it, or end it with SCRIPT KILL"),
     (redis.exceptions.NoPermissionError, (), *_RIGHTS),
     (_Reply, ("NOPERM",), *_RIGHTS),
     (redis.exceptions.NoScriptError, (), "has forgotten a script", "repeat the call, which loads it again"),
     (redis.exceptions.ClusterError, (), *_CLUSTER),
     (redis.exceptions.AskError, (), *_CLUSTER),
     (_Reply, ("same slot", "cluster mode"), *_CLUSTER),
-    (_Reply, ("MISCONF",), "takes no writes, for it cannot save them", "see to its disk, then try again"),
+    (_Reply, (passing.UNSAVED,), "takes no writes, for it cannot save them",
+     "see to the room and the rights on its disk, then repeat it with the same key"),
     (_Reply, ("DB index",), "has no database of that number",
      "use a smaller number in the URL; there are 0 to 15 unless the server's `databases` says otherwise"),
     (_Reply, ("WRONGTYPE",), "holds something else under one of our names",
@@ -366,34 +386,3 @@ def _shake_hands(connection: Any) -> None:
     with suppress(redis.exceptions.ResponseError):  # an ACL may refuse it
         connection.read_response()
     socket.settimeout(connection.socket_timeout)
-
-
-def _check(client: redis.Redis, url: str) -> None:
-    # First the connection alone: what its handshake refuses must not be taken for a refused INFO.
-    client.connection_pool.release(client.connection_pool.get_connection())
-    about = _about(client)
-    where = mask(url)
-    version = re.match(r"(\d+)\.(\d+)", str(about.get("redis_version", "")))
-    if version and (int(version[1]), int(version[2])) < _MIN_VERSION:
-        raise StoreError(f"Redis at {where} has version {about['redis_version']}: use Redis 6.2 or newer, or Valkey")
-    if about.get("redis_mode") == "cluster" or about.get("cluster_enabled") == 1:
-        raise StoreError(f"Redis at {where} {_CLUSTER[0]}: {_CLUSTER[1]}")
-    policy = about.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        warnings.warn(
-            f"Redis at {where} has maxmemory-policy {policy}: when it is full it silently DROPS state machines and "
-            "their events; run `CONFIG SET maxmemory-policy noeviction` and write it into its redis.conf",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-
-def _about(client: redis.Redis) -> dict[str, Any]:
-    """Ask the server what it is. Where an ACL forbids INFO, HELLO tells version and mode; else nothing is known."""
-    with suppress(redis.exceptions.ResponseError):
-        return dict(client.info())
-    with suppress(redis.exceptions.ResponseError):
-        reply = client.execute_command("HELLO")  # type: ignore[no-untyped-call]  # redis-py has no type for it
-        hello = dict(zip(reply[::2], reply[1::2], strict=True))
-        return {"redis_version": hello[b"version"].decode(), "redis_mode": hello[b"mode"].decode()}
-    return {}

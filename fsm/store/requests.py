@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import redis
 
 from fsm.store.connection import explain
+from fsm.store.passing import is_demoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,6 +63,9 @@ def run(client: redis.Redis, request: Request[R], url: str = "") -> R:
     try:
         reply = _send(client, request)
     except redis.RedisError as error:
+        if is_demoted(error):
+            # A server that became a replica keeps its connections: only new ones find the primary.
+            client.connection_pool.disconnect(inuse_connections=False)
         raise explain(error, url) from error
     return request.read(reply)
 

@@ -40,8 +40,9 @@ __all__ = ["wait_for"]
 
 # A step is seldom quicker than this, and a quarter of a second is soon for who has waited longer.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.020, 0.250
-# The largest number of an entry within its millisecond.
-_LAST = 2**64 - 1
+# How often the end of the log is asked for, so that little of it is to be read when the FSM has moved at last: Redis
+# gives the newest entry, which may have many lines, to tell its id.
+_END_EVERY_S = 5.0
 
 
 def wait_for(
@@ -78,7 +79,7 @@ def wait_for(
     if not seen.born:
         raise UnknownFSMError(name, keys.namespace)
     yield from _check_states(keys, seen.machine, wanted, definition)
-    after, is_new = seen.log_end, True
+    after, is_new, read_at = seen.log_end, True, time.monotonic()
     while True:
         if is_new:
             is_there, after = yield from _arrived(keys, name, seen, wanted, after)
@@ -90,7 +91,9 @@ def wait_for(
             raise CallTimeoutError(name, what, "", timeout or 0.0, f"{where}, and {reason}" if reason else where)
         # Redis waits for us: a blocking read of a key that nobody writes.
         yield Request(lambda reply: reply, commands=[("BLPOP", f"{keys.prefix}wait:nobody", clock.pause())])
-        before, seen = seen, (yield _look(keys, name))
+        if is_late := time.monotonic() - read_at > _END_EVERY_S:
+            read_at = time.monotonic()
+        before, seen = seen, (yield _look(keys, name, "" if is_late else after))
         if seen.born != before.born:
             raise UnknownFSMError(name, keys.namespace)
         is_new = seen.version != before.version
@@ -121,7 +124,7 @@ class _Clock:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Where an FSM stands, and where the log ended just before."""
+    """Where an FSM stands, and up to which entry the log has nothing newer of it."""
 
     log_end: str
     born: str
@@ -131,17 +134,23 @@ class _Seen:
     machine: str
 
 
-def _look(keys: Keys, name: str) -> Request[_Seen]:
-    """Read where the log ends now, by the clock of Redis, and then the FSM."""
+def _look(keys: Keys, name: str, log_end: str = "") -> Request[_Seen]:
+    """Read an FSM; and before that where the log ends, unless that is known.
 
-    def read(reply: Any) -> _Seen:
-        (s, us), values = reply
-        ms = int(s) * 1000 + int(us) // 1000
+    By the id of the newest entry, not by the clock: ids go on growing where a new primary has a slower one.
+    """
+
+    def seen(end: str, values: Any) -> _Seen:
         born, version, status, at, machine = map(text, values)
-        return _Seen(f"{ms - 1}-{_LAST}", "" if status == "purging" else born, version, status, at, machine)
+        return _Seen(end, "" if status == "purging" else born, version, status, at, machine)
 
     command = ("HMGET", keys.snapshot(name), "born", "version", "status", "state", "machine")
-    return Request(read, commands=[("TIME",), command])
+    if log_end:
+        return Request(lambda values: seen(log_end, values), commands=[command])
+    newest = ("XREVRANGE", keys.log, "+", "-", "COUNT", 1)
+    return Request(
+        lambda reply: seen(text(reply[0][0][0]) if reply[0] else "0-0", reply[1]), commands=[newest, command]
+    )
 
 
 def _arrived(keys: Keys, name: str, seen: _Seen, wanted: tuple[str, ...], after: str) -> Plan[tuple[bool, str]]:

@@ -188,10 +188,13 @@ class Store:
 
     def commit(self, *work: Work | Claimed, worker: str = "w1", nonce: int = 0) -> list[str]:
         """Commit what was done; a claim alone means that all its events are applied. Their verdicts."""
+        return run(self.redis, self.committing(*work, worker=worker, nonce=nonce))
+
+    def committing(self, *work: Work | Claimed, worker: str = "w1", nonce: int = 0) -> Request[list[str]]:
+        """The request of `commit`."""
         blocks = [(item if isinstance(item, Work) else self.work(item).apply()).arguments() for item in work]
         nonce = nonce or self.next_number()
-        request = commits.commit(self.keys, worker, nonce, LEASE_MS, "2026-01-02T03:04:05.000006Z", blocks)
-        return run(self.redis, request)
+        return commits.commit(self.keys, worker, nonce, LEASE_MS, "2026-01-02T03:04:05.000006Z", blocks)
 
     def release(self, *fsms: Claimed, worker: str = "w1", tail: bool = False) -> list[str]:
         pairs = [(fsm.name, fsm.token) for fsm in fsms]

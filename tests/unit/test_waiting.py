@@ -109,7 +109,7 @@ def test_a_chain_that_does_not_come_to_rest_in_time_names_the_event_that_is_due(
 
 def at(state: str, version: int = 1, status: bytes | None = None, *, born: bytes = b"7", ms: int = 5000) -> Any:
     """What a look at an FSM gives, read."""
-    reply = ((b"%d" % (ms // 1000), b"%d" % (ms % 1000 * 1000)), [born, b"%d" % version, status, state.encode(), b"P"])
+    reply = ([(b"%d-0" % ms, {})], [born, b"%d" % version, status, state.encode(), b"P"])
     return verbs.reaching._look(KEYS, "p").read(reply)
 
 
@@ -150,8 +150,23 @@ def test_the_log_is_read_where_the_version_changed_and_only_from_there() -> None
     )  # fmt: skip
 
     reads = [request.commands[0][-1] for request in requests if request.commands[0][0] == "XREAD"]
-    last = 2**64 - 1
-    assert reads == [f"4999-{last}", f"5999-{last}", "6600-0", "6600-0"]
+    assert reads == ["5000-0", "6000-0", "6600-0", "6600-0"]
+
+
+def test_the_end_of_the_log_is_asked_for_at_the_first_look_and_every_five_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = iter(range(0, 1000, 2))
+    monkeypatch.setattr("fsm.verbs.reaching.time.monotonic", lambda: next(now))
+    requests, _ = wait_for(at("open"), [], *[None, at("open")] * 6, None, at("packed", 2), FIELDS, timeout=None)
+
+    looks = [len(request.commands) for request in requests if request.commands[-1][0] == "HMGET"]
+    assert looks[0] == 2
+    assert looks.count(2) in range(2, len(looks))
+
+
+def test_in_an_empty_log_all_is_new() -> None:
+    assert verbs.reaching._look(KEYS, "p").read(([], [b"7", b"1", None, b"open", b"P"])).log_end == "0-0"
 
 
 def test_it_is_not_missed_that_it_passed_between_the_first_two_looks() -> None:

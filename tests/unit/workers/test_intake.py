@@ -405,5 +405,6 @@ def test_a_sleep_that_redis_refuses_is_slept_here(hall: Hall, monkeypatch: pytes
     monkeypatch.setattr(hall.carrier, "once", refuse)
     hall.intake.sleep()
 
-    assert pauses == [1]
+    assert len(pauses) == 1
+    assert 0.5 <= pauses[0] <= 1
     assert not hall.intake.is_sleeping
