@@ -48,6 +48,10 @@ _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _SHORTEST_LEASE_MS = 500
 _LONGEST_LEASE_MS = 3_600_000
+# Two signals within a second are taken for one, so that nothing shorter could be told from the first.
+_SHORTEST_SHUTDOWN_MS = 1000
+_LONGEST_SHUTDOWN_MS = 86_400_000
+_MOST_PROCESSES = 500
 _SWITCH = {"on": True, "off": False, "true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 # Read by others than `resolve`: the program that embedded:// starts.
 _OTHER_VARIABLES = ("FSM_SERVER",)
@@ -105,12 +109,39 @@ def _namespace(given: Any, place: str) -> str:
         raise ConfigError(place, error.problem) from error
 
 
-def _lease(given: Any, place: str) -> int:
+def _length(given: Any, place: str) -> int:
     is_number = isinstance(given, str) and _NUMBER.fullmatch(given)
-    lease_ms = duration_ms(float(given) if is_number else given, place)
+    return duration_ms(float(given) if is_number else given, place)
+
+
+def _lease(given: Any, place: str) -> int:
+    lease_ms = _length(given, place)
     if not _SHORTEST_LEASE_MS <= lease_ms <= _LONGEST_LEASE_MS:
         raise ConfigError(place, f"{given!r} is not between 500ms and 1h")
     return lease_ms
+
+
+def _shutdown_timeout(given: Any, place: str) -> int:
+    timeout_ms = _length(given, place)
+    if not _SHORTEST_SHUTDOWN_MS <= timeout_ms <= _LONGEST_SHUTDOWN_MS:
+        raise ConfigError(place, f"{given!r} is not between 1s and 24h")
+    return timeout_ms
+
+
+def _processes(given: Any, place: str) -> int:
+    if given == "auto":
+        return _cores()
+    if isinstance(given, str) and _COUNT.fullmatch(given):
+        given = int(given)
+    # As above: a boolean is an int.
+    if type(given) is not int or not 1 <= given <= _MOST_PROCESSES:
+        raise ConfigError(place, f"must be a whole number from 1 to {_MOST_PROCESSES}, or auto, not {given!r}")
+    return given
+
+
+def _cores() -> int:
+    """Count the cores that this process may use, which a container may have fewer of than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batch(given: Any, place: str) -> int:
@@ -156,6 +187,8 @@ SETTINGS: Mapping[str, Setting] = {
         Setting("queues", [], _queues, "--queue"),
         Setting("batch", 128, _batch, "--batch"),
         Setting("lease", "15s", _lease, "--lease"),
+        Setting("processes", None, _processes, "--processes"),
+        Setting("shutdown_timeout", "30s", _shutdown_timeout, "--shutdown-timeout"),
         Setting("effects", True, _effects, "--effects"),  # noqa: FBT003 - a value of a table
         Setting("log_level", "info", _log_level, "--log-level"),
     )
@@ -216,7 +249,9 @@ def resolve(name: Literal["url", "namespace", "log_level"], argument: str | None
 @overload
 def resolve(name: Literal["app"], argument: str | None = None) -> str | None: ...
 @overload
-def resolve(name: Literal["lease", "batch"], argument: str | int | None = None) -> int: ...
+def resolve(name: Literal["lease", "batch", "shutdown_timeout"], argument: str | int | None = None) -> int: ...
+@overload
+def resolve(name: Literal["processes"], argument: str | int | None = None) -> int | None: ...
 @overload
 def resolve(name: Literal["queues"], argument: Sequence[str] | None = None) -> tuple[str, ...]: ...
 @overload
@@ -227,7 +262,8 @@ def resolve(name: str, argument: Any = None) -> Any:
     A variable is called as its setting, with FSM_ before it; an empty one counts as not set.
 
     Returns:
-        The value; `lease` in milliseconds. As arguments, `url`, `namespace` and `app` are not checked.
+        The value; `lease` and `shutdown_timeout` in milliseconds. As arguments, `url`, `namespace` and `app` are not
+        checked.
 
     Raises:
         ConfigError: The value is wrong, or `[tool.fsm]` was needed and is wrong.

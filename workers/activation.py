@@ -53,6 +53,9 @@ class Activation:
         keys: Of the namespace.
         executor: Who keeps the time of each event.
         now_ms: Time of the claim, by the clock of Redis.
+        done: Events done, and
+        failed: events failed so far.
+        event: The one that is run, or was last.
     """
 
     behaviour: Behaviour
@@ -63,6 +66,7 @@ class Activation:
     done: int = 0
     failed: int = 0
     is_retried: bool = False
+    event: str = ""
     _is_keyed: bool = False
     _is_starting: bool = False
 
@@ -198,6 +202,7 @@ class Activation:
         behaviour = self.behaviour
         seconds = behaviour.definition.settings.timeout_ms / 1000
         self._is_starting = life.status == "starting"
+        self.event = event.name
         begin = time.perf_counter_ns()
         decision: Decision | None = None
         try:

@@ -122,9 +122,14 @@ class Batch:
 
 
 class Relief:
-    """The thread that looks after the batch in hand, some hundred times a second; it rests while there is none."""
+    """The thread that looks after the batch in hand, some hundred times a second; it rests while there is none.
 
-    def __init__(self) -> None:
+    Args:
+        also: Called at each of these looks, after it.
+    """
+
+    def __init__(self, also: Callable[[], None] = lambda: None) -> None:
+        self._also = also
         self._batch: Batch | None = None
         self._is_working = threading.Event()
         self._is_over = threading.Event()
@@ -154,7 +159,10 @@ class Relief:
             batch = self._batch
             if batch is not None:
                 try:
-                    batch.relieve()
+                    try:
+                        batch.relieve()
+                    finally:
+                        self._also()
                 except StoreError as error:
                     _log.warning("what is done waits for the slow handler beside it: %s", error)
                 except Exception:  # noqa: BLE001 - a thread that ended here would let each slow handler delay all others

@@ -5,6 +5,7 @@ Who calls this: `fsm.cli`, which looks it up by name, and `python -m workers` by
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import signal
 from contextlib import contextmanager
@@ -22,7 +23,9 @@ from fsm.cli.place import placed
 from fsm.errors import ConfigError, StoreError
 from fsm.machine.settings import EFFECTS_QUEUE
 from fsm.store.connection import explain
-from fsm.store.keys import default_queue
+from fsm.store.keys import Keys, default_queue
+from workers.countdown import Countdown
+from workers.lifeline import end_with_parent
 from workers.stderr import log_to_stderr
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["worker"]
 
 _log = logging.getLogger("fsm.worker")
+_STDERR = 2
 
 
 @click.command()
@@ -62,12 +66,24 @@ _log = logging.getLogger("fsm.worker")
     help="Run effects in a process beside this one; not with --burst.  [FSM_EFFECTS, else [tool.fsm], else on]",
 )
 @click.option("--effects-queue", "effects_queues", metavar="NAME", multiple=True, help="Of its effects.  [fsm-effects]")
+@click.option(
+    "--processes",
+    metavar="N",
+    help="Run so many workers, and start one anew that dies; auto: one a core.  [FSM_PROCESSES, else [tool.fsm]]",
+)
+@click.option(
+    "--shutdown-timeout",
+    metavar="TIME",
+    help="How long it may take to end.  [FSM_SHUTDOWN_TIMEOUT, else [tool.fsm], else 30s]",
+)
 @click.option("--name", metavar="NAME", help="Unique among living workers.  [drawn]")
 @click.option(
     "--log-level",
     type=click.Choice(config.LOG_LEVELS),
     help="What is written to stderr.  [FSM_LOG_LEVEL, else [tool.fsm], else info]",
 )
+# One of the processes of --processes: it ends with the one that started it.
+@click.option("--child", "is_child", is_flag=True, hidden=True)
 @placed
 def worker(  # noqa: PLR0913 - one parameter an option
     place: Place,
@@ -78,13 +94,16 @@ def worker(  # noqa: PLR0913 - one parameter an option
     lease: str | None,
     has_effects: bool | None,
     effects_queues: tuple[str, ...],
+    processes: str | None,
+    shutdown_timeout: str | None,
     name: str | None,
     log_level: str | None,
+    is_child: bool,
 ) -> None:
     """Run FSMs of an application until SIGTERM or Ctrl-C.
 
-    Then it finishes what it has in hand, gives back the rest, and ends with exit code 0. A second signal ends it at
-    once; what it held goes on elsewhere.
+    Then it finishes what it has in hand, gives back the rest, and ends with exit code 0. A second signal, or the end of
+    the shutdown time-out, ends it at once; what it held goes on elsewhere.
     """
     _check_packages()
     lease_ms = config.resolve("lease", lease)
@@ -92,11 +111,31 @@ def worker(  # noqa: PLR0913 - one parameter an option
     level = config.resolve("log_level", log_level)
     named = config.resolve("queues", queues or None)
     is_beside = config.resolve("effects", has_effects)
+    shutdown_ms = config.resolve("shutdown_timeout", shutdown_timeout)
+    count = None if is_child else config.resolve("processes", processes)
     namespace = config.check_namespace(config.resolve("namespace", place.namespace))
     path = config.resolve("app", place.app)
     if not path:
         raise ConfigError("--app", "a worker must know its machines: use --app MODULE, FSM_APP or [tool.fsm] app")
-    log_to_stderr(level)
+    log_to_stderr(level, (name or "") if is_child else "")
+    if count is not None:
+        # What needs the application is checked by those who import it.
+        options = ["--namespace", namespace, "--app", path, "--batch", str(most), "--lease", f"{lease_ms}ms"]
+        options += ["--shutdown-timeout", f"{shutdown_ms}ms", "--log-level", level, *(["--burst"] if is_burst else [])]
+        options += [word for queue in named for word in ("--queue", queue)]
+        options += [word for queue in effects_queues for word in ("--effects-queue", queue)]
+        _host(
+            config.resolve("url", place.url),
+            options,
+            count,
+            namespace=namespace,
+            name=name or "",
+            is_burst=is_burst,
+            effects=_effects_queues(effects_queues, named) if is_beside and not is_burst else (),
+            shutdown_s=shutdown_ms / 1000,
+            log_level=level,
+        )
+        return
     app = load(path)
     served = list(named) or app.queues(default_queue(namespace))
     effects = _effects_queues(effects_queues, served)
@@ -110,8 +149,33 @@ def worker(  # noqa: PLR0913 - one parameter an option
         name=name or "",
         is_burst=is_burst,
         effects=effects if is_beside and not is_burst else (),
+        shutdown_s=shutdown_ms / 1000,
+        is_child=is_child,
         log_level=level,
     )
+
+
+def _host(  # noqa: PLR0913 - all that a host is made of
+    url: str,
+    options: list[str],
+    count: int,
+    *,
+    namespace: str,
+    name: str,
+    is_burst: bool,
+    effects: Sequence[str],
+    shutdown_s: float,
+    log_level: str,
+) -> None:
+    """Keep so many workers until they end."""
+    from workers.effects import EffectsProcess  # noqa: PLC0415 - RQ is slow to import, and wrong options are told before
+    from workers.host import Host  # noqa: PLC0415 - as above
+
+    host = Host(url, Keys(namespace), options, count, name=name, is_burst=is_burst, shutdown_s=shutdown_s)
+    beside = EffectsProcess(url, effects, host.name, host.bury_effects, log_level) if effects else None
+    code = host.run(beside)
+    if code:
+        raise SystemExit(code)
 
 
 def _run(  # noqa: PLR0913 - all that a worker is made of
@@ -125,6 +189,8 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
     name: str,
     is_burst: bool,
     effects: Sequence[str],
+    shutdown_s: float,
+    is_child: bool,
     log_level: str,
 ) -> None:
     """Be a worker until it ends."""
@@ -134,7 +200,9 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
     resolved = config.resolve("url", url)
     before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
     process: TransitionWorker | None = None
+    countdown = Countdown(shutdown_s, lambda: None if process is None else process.give_back_at_once())
     try:
+        _listen(countdown, is_child=is_child)
         process = TransitionWorker(app, url, queues, namespace=namespace, lease_ms=lease_ms, batch=batch, name=name)
         _log.info(
             "worker %s serves %s of namespace %s: machines %s",
@@ -167,11 +235,21 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
         app.close()  # it is closed at the teardown, which there was none of if no worker was born
         if process is not None:
             process.connection.close()
+        countdown.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
     if process.fault is not None or (not is_burst and not process._stop_requested):  # noqa: SLF001 - RQ says it nowhere else
         raise StoreError(f"worker {process.name} ended without being asked to: its log says why; start it again")
     _log.info("worker %s has ended", process.name)
+
+
+def _listen(countdown: Countdown, *, is_child: bool) -> None:
+    """Hear of signals and of the parent's end; and have a crash say where it was, also one that a host asks for."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable(file=_STDERR)
+    countdown.start()
+    if is_child:
+        end_with_parent(lambda: countdown.is_asked)
 
 
 @contextmanager
@@ -186,6 +264,7 @@ def _effects_beside(process: TransitionWorker, url: str, queues: Sequence[str], 
     from workers.effects import EffectsProcess  # noqa: PLC0415 - as above
 
     beside = EffectsProcess(url, queues, process.name, process.watch.bury, level)
+    process.at_stop = beside.ask
     beside.start()
     is_asked_to_end = False
     try:

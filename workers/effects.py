@@ -23,6 +23,7 @@ from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
 from fsm.store.connection import connect
+from workers.lifeline import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,15 +76,25 @@ class EffectsProcess:
         """Process id of the one that runs now."""
         return None if self._child is None else self._child.pid
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs, or is to be started anew."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Start the process, and a thread that starts it anew when it dies."""
         self._spawn()
         self._thread.start()
 
+    def ask(self) -> None:
+        """Ask it to end after the effect that it has in hand: once, since a second time would be haste."""
+        if not self._is_ending.is_set():
+            self._is_ending.set()
+            self._signal(signal.SIGTERM)
+
     def end(self) -> None:
         """Ask it to end after the effect that it has in hand, and wait for that."""
-        self._is_ending.set()
-        self._signal(signal.SIGTERM)
+        self.ask()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -168,17 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         job_monitoring_interval=_MONITOR_S,
     )
     signal.signal(signal.SIGQUIT, lambda *_: _end_at_once(worker))
-    threading.Thread(target=_end_with_parent, args=(worker,), name="fsm-parent", daemon=True).start()
+    end_with_parent(lambda: worker._stop_requested or worker._shutdown_requested_date is not None)  # noqa: SLF001 - RQ says it nowhere else
     worker.work(logging_level="DEBUG" if options.log_level == "debug" else "WARNING")
-
-
-def _end_with_parent(worker: Worker) -> None:
-    """Ask this process to end when its standard input is closed: by the end of the process that started it."""
-    while os.read(0, 1024):
-        pass
-    # Where it was asked before, RQ would take a second signal for haste, and end the effect in hand.
-    if not worker._stop_requested and worker._shutdown_requested_date is None:  # noqa: SLF001 - RQ says it nowhere else
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_at_once(worker: Worker) -> None:

@@ -7,8 +7,10 @@ nothing of threads or loops, so that other executors can be put in its place.
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import threading
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Executor", "InlineExecutor"]
 
 R = TypeVar("R")
+# What a time-out may come late in the eyes of who looks from outside, and the share of it if that is more.
+_GRACE_S, _GRACE = 2.0, 0.1
+# A ring is for the handler, a second one for a failure hook that hangs as well: whoever heeds neither, heeds none.
+_MOST_RINGS = 2
 
 
 class Executor(Protocol):
@@ -77,6 +83,11 @@ class InlineExecutor:
         self._alarm.loop = self._runner.get_loop() if is_async and self._runner else None
         return self._alarm
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether an event goes on though its time-out is over, and some seconds more; any thread may ask."""
+        return self._alarm is not None and time.monotonic() > self._alarm.heeded_by
+
     def close(self) -> None:
         """Close the event loop, with all that handlers left running on it."""
         if self._runner is not None:
@@ -93,11 +104,17 @@ class _Alarm:
         self.seconds = 0.0
         self.loop: asyncio.AbstractEventLoop | None = None
         self._armed = False
+        self._rings = 0
+        # When an event must have ended, or its handler been interrupted, if it can be.
+        self.heeded_by = math.inf
         self._before = signal.signal(signal.SIGALRM, self._ring)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
         if not self._armed:
             return
+        self._rings += 1
+        if self._rings <= _MOST_RINGS:
+            self._expect()
         if self.loop is not None and asyncio.current_task(self.loop) is None:
             # The loop waits for something and blocks nobody. Raised here, this would break the loop and the worker, and
             # not reach the handler, whose own time-out is about to speak.
@@ -106,12 +123,18 @@ class _Alarm:
 
     def __enter__(self) -> None:
         self._armed = True
+        self._rings = 0
+        self._expect()
         # It rings again: a failure hook that hangs is interrupted as well.
         signal.setitimer(signal.ITIMER_REAL, self.seconds, self.seconds)
 
     def __exit__(self, *_: object) -> None:
         self._armed = False
+        self.heeded_by = math.inf
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _expect(self) -> None:
+        self.heeded_by = time.monotonic() + self.seconds + max(_GRACE_S, _GRACE * self.seconds)
 
     def remove(self) -> None:
         """Give the signal back to whoever had it."""

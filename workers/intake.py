@@ -17,7 +17,7 @@ from fsm.errors import StoreError
 from fsm.store import calls, presence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from fsm.store.calls import Claimed, Claims
     from fsm.store.keys import Keys
@@ -132,6 +132,11 @@ class Intake:
         if token not in self._left:
             self._left.append(token)
 
+    @property
+    def left(self) -> Collection[str]:
+        """Tokens of what was left to its lease."""
+        return self._left
+
     def drop_ahead(self) -> None:
         """Give back what was claimed ahead: the batch in hand takes longer than was thought, or the worker pauses."""
         claims = self._take_ahead()
@@ -143,14 +148,6 @@ class Intake:
         if self._found:
             # Of no FSM: what is found, is looked at all the same, also by a Redis that is full.
             self._collect(self._post(self._queues[0], 0))
-
-    def free_unheard(self) -> None:
-        """Free what claims took whose reply was never heard, as the next claim would: a worker that ends makes none.
-
-        It charges nobody. What was left to its lease stays, for whoever counts it.
-        """
-        self._recent.clear()
-        self._collect(self._post(self._queues[0], 0))
 
     def _take_ahead(self) -> Claims:
         # Forgotten before its reply is read: a reply that cannot be had must not be waited for twice.

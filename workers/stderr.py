@@ -17,18 +17,23 @@ from fsm.cli.printing import safe
 __all__ = ["log_to_stderr"]
 
 
-def log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str, worker: str = "") -> None:
     """Log to stderr, in colour where a person looks; handlers that an application has set up already are left alone.
 
     What was written by `t.log` says for which FSM and event: `[order-42 pay]`; at "debug" it says all that it knows.
+
+    Args:
+        level: The lowest that is written.
+        worker: Said in each line, where several processes write to one stderr.
     """
+    who = f"{worker} ".replace("%", "%%") if worker else ""
     handler: logging.Handler
     if sys.stderr.isatty():
         handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
-        pattern = "%(whose)s%(message)s"
+        pattern = f"{who}%(whose)s%(message)s"
     else:
         handler = logging.StreamHandler()
-        pattern = "%(asctime)s %(levelname)s %(name)s %(whose)s%(message)s"
+        pattern = f"%(asctime)s %(levelname)s %(name)s {who}%(whose)s%(message)s"
     handler.setFormatter(_Formatter(pattern, is_full=level == "debug"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
 

@@ -31,22 +31,23 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from fsm import config
 from fsm.errors import ConfigError, StoreError
-from fsm.store import calls, passing, presence
+from fsm.store import calls, passing
 from fsm.store.connection import connect
 from fsm.store.keys import Keys
-from workers import upkeep
+from workers import handover, last_resort, upkeep
 from workers.activation import Activation
 from workers.answers import EffectsWatch
 from workers.batch import Batch, Relief
 from workers.carrier import Carrier, Line, is_passing
 from workers.committer import Committer
+from workers.countdown import ONE_SIGNAL_S
 from workers.executors import InlineExecutor
 from workers.intake import AHEAD_S, Intake
 from workers.lease import LeaseKeeper
 from workers.pulse import BEAT_S, Pulse, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     import redis
@@ -63,6 +64,9 @@ DEFAULT_BATCH = 128
 _SUSPENSION_CHECK_S = 0.5
 # RQ's rhythm; a worker that is told to stop meanwhile stops after it.
 _SUSPENDED_PAUSE_S = 1.0
+# A handler is known to be stuck when it was seen so at so many looks: a process that was stopped for long, and goes on,
+# has been overdue for long at the first of them, and its handler had no chance to be interrupted yet.
+_LOOKS = 50
 
 
 def worker_name(host: str = "") -> str:
@@ -136,10 +140,14 @@ class TransitionWorker(BaseWorker):
             lease_ms=lease_ms,
             note_retry=self._intake.look_soon,
         )
-        self._relief = Relief()
+        self._relief = Relief(self._end_if_stuck)
         self.watch = EffectsWatch(self._client, self._carrier, self.keys)
         self.fault: Exception | None = None
         self.is_forced = False
+        self.at_stop: Callable[[], None] = lambda: None
+        self._stopped_at = 0.0
+        self._work: Activation | None = None
+        self._stuck = 0
         self._is_ending = False
         self._was_suspended = False
         self._suspension_checked_at = 0.0
@@ -159,16 +167,19 @@ class TransitionWorker(BaseWorker):
         if self._intake.is_sleeping:
             raise StopRequested
 
-    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Stop in order, at the first signal."""
+        self._stopped_at = time.monotonic()
+        self.at_stop()
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call] # RQ is typed in part
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 - RQ's signature
         """Stop at once, at the second signal: what is in hand is not finished, and goes on elsewhere.
 
         Not by `SystemExit`, as RQ does, which a handler may raise itself.
         """
-        if self.is_forced:
-            return  # it is giving back what it holds
-        with suppress(SystemExit):
-            super().request_force_stop(signum, frame)
-            return  # RQ takes two signals within a second for one
+        if self.is_forced or time.monotonic() - self._stopped_at < ONE_SIGNAL_S:
+            return  # it is giving back what it holds, or the two are one
         self.is_forced = True
         raise _ForcedStop
 
@@ -190,8 +201,8 @@ class TransitionWorker(BaseWorker):
             super().register_birth()  # type: ignore[no-untyped-call] # RQ is typed in part
 
     def serialize(self) -> dict[str, Any]:
-        """Give what RQ's record of this worker holds, and which life of its name it is."""
-        return {**super().serialize(), "life": self._pulse.life}
+        """Give what RQ's record of this worker holds, whose it is from the first, and which life of its name."""
+        return {**super().serialize(), "life": self._pulse.life, "fsm": self.keys.namespace}
 
     def _beat_while_busy(self) -> None:
         """Beat from the keeper's thread while a handler runs for long; redis-py's pool serves both threads."""
@@ -287,21 +298,27 @@ class TransitionWorker(BaseWorker):
         # What a signal broke off between a request and its reply would take the next reply for its own.
         self._client.connection_pool.disconnect(inuse_connections=False)
         try:
-            self._settle()
-            with self._pulse.unless_redis_is_in_trouble():
-                self._give_all_back()
-            with self._pulse.unless_redis_is_in_trouble():
-                if self._pulse.is_replaced:
-                    self.unsubscribe()
-                else:
-                    super().teardown()  # type: ignore[no-untyped-call] # as above
-            self.app.close()
-        except _ForcedStop:
-            raise SystemExit from None
+            try:
+                self._leave()
+            except _ForcedStop:
+                # It may have broken off what gives back.
+                self._leave()
+                raise SystemExit from None
         finally:
             self._line.close()
             self.app.close()  # again: what was raised above may have come before
             self._executor.close()
+
+    def _leave(self) -> None:
+        self._settle()
+        with self._pulse.unless_redis_is_in_trouble():
+            self._give_all_back()
+        with self._pulse.unless_redis_is_in_trouble():
+            if self._pulse.is_replaced:
+                self.unsubscribe()
+            else:
+                super().teardown()  # type: ignore[no-untyped-call] # as above
+        self.app.close()
 
     def unsubscribe(self) -> None:
         """Listen to no commands any more, and tell so first to the thread that does.
@@ -324,18 +341,43 @@ class TransitionWorker(BaseWorker):
 
     def _give_all_back(self) -> None:
         self._intake.drop_found()
-        held = self._keeper.held()
-        if held:
-            self._carrier.once(calls.release(self.keys, self.name, held))
-        if self._pulse.is_replaced:
-            return  # what else is noted under our name is another's
-        with self._pulse.unless_redis_is_in_trouble():
-            self._beat()
-        # A second signal may have come between a claim and its reply: that is no death.
-        self._intake.free_unheard()
+        if not self._pulse.is_replaced:
+            with self._pulse.unless_redis_is_in_trouble():
+                self._beat()
         # After a round trip or two: a sleep that was broken off is over by now for Redis too, and moves no id any more.
-        self._carrier.once(calls.recover(self.keys, [self.name]))
-        self._carrier.once(presence.leave(self.keys, [self.name]))
+        self._release()
+
+    def _release(self) -> None:
+        held = self._keeper.held()
+        if not self._pulse.is_replaced:
+            handover.release(self._carrier.once, self.keys, self.name, held, self._intake.left)
+        elif held:
+            # What else is noted under our name is another's.
+            self._carrier.once(calls.release(self.keys, self.name, held))
+
+    def give_back_at_once(self) -> None:
+        """Give back what is held, from a thread that ends the process, for the main one does not come to it.
+
+        Raises:
+            StoreError: Redis does not answer; it may still do what it was told.
+        """
+        self._release()
+        self.register_death()  # type: ignore[no-untyped-call] # RQ is typed in part
+
+    def _end_if_stuck(self) -> None:
+        """End this process, as if it had died, where a handler heeds no time-out; from the thread of `Relief`.
+
+        What was done before is committed by then, and what was to come was given back.
+        """
+        self._stuck = self._stuck + 1 if self._executor.is_overdue else 0
+        if self._stuck < _LOOKS or self._work is None:
+            return
+        about = "event %r of FSM %r heeds no time-out: worker %s ends, as if it had died"
+        last_resort.end(self._die, about % (self._work.event, self._work.fsm.name, self.name))
+
+    def _die(self) -> None:
+        handover.bury(self._carrier.once, self.keys, self.name)
+        self.register_death()  # type: ignore[no-untyped-call] # as above
 
     # Taking work.
 
@@ -450,7 +492,7 @@ class TransitionWorker(BaseWorker):
 
     def _activate(self, fsm: Claimed, now_ms: int) -> list[Any] | None:
         behaviour = self.app.behaviours[fsm.machine]
-        work = Activation(behaviour, fsm, self.keys, self._executor, now_ms)
+        work = self._work = Activation(behaviour, fsm, self.keys, self._executor, now_ms)
         try:
             block = self._executor.run(work.run(time.monotonic() + AHEAD_S), is_async=behaviour.is_async)
         except Exception:  # noqa: BLE001 - one FSM that cannot be run must not take its neighbours down

@@ -51,6 +51,9 @@ def show_config(place: Place, *, as_json: bool) -> None:
     )
 
 
+_LENGTHS = ("lease", "shutdown_timeout")
+
+
 def _as_json(found: config.Found) -> dict[str, Any]:
     return {
         "name": found.setting.name,
@@ -61,10 +64,10 @@ def _as_json(found: config.Found) -> dict[str, Any]:
 
 
 def _shown(found: config.Found) -> Any:
-    """Give a value as one would write it: a lease as text, a URL without its password."""
+    """Give a value as one would write it: a length of time as text, a URL without its password."""
     if found.setting.name == "url":
         return mask(found.value)
-    return found.given if found.setting.name == "lease" else found.value
+    return found.given if found.setting.name in _LENGTHS else found.value
 
 
 def _text(found: config.Found) -> str:

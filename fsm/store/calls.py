@@ -33,6 +33,7 @@ __all__ = [
     "blueprint_of",
     "cancel",
     "claim",
+    "claimed",
     "due",
     "extend",
     "purge",
@@ -321,6 +322,15 @@ def release(keys: Keys, worker: str, pairs: Iterable[tuple[str, str]], *, tail: 
     for name, token in pairs:
         arguments += (name, token)
     return Request(_words, "release", (keys.held, keys.claims(worker)), arguments)
+
+
+def claimed(keys: Keys, worker: str) -> Request[list[tuple[str, str]]]:
+    """Read the (FSM, token) pairs that are noted under the name of a worker; some may be free already."""
+    return Request(_pairs, commands=[("HGETALL", keys.claims(worker))])
+
+
+def _pairs(reply: Any) -> list[tuple[str, str]]:
+    return [(text(name), text(token)) for name, token in reply.items()]
 
 
 def extend(keys: Keys, worker: str, pairs: Iterable[tuple[str, str]], lease_ms: int) -> Request[list[str]]:

@@ -14,7 +14,7 @@ from fsm.store.requests import Request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SILENT_AFTER_MS", "beat", "is_stranger", "leave", "on_queue", "silent", "sleep", "time_ms"]
+__all__ = ["SILENT_AFTER_MS", "beat", "heard", "is_stranger", "leave", "on_queue", "silent", "sleep", "time_ms"]
 
 # Heartbeats come at least every 15 s; after this long without one a worker is taken for dead.
 SILENT_AFTER_MS = 30_000
@@ -46,6 +46,12 @@ def silent(keys: Keys, before_ms: int) -> Request[list[str]]:
     """Give workers that were not heard of since then, by the clock of Redis; ten at most."""
     command = ("ZRANGEBYSCORE", keys.workers, "-inf", before_ms, "LIMIT", 0, 10)
     return Request(lambda reply: [text(name) for name in reply], commands=[command])
+
+
+def heard(keys: Keys, workers: Sequence[str]) -> Request[list[int | None]]:
+    """Read when workers were last heard of, in ms by the clock of Redis; None for one that is not known."""
+    command = ("ZMSCORE", keys.workers, *workers)
+    return Request(lambda reply: [None if score is None else int(float(score)) for score in reply], commands=[command])
 
 
 def on_queue(queue: str) -> Request[list[str]]:

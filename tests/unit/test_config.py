@@ -67,6 +67,8 @@ def test_an_argument_beats_the_environment_and_that_beats_the_file_and_that_the_
         ("batch", "64", "7", 9, (64, 7, 9)),
         ("batch", '"64"', "1000", 1, (64, 1000, 1)),
         ("log_level", '"WARNING"', "debug", "error", ("warning", "debug", "error")),
+        ("processes", "2", "3", "4", (2, 3, 4)),
+        ("shutdown_timeout", "2", "1m", "1500ms", (2000, 60_000, 1500)),
         ("queues", '["a", "b", "a"]', "c, d", ["e"], (("a", "b"), ("c", "d"), ("e",))),
         ("queues", '"a,b"', "c", ("d", "e"), (("a", "b"), ("c",), ("d", "e"))),
         ("effects", "false", "on", False, (False, True, False)),
@@ -97,6 +99,9 @@ def test_settings_of_a_worker_are_read_wherever_they_stand(
         ("FSM_BATCH", "1001", "whole number from 1 to 1000"),
         ("FSM_LEASE", "2h", "between 500ms and 1h"),
         ("FSM_LEASE", "inf", "write seconds"),
+        ("FSM_SHUTDOWN_TIMEOUT", "0.5", "between 1s and 24h"),
+        ("FSM_PROCESSES", "0", "whole number from 1 to 500, or auto"),
+        ("FSM_PROCESSES", "all", "whole number from 1 to 500, or auto"),
         ("FSM_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
         ("FSM_QUEUES", "a,,b", "use 1 to 200 of the characters"),
         ("FSM_QUEUES", "a b", "use 1 to 200 of the characters"),
@@ -113,6 +118,13 @@ def test_a_wrong_variable_is_named_with_what_is_allowed(
         find(variable.removeprefix("FSM_").lower())
     assert str(caught.value).startswith(f"{variable}: ")
     assert allowed in str(caught.value)
+
+
+def test_auto_is_a_process_a_core_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 3, 5}, raising=False)
+
+    assert resolve("processes", "auto") == 3
+    assert resolve("processes") is None
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ def test_each_setting_is_shown_with_its_origin_and_variable(
         "queues\tb,a\tpyproject.toml\tFSM_QUEUES",
         "batch\t64\tpyproject.toml\tFSM_BATCH",
         "lease\t1m\tenvironment\tFSM_LEASE",
+        "processes\t\tdefault\tFSM_PROCESSES",
+        "shutdown_timeout\t30s\tdefault\tFSM_SHUTDOWN_TIMEOUT",
         "effects\toff\tpyproject.toml\tFSM_EFFECTS",
         "log_level\tinfo\tdefault\tFSM_LOG_LEVEL",
     ]
@@ -50,6 +52,8 @@ def test_json_has_values_as_they_would_be_written(fsm: Run, file: Path) -> None:
         "queues": ["b", "a"],
         "batch": 64,
         "lease": "15s",
+        "processes": None,
+        "shutdown_timeout": "30s",
         "effects": False,
         "log_level": "info",
     }

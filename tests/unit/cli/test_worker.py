@@ -71,12 +71,30 @@ class FakeEffects:
         return lambda: FakeEffects.made.append(verb if "is_open" in FakeWorker.made else f"{verb} too early")
 
 
+class FakeHost:
+    """Notes what it is made of."""
+
+    made: ClassVar[dict[str, Any]] = {}
+    code: ClassVar[int] = 0
+    name = "host"
+    bury_effects = None
+
+    def __init__(self, url: str, keys: Any, options: list[str], count: int, **more: Any) -> None:
+        FakeHost.made |= {"url": url, "namespace": keys.namespace, "options": options, "count": count, **more}
+
+    def run(self, beside: Any) -> int:
+        FakeHost.made["has_effects"] = beside is not None
+        return self.code
+
+
 @pytest.fixture(autouse=True)
 def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.worker.TransitionWorker", FakeWorker)
     monkeypatch.setattr("workers.effects.EffectsProcess", FakeEffects)
     monkeypatch.setattr(FakeWorker, "made", {})
     monkeypatch.setattr(FakeEffects, "made", [])
+    monkeypatch.setattr("workers.host.Host", FakeHost)
+    monkeypatch.setattr(FakeHost, "made", {})
 
 
 @pytest.mark.usefixtures("shop")
@@ -137,6 +155,8 @@ def test_settings_of_a_worker_come_from_the_environment_and_the_file(fsm: Run, m
         (("--app", "cli_shop:Door", "--queue", "fsm-effects"), "--queue: 'fsm-effects' is not allowed"),
         (("--app", "cli_shop:Door", "--namespace", "a:b"), "namespace 'a:b'"),
         (("--app", "cli_shop:Door", "--batch", "0"), "--batch"),
+        (("--app", "cli_shop:Door", "--processes", "0"), "--processes: must be a whole number from 1 to 500, or auto"),
+        (("--app", "cli_shop:Door", "--shutdown-timeout", "0"), "--shutdown-timeout: '0' is not between 1s and 24h"),
         (("--app", "cli_shop:Door", "--effects-queue", "fsm"), "--effects-queue: 'fsm' carries events"),
         (("--app", "cli_shop:Door", "--effects-queue", "a\nb"), "--effects-queue: 'a\\nb' is no name"),
     ],
@@ -243,3 +263,53 @@ def test_a_worker_that_fails_waits_for_no_effect(fsm: Run, monkeypatch: pytest.M
     assert fsm("worker", "--app", "cli_shop:Door").exit_code == 1
 
     assert FakeEffects.made[4:] == ["start", "leave"]
+
+
+def test_a_host_gives_its_workers_what_it_was_given_and_the_url_where_nobody_sees_it(
+    fsm: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not imported here: what an application does at import, its workers do.
+    options = ("--url", "redis://:secret@somewhere", "--namespace", "shop", "--app", "cli_missing", "--queue", "b")
+    monkeypatch.setenv("FSM_PROCESSES", "3")
+
+    done = fsm("worker", *options, "--queue", "a", "--lease", "1m", "--shutdown-timeout", "5", "--effects-queue", "e")
+
+    assert done.exit_code == 0, done.output
+    assert FakeHost.made == {
+        "url": "redis://:secret@somewhere",
+        "namespace": "shop",
+        "options": [
+            *("--namespace", "shop", "--app", "cli_missing", "--batch", "128", "--lease", "60000ms"),
+            *("--shutdown-timeout", "5000ms", "--log-level", "info"),
+            *("--queue", "b", "--queue", "a", "--effects-queue", "e"),
+        ],
+        "count": 3,
+        "name": "",
+        "is_burst": False,
+        "shutdown_s": 5.0,
+        "has_effects": True,
+    }
+    assert FakeWorker.made == {}
+    assert FakeEffects.made[1:3] == [("e",), "host"]
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_worker_of_a_host_is_no_host(fsm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSM_PROCESSES", "3")
+    monkeypatch.setattr("workers.command.end_with_parent", lambda _is_asked: None)
+
+    assert fsm("worker", "--app", "cli_shop:Door", "--child", "--no-effects").exit_code == 0
+
+    assert FakeHost.made == {}
+    assert FakeWorker.made["machines"] == ["Door"]
+
+
+def test_a_host_ends_as_its_workers_do(fsm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeHost, "code", 1)
+
+    done = fsm("worker", "--app", "cli_shop:Door", "--processes", "auto", "--burst")
+
+    assert done.exit_code == 1
+    assert FakeHost.made["count"] >= 1
+    assert FakeHost.made["is_burst"]
+    assert not FakeHost.made["has_effects"]

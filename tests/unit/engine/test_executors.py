@@ -6,6 +6,7 @@ import asyncio
 import signal
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,6 +85,50 @@ def test_time_is_kept_only_inside() -> None:
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 50
 
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    executor.close()
+
+
+def test_an_event_is_overdue_when_its_time_is_over_and_nobody_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("workers.executors.time", SimpleNamespace(monotonic=lambda: clock.now))
+    executor = InlineExecutor()
+    seen: list[bool] = []
+
+    def at(now: float) -> None:
+        clock.now = now
+        seen.append(executor.is_overdue)
+
+    with executor.timed(60, is_async=False):
+        at(165.9)
+        at(166.1)  # a tenth of the time-out more
+    at(1000)
+    with executor.timed(1, is_async=False):
+        at(1002.9)
+        at(1003.1)  # two seconds more at least
+
+    assert seen == [False, True, False, False, True]
+    executor.close()
+
+
+def test_a_handler_that_is_interrupted_and_goes_on_is_overdue_after_the_ring_for_its_failure_hook(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Seen to fail without `_MOST_RINGS`: it went on for ever; and with one ring only: a slow failure hook was overdue.
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("workers.executors.time", SimpleNamespace(monotonic=lambda: clock.now))
+    executor = InlineExecutor()
+    assert executor._alarm is not None
+    seen: list[bool] = []
+    with executor.timed(10, is_async=False):
+        for _ in range(4):
+            clock.now += 10
+            with pytest.raises(HandlerTimeout):
+                executor._alarm._ring(signal.SIGALRM, None)
+            clock.now += 1.9
+            seen.append(executor.is_overdue)
+            clock.now -= 1.9
+
+    assert seen == [False, False, False, True]
     executor.close()
 
 
