@@ -46,6 +46,7 @@ _FILE = "pyproject.toml"
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,9}")
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\.([^\W\d]\w*|\*)")
 _SHORTEST_LEASE_MS = 500
 _LONGEST_LEASE_MS = 3_600_000
 # Two signals within a second are taken for one, so that nothing shorter could be told from the first.
@@ -65,7 +66,7 @@ class Setting:
         name: Its key in `[tool.fsm]`.
         default: As it would be written in `[tool.fsm]`; None where there is none.
         read: Reads what was written, given with the place where it was: an option, a variable, a key of a file.
-        option: Its option on the command line.
+        option: Its option on the command line, "" where it has none.
     """
 
     name: str
@@ -171,6 +172,17 @@ def _queues(given: Any, place: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _effects_allow(given: Any, place: str) -> tuple[str, ...]:
+    paths = [path.strip() for path in given.split(",")] if isinstance(given, str) else given
+    if not isinstance(paths, list | tuple):
+        raise ConfigError(place, f"must be dotted paths, as a list or divided by commas, not {given!r}")
+    for path in paths:
+        if not isinstance(path, str) or not _PATH.fullmatch(path):
+            problem = f"{path!r} is neither a function such as shop.bank.charge nor all of a module as shop.bank.*"
+            raise ConfigError(place, problem)
+    return tuple(dict.fromkeys(paths))
+
+
 def _effects(given: Any, place: str) -> bool:
     value = given if isinstance(given, bool) else _SWITCH.get(given.strip().lower()) if isinstance(given, str) else None
     if value is None:
@@ -190,6 +202,7 @@ SETTINGS: Mapping[str, Setting] = {
         Setting("processes", None, _processes, "--processes"),
         Setting("shutdown_timeout", "30s", _shutdown_timeout, "--shutdown-timeout"),
         Setting("effects", True, _effects, "--effects"),  # noqa: FBT003 - a value of a table
+        Setting("effects_allow", [], _effects_allow, ""),  # no option: what may be run is no matter of one command
         Setting("log_level", "info", _log_level, "--log-level"),
     )
 }
@@ -253,7 +266,7 @@ def resolve(name: Literal["lease", "batch", "shutdown_timeout"], argument: str |
 @overload
 def resolve(name: Literal["processes"], argument: str | int | None = None) -> int | None: ...
 @overload
-def resolve(name: Literal["queues"], argument: Sequence[str] | None = None) -> tuple[str, ...]: ...
+def resolve(name: Literal["queues", "effects_allow"], argument: Sequence[str] | None = None) -> tuple[str, ...]: ...
 @overload
 def resolve(name: Literal["effects"], argument: bool | None = None) -> bool: ...  # noqa: FBT001 - a value
 def resolve(name: str, argument: Any = None) -> Any:

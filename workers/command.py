@@ -113,6 +113,7 @@ def worker(  # noqa: PLR0913 - one parameter an option
     is_beside = config.resolve("effects", has_effects)
     shutdown_ms = config.resolve("shutdown_timeout", shutdown_timeout)
     count = None if is_child else config.resolve("processes", processes)
+    config.resolve("effects_allow")  # read by the process beside this one, and told here where it is wrong
     namespace = config.check_namespace(config.resolve("namespace", place.namespace))
     path = config.resolve("app", place.app)
     if not path:

@@ -1,4 +1,4 @@
-"""The worker for effects: RQ's own, in a process beside ours, so that a long effect never holds an FSM.
+"""The worker for effects: RQ's, in a process beside ours, so that a long effect never holds an FSM.
 
 `EffectsProcess` starts it, starts it anew when it dies, and ends it; `main` is what runs in it. It ends by itself, in
 order, when the process that started it is gone: the pipe to its standard input closes then, whatever happened.
@@ -19,14 +19,18 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from rq import Queue, Worker
+from rq import Queue
 from rq.serializers import JSONSerializer
 
+from fsm import config
 from fsm.store.connection import connect
 from workers.lifeline import end_with_parent
+from workers.runner import EffectsWorker, job_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from rq import Worker
 
 __all__ = ["EffectsProcess", "main"]
 
@@ -171,11 +175,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     # Not asked anything here: RQ sets its own time-outs, on connections that are opened after that.
     connection = connect(check=False)
-    worker = Worker(
-        [Queue(name, connection=connection, serializer=JSONSerializer) for name in options.queue],
+    job = job_class(config.resolve("effects_allow"))
+    worker = EffectsWorker(
+        [Queue(name, connection=connection, serializer=JSONSerializer, job_class=job) for name in options.queue],
         name=options.name,
         connection=connection,
         serializer=JSONSerializer,
+        job_class=job,
         job_monitoring_interval=_MONITOR_S,
     )
     signal.signal(signal.SIGQUIT, lambda *_: _end_at_once(worker))

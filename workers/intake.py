@@ -184,6 +184,10 @@ class Intake:
             self._keeper.hold([fsm.name for fsm in claims.held], token, asked_at)
         for name, why in claims.broken:
             _log.error("a key of FSM %r is of another type and it cannot go on: %s", name, why)
+        for job_id in claims.moved:
+            _log.warning(
+                "job %r is no event of an FSM, and somebody put it on our queue: it goes to the effects", job_id
+            )
         return claims
 
     def _known(self, claims: Claims) -> Claims:

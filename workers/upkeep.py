@@ -3,7 +3,8 @@
 RQ's own cleaning of what was started and is over calls the failure callback of each job, by the name in its record:
 code that names in Redis choose would run in a process that runs transitions, and its time-out would take the alarm of
 ours. Our events are recovered by our own scripts. What else is found there, a foreign job or an effect on a queue of
-events, goes to the queue of effects, where a worker of RQ's cleans it up.
+events, goes to the queue of effects, where a worker of RQ's cleans it up. For the same reason a job that a stock worker
+took and never began goes back to its list, where RQ would end it as failed, and call the web-hooks in its record.
 
 Who calls this: the worker, every ten minutes, on one host at a time.
 """
@@ -21,14 +22,13 @@ from fsm.store.keys import Keys
 
 if TYPE_CHECKING:
     from rq import Queue
-    from rq.worker import BaseWorker
 
 __all__ = ["clean"]
 
 _MOST = 1000
 
 
-def clean(queue: Queue, worker: BaseWorker) -> None:
+def clean(queue: Queue) -> None:
     """Clean the registries of one queue.
 
     On a crash: the rest is cleaned next time.
@@ -37,7 +37,7 @@ def clean(queue: Queue, worker: BaseWorker) -> None:
     for registry in (FinishedJobRegistry, FailedJobRegistry, DeferredJobRegistry):
         registry(queue=queue).cleanup()
     clean_worker_registry(queue)
-    queue.intermediate_queue.cleanup(worker, queue)
+    _put_back(queue)
 
 
 def _hand_over(queue: Queue) -> None:
@@ -51,3 +51,19 @@ def _hand_over(queue: Queue) -> None:
             redis.hset(Keys.job(job_id), "origin", EFFECTS_QUEUE)
             redis.zadd(Keys.rq_registry("wip", EFFECTS_QUEUE), {member: score})
         redis.zrem(wip, member)
+
+
+def _put_back(queue: Queue) -> None:
+    """Put what stock workers took and did not begin within a minute back on RQ's list: a claim knows what it is.
+
+    On a crash: an id is on both lists, and an entry too many is harmless.
+    """
+    redis: Any = queue.connection  # as above
+    taken = queue.intermediate_queue
+    for raw in redis.lrange(taken.key, 0, _MOST - 1):
+        job_id = raw.decode("utf-8", "backslashreplace")
+        # RQ's own note of when it was first seen there, which it keeps for a day.
+        if not taken.set_first_seen(job_id) and taken.should_be_cleaned_up(job_id):
+            redis.lpush(queue.key, raw)
+            redis.lrem(taken.key, 1, raw)
+            redis.delete(taken.get_first_seen_key(job_id))

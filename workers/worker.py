@@ -27,7 +27,7 @@ from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now as rq_now
-from rq.worker import BaseWorker, WorkerStatus
+from rq.worker import WorkerStatus
 
 from fsm import config
 from fsm.errors import ConfigError, StoreError
@@ -39,6 +39,7 @@ from workers.activation import Activation
 from workers.answers import EffectsWatch
 from workers.batch import Batch, Relief
 from workers.carrier import Carrier, Line, is_passing
+from workers.commands import Listener
 from workers.committer import Committer
 from workers.countdown import ONE_SIGNAL_S
 from workers.executors import InlineExecutor
@@ -79,7 +80,7 @@ class _ForcedStop(KeyboardInterrupt):
     """Raised by the second signal, in the middle of a handler too: the step lets interrupts pass."""
 
 
-class TransitionWorker(BaseWorker):
+class TransitionWorker(Listener):
     """Claims FSMs that have mail, runs their events, commits them.
 
     Args:
@@ -256,7 +257,7 @@ class TransitionWorker(BaseWorker):
         for queue in self.queues:
             if queue.acquire_maintenance_lock():
                 try:
-                    upkeep.clean(queue, self)
+                    upkeep.clean(queue)
                 except (ValueError, TypeError, LookupError):
                     _log.exception(
                         "RQ's registries of queue %s cannot be cleaned: a record was edited by hand", queue.name

@@ -7,7 +7,7 @@ Who calls this: the client (start, send, purge) and the workers (claim, commit, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fsm.machine.settings import EFFECTS_QUEUE
@@ -204,12 +204,14 @@ class Claims:
         broken: FSMs with a key of a wrong type: name and why.
         at: Time of the claim as RQ writes it.
         at_ms: The same in ms, by the clock of Redis.
+        moved: Ids of jobs that are no events, and went to the list of effects.
     """
 
     held: list[Claimed]
     broken: list[tuple[str, str]]
     at: str = ""
     at_ms: int = 0
+    moved: list[str] = field(default_factory=list)
 
 
 def claim(  # noqa: PLR0913 - the bounds of one claim
@@ -269,6 +271,9 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
     for one in reply[3:]:
         if one[0] == b"BROKEN" and len(one) == 3:  # noqa: PLR2004 - word, name, why; an FSM's own list is longer
             claims.broken.append((text(one[1]), text(one[2])))
+            continue
+        if one[0] == b"MOVED" and len(one) == 2:  # noqa: PLR2004 - word and id, as above
+            claims.moved.append(text(one[1]))
             continue
         machine, state, payload, version, status, born, history, tries, owes, error, definition, attempts = one[1][:12]
         claims.held.append(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import os
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ __all__ = [
 _CALL = b'["workers.jobs.transition",null,['
 _END = b"],{}]"
 _ID_BYTES = 12
+_MOST_UNPACKED = 64 << 20
 
 
 def text(raw: bytes | None) -> str:
@@ -87,13 +87,28 @@ def event_data(data: bytes, namespace: str, name: str, event: str) -> bytes:
     head = b"%s%s,%s,%s," % (_CALL, orjson.dumps(namespace), orjson.dumps(name), orjson.dumps(event))
     if data.startswith(head) and data.endswith(_END):
         return data[len(head) : -len(_END)]
-    with suppress(zlib.error):  # when it was not compressed
-        data = zlib.decompress(data)
-    call = orjson.loads(data)
+    call = orjson.loads(_unpacked(data))
     if not (isinstance(call, list) and len(call) == 4 and isinstance(call[2], list) and len(call[2]) == 4):  # noqa: PLR2004 - RQ's four parts, and our four arguments
         problem = "the job's data are not a call of workers.jobs.transition with four arguments"
         raise ValueError(problem)
     return orjson.dumps(call[2][3])
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Undo RQ's compression, where there is one: of what is reasonable, since a megabyte may unpack to a thousand.
+
+    Raises:
+        ValueError: It is more.
+    """
+    unpacker = zlib.decompressobj()
+    try:
+        plain = unpacker.decompress(data, _MOST_UNPACKED)
+    except zlib.error:
+        return data
+    if unpacker.unconsumed_tail:
+        problem = f"its data unpack to more than {_MOST_UNPACKED >> 20} MiB"
+        raise ValueError(problem)
+    return plain
 
 
 def call_arguments(data: bytes) -> tuple[list[Any], dict[str, Any]]:
@@ -102,10 +117,8 @@ def call_arguments(data: bytes) -> tuple[list[Any], dict[str, Any]]:
     >>> call_arguments(b'["shop.bank.charge",null,["order-42"],{"coins":24}]')
     (['order-42'], {'coins': 24})
     """
-    with suppress(zlib.error):  # when it was not compressed
-        data = zlib.decompress(data)
     try:
-        _, _, args, kwargs = orjson.loads(data)
+        _, _, args, kwargs = orjson.loads(_unpacked(data))
     except (ValueError, TypeError):
         return [], {}
     return (args, kwargs) if isinstance(args, list) and isinstance(kwargs, dict) else ([], {})

@@ -54,8 +54,7 @@ _MAX_CONNECTIONS = 10_000  # as many as threads ask for, up to what a server tak
 _MAX_PORT = 65535
 _FORMS = (
     "write redis://host:6379/0, rediss://host:6379/0, unix:///path/to/redis.sock?db=0, embedded:///directory "
-    "or, in tests, memory://, "
-    "with # ? / @ in passwords and paths as %23 %3F %2F %40"
+    "or, in tests, memory://, with # ? / @ in passwords and paths as %23 %3F %2F %40"
 )
 # What a URL may say after its "?". The rest of redis-py's options would undo the time-outs above or our replies.
 _OPTIONS = ("db", "username", "password")
@@ -159,9 +158,11 @@ def connect(
         target = embedded.start_or_join(_directory(parts)) + query
     else:
         target = given
+    host = {"ssl_check_hostname": True} if parts.scheme == "rediss" and "ssl_cert_reqs" not in parts.query else {}
     try:
         client = redis.Redis.from_url(
             target,
+            **host,  # redis-py's default depends on its version; what the URL says goes before
             socket_timeout=socket_timeout,
             socket_connect_timeout=_CONNECT_TIMEOUT,
             retry=BoundedRetry(),
@@ -249,7 +250,7 @@ _REPLICA = (
     "is a replica, or has lost its primary, and takes no writes",
     "put the primary into the URL; after a failover, repeat it with the same key",
 )
-_RIGHTS = ("does not allow this to our user", "give that user the rights `+@all ~fsm:* ~rq:*` with ACL SETUSER")
+_RIGHTS = ("does not allow this to our user", "see docs/security.md for its rights; `ACL LOG` has what was refused")
 _CLUSTER = (server.CLUSTER, server.NO_CLUSTER)
 
 _Network = redis.exceptions.ConnectionError
@@ -286,7 +287,7 @@ _MEANINGS: tuple[tuple[type[redis.RedisError], tuple[str, ...], str, str], ...] 
      "see to its replicas, or lower its `min-replicas-to-write`, then repeat it with the same key"),
     (_Reply, (passing.BUSY,), "is busy with a script that somebody runs", "wait for it, or end it with SCRIPT KILL"),
     (redis.exceptions.NoPermissionError, (), *_RIGHTS),
-    (_Reply, ("NOPERM",), *_RIGHTS),
+    (_Reply, ("NOPERM", "user executing the script", "ACL failure"), *_RIGHTS),
     (redis.exceptions.NoScriptError, (), "has forgotten a script", "repeat the call, which loads it again"),
     (redis.exceptions.ClusterError, (), *_CLUSTER),
     (redis.exceptions.AskError, (), *_CLUSTER),

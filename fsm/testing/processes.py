@@ -135,11 +135,15 @@ class Workers:
                 [
                     sys.executable,
                     *arguments,
-                    *("--url", client.url, "--namespace", client.namespace, "--app", path, "--name", name),
+                    *("--namespace", client.namespace, "--app", path, "--name", name),
                     *options,
                 ],
-                # What this process can import, that one can.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(one).absolute()) for one in sys.path)},
+                # What this process can import, that one can. The URL may hold a password, which a command line shows.
+                env={
+                    **os.environ,
+                    "FSM_URL": client.url,
+                    "PYTHONPATH": os.pathsep.join(str(Path(one).absolute()) for one in sys.path),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=handle,
                 stderr=subprocess.STDOUT,

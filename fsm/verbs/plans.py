@@ -6,12 +6,15 @@ Who calls this: the verbs, which are plans, and the client, which carries them.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fsm.errors import StoreError
 from fsm.store.requests import Request
 
-__all__ = ["Plan", "carry"]
+if TYPE_CHECKING:
+    from fsm.store.keys import Keys
+
+__all__ = ["Plan", "carry", "pause"]
 
 R = TypeVar("R")
 Plan = Generator[Request[Any], Any, R]
@@ -35,3 +38,10 @@ def carry(plan: Plan[R], ask: Callable[[Request[Any]], Any]) -> R:
                 request = plan.send(reply)
     except StopIteration as end:
         return cast("R", end.value)
+
+
+def pause(keys: Keys, seconds: float) -> Request[None]:
+    """Let Redis wait for us: a blocking read of a key that nobody writes, which whoever may only look may do too."""
+    # For Redis 0 ms is for ever.
+    command = ("XREAD", "BLOCK", max(1, round(1000 * seconds)), "STREAMS", f"{keys.prefix}nobody", "$")
+    return Request(lambda _: None, commands=[command])

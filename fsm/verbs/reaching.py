@@ -25,6 +25,7 @@ from fsm.store.blueprint import Blueprint
 from fsm.store.codec import text
 from fsm.store.requests import Request
 from fsm.verbs.looking import read_log, state
+from fsm.verbs.plans import pause
 from fsm.verbs.starting import blueprint
 from fsm.verbs.why import why
 
@@ -89,8 +90,7 @@ def wait_for(
             reason = yield from why(keys, name)
             where = f"it is in state {seen.state!r}"
             raise CallTimeoutError(name, what, "", timeout or 0.0, f"{where}, and {reason}" if reason else where)
-        # Redis waits for us: a blocking read of a key that nobody writes.
-        yield Request(lambda reply: reply, commands=[("BLPOP", f"{keys.prefix}wait:nobody", clock.pause())])
+        yield pause(keys, clock.pause())
         if is_late := time.monotonic() - read_at > _END_EVERY_S:
             read_at = time.monotonic()
         before, seen = seen, (yield _look(keys, name, "" if is_late else after))
@@ -117,7 +117,6 @@ class _Clock:
         """Give the next pause, a little longer than the last; none goes beyond the end."""
         pause, self._pause = self._pause, min(1.5 * self._pause, _LONGEST_PAUSE_S)
         if self._until is not None:
-            # For Redis less than a millisecond is for ever.
             pause = max(0.001, min(pause, self._until - time.monotonic()))
         return pause
 

@@ -33,6 +33,7 @@ from fsm.machine.values import JSON
 from fsm.store import calls
 from fsm.store.codec import new_ids, text
 from fsm.store.requests import Request
+from fsm.verbs.plans import pause
 from fsm.verbs.verdicts import Verdict, broken
 
 if TYPE_CHECKING:
@@ -307,5 +308,4 @@ def purge(keys: Keys, name: str, born: str, timeout: float) -> Plan[None]:
         if word == "HELD":
             if time.monotonic() - begin > timeout:
                 raise CallTimeoutError(name, "purge", "", timeout, "a worker has it in hand")
-            # Redis waits for us: a blocking read of a key that nobody writes.
-            yield Request(lambda reply: reply, commands=[("BLPOP", f"{keys.prefix}purge:nobody", 0.05)])
+            yield pause(keys, 0.05)

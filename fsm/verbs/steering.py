@@ -31,6 +31,7 @@ from fsm.machine import END
 from fsm.store import steering
 from fsm.store.codec import new_ids, text
 from fsm.store.requests import Request
+from fsm.verbs.plans import pause
 from fsm.verbs.sending import checked_version
 from fsm.verbs.starting import blueprint
 from fsm.verbs.verdicts import broken
@@ -144,7 +145,7 @@ def steer(  # noqa: PLR0913 - one keyword an option of the verbs
             raise CallTimeoutError(name, verb, "", timeout, reason or "a worker has it in hand")
         if word == "HELD":
             # Redis waits for us: a blocking read of a key that nobody writes.
-            yield Request(lambda reply: reply, commands=[("BLPOP", f"{keys.prefix}steer:nobody", _PAUSE_S)])
+            yield pause(keys, _PAUSE_S)
     if (error := _error(keys, order, seen, word, rest)) is not None:
         raise error
     return Steered(word, *rest) if word in ("RETRIED", "SKIPPED", "OTHER") else Steered(word)

@@ -18,9 +18,11 @@ LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imp
 RQ = {
     "fsm/store/records.py",
     "workers/answers.py",
+    "workers/commands.py",
     "workers/effects.py",
     "workers/inline.py",
     "workers/jobs.py",
+    "workers/runner.py",
     "workers/upkeep.py",
     "workers/worker.py",
 }
@@ -155,6 +157,46 @@ def test_redis_is_imported_in_the_store_and_the_workers_only() -> None:
 
 def test_pickle_is_nowhere() -> None:
     assert importers("pickle") | importers("shelve") | importers("marshal") == set()
+
+
+# What of RQ reads records, and unpickles them unless it is told how to read them.
+READERS = re.compile(
+    r"(\w+\.)*(Queue|Worker|SimpleWorker|EffectsWorker|Job|Job\.(create|fetch|fetch_many)|Result(\.\w+)?)"
+)
+# By their names: a registry without its queue, and all that RQ offers over groups, has no serializer of its own.
+NEVER = {"DefaultSerializer", "PickleSerializer", "Group", "WorkerPool"}
+
+
+def unsafe(tree: ast.Module) -> Iterator[str]:
+    """Calls that would read records of RQ's by its default, which is pickle."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and READERS.fullmatch(ast.unparse(node.func)):
+            said = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            if said.get("serializer") != "JSONSerializer":
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Call) and "Registry" in ast.unparse(node.func):
+            if "queue" not in {word.arg for word in node.keywords}:
+                yield ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rq":
+            yield from (alias.name for alias in node.names if alias.name in NEVER)
+
+
+def test_nothing_of_rq_is_used_with_its_default_serializer() -> None:
+    assert [f"{name(path)}: {call}" for path in modules() if name(path) in RQ for call in unsafe(tree(path))] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Queue('fsm', connection=c)",
+        "rq.Queue('fsm', connection=c, serializer='pickle')",
+        "Job.fetch(id, connection=c)",
+        "FailedJobRegistry('fsm', connection=c)",
+        "from rq.serializers import DefaultSerializer",
+    ],
+)
+def test_a_use_of_the_default_serializer_is_found_out(line: str) -> None:
+    assert len(list(unsafe(ast.parse(line)))) == 1
 
 
 def test_keys_are_made_in_the_store_only() -> None:

@@ -16,7 +16,8 @@ def test_a_foreign_job_on_our_list_goes_to_the_effects(store: Store) -> None:
     store.redis.hset("rq:job:theirs", mapping={"data": b"x", "created_at": "x", "origin": "fsm", "status": "queued"})
     store.redis.rpush("rq:queue:fsm", "theirs", "without-a-record")
 
-    assert store.claim().held == []
+    claims = store.claim()
+    assert (claims.held, claims.moved) == ([], ["theirs"])
     assert store.listed("fsm-effects") == ["theirs"]
     assert store.job("theirs")["origin"] == "fsm-effects"
     assert b"rq:queue:fsm-effects" in store.redis.smembers("rq:queues")

@@ -73,6 +73,7 @@ def test_an_argument_beats_the_environment_and_that_beats_the_file_and_that_the_
         ("queues", '"a,b"', "c", ("d", "e"), (("a", "b"), ("c",), ("d", "e"))),
         ("effects", "false", "on", False, (False, True, False)),
         ("effects", '"off"', "Yes", True, (False, True, True)),
+        ("effects_allow", '["a.b"]', "c.*, d.e", ["f.g"], (("a.b",), ("c.*", "d.e"), ("f.g",))),
     ],
 )
 def test_settings_of_a_worker_are_read_wherever_they_stand(
@@ -216,6 +217,10 @@ def test_a_directory_called_pyproject_toml_is_passed_over(elsewhere: Path) -> No
         ('[tool.fsm]\nqueues = ["default"]\n', "queues: 'default' is not allowed, RQ's own"),
         ('[tool.fsm]\neffects = "maybe"\n', "effects: must be on or off, not 'maybe'"),
         ("[tool.fsm]\neffects = 1\n", "effects: must be on or off, not 1"),
+        ("[tool.fsm]\neffects_allow = 1\n", "effects_allow: must be dotted paths, as a list or divided by commas"),
+        ('[tool.fsm]\neffects_allow = ["charge"]\n', "effects_allow: 'charge' is neither a function such as"),
+        ('[tool.fsm]\neffects_allow = ["*"]\n', "'*' is neither a function such as"),
+        ('[tool.fsm]\neffects_allow = ["shop.*.charge"]\n', "'shop.*.charge' is neither"),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong_in_it(elsewhere: Path, text: str, said: str) -> None:

@@ -308,7 +308,7 @@ def test_a_purge_goes_on_until_it_is_done_and_sleeps_while_a_worker_holds_the_fs
     requests, _ = follow(verbs.purge(KEYS, "p", "", 10), "7", "HELD", None, "AGAIN", "AGAIN", "PURGED")
 
     assert [request.script or request.commands[0][0] for request in requests] == [
-        "HGET", "purge", "BLPOP", "purge", "purge", "purge",
+        "HGET", "purge", "XREAD", "purge", "purge", "purge",
     ]  # fmt: skip
     assert all("7" in request.arguments for request in requests if request.script)
 

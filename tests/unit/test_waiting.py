@@ -149,7 +149,7 @@ def test_the_log_is_read_where_the_version_changed_and_only_from_there() -> None
         FIELDS,
     )  # fmt: skip
 
-    reads = [request.commands[0][-1] for request in requests if request.commands[0][0] == "XREAD"]
+    reads = [request.commands[0][-1] for request in requests if request.commands[0][:2] == ("XREAD", "COUNT")]
     assert reads == ["5000-0", "6000-0", "6600-0", "6600-0"]
 
 
@@ -176,12 +176,12 @@ def test_it_is_not_missed_that_it_passed_between_the_first_two_looks() -> None:
 def test_pauses_grow_and_none_goes_beyond_the_end() -> None:
     requests, _ = wait_for(at("open"), [], *[None, at("open")] * 12, None, at("packed", 2), FIELDS, timeout=None)
 
-    pauses = [request.commands[0][2] for request in requests if request.commands[0][0] == "BLPOP"]
-    assert (pauses[0], pauses[-1]) == (0.020, 0.250)
+    pauses = [request.commands[0][2] for request in requests if "BLOCK" in request.commands[0]]
+    assert (pauses[0], pauses[-1]) == (20, 250)
     assert pauses == sorted(pauses)
 
     requests, _ = wait_for(at("open"), [], None, at("packed", 2), FIELDS, timeout=0.005)
-    assert 0.001 <= requests[3].commands[0][2] <= 0.005
+    assert 1 <= requests[3].commands[0][2] <= 5
 
 
 def test_one_that_has_finished_elsewhere_does_not_come_there_any_more() -> None:

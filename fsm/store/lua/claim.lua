@@ -11,9 +11,11 @@ ARGV      1 prefix   2 worker   3 token   4 number of this claim   5 lease, ms  
           14 "1" leaves FSMs on which workers died to a later claim   15.. tokens that the worker still holds, and ids
           that it took off RQ's list as "id:<id>"
 RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a list: name, list of 12 fields of the
-          snapshot (the last: how often its oldest event failed already), urgent ids, then of each event its id and a list: event, data, place, status, born, meta, asked,
-          if_version, key (an id without a record has no event; one that comes twice has place `done` the second time);
-          LATE a newer claim of this worker was answered already; BROKEN as one FSM's list: name, why
+          snapshot (the last: how often its oldest event failed already), urgent ids, then of each event its id and a
+          list: event, data, place, status, born, meta, asked, if_version, key (an id without a record has no event; one
+          that comes twice has place `done` the second time);
+          LATE a newer claim of this worker was answered already; BROKEN as one FSM's list: name, why; MOVED as a list:
+          a foreign job that went to the effects list
 REPEATED  known by the number: the same FSMs come again, as far as their locks stand, with their mail as it is now;
           those that are BROKEN are named once
 ]]
@@ -201,6 +203,7 @@ for _, id in ipairs(found) do
       call('HSET', key, 'origin', effects)
       try('RPUSH', 'rq:queue:' .. effects, id)
       try('SADD', 'rq:queues', 'rq:queue:' .. effects)
+      answer[#answer + 1] = { 'MOVED', id }
     elseif job[2] == 'done' then
       call('HSET', key, 'status', 'finished')
     elseif (job[2] == 'failed' or job[2] == 'gone')

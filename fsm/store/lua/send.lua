@@ -19,6 +19,7 @@ REPEATED  known by the job id: DUPLICATE, nothing is written, also once the FSM 
           purged. An FSM that this call started, and that was purged since, is known by the record of its entry event:
           it does not rise again. What was refused before may find room now
 ]]
+is_strict = true
 local prefix, ns, default_queue, timeout, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local ms, s, us = clock()
 local now = rq_time(s, us)
@@ -38,7 +39,7 @@ local function find(name, born, entry)
   local fsm, why, life = addressee(prefix, name, born, default_queue)
   if why == 'UNKNOWN' and m and born == '' then
     local lived = try('HMGET', 'rq:job:' .. ARGV[entry], 'fsm', 'born')
-    if lived.err or lived[1] and lived[1] ~= name then return nil, 'BROKEN' end
+    if permitted(lived).err or lived[1] and lived[1] ~= name then return nil, 'BROKEN' end
     if lived[1] then return { name = name, born = lived[2] or '', over = why } end
     local word = create(prefix, ns, default_queue, ms, born_at(s, us), now, m, name, ARGV[entry], ARGV[entry + 1],
       ARGV[entry + 2])
@@ -95,7 +96,7 @@ while at <= last do
       end
     end
     local known = try('HMGET', 'rq:job:' .. id, 'fsm', 'event', 'place', 'ns', 'created_at')
-    if known.err then
+    if permitted(known).err then
       why = 'BROKEN'
     elseif known[1] or known[5] then
       local same = known[2] == event

@@ -13,6 +13,7 @@ RETURNS   one word an FSM: CREATED; EXISTS and the machine of the FSM that has t
 REPEATED  known by the record of the entry event, whose id the caller draws, also once the FSM was purged: CREATED
           again, nothing is written. One that is adopted at rest gets such a record, done already
 ]]
+is_strict = true
 local prefix, ns, default_queue = ARGV[1], ARGV[2], ARGV[3]
 local m = {
   machine = ARGV[4], state = ARGV[5], event = ARGV[6], queue = ARGV[7], definition = ARGV[8],
@@ -26,7 +27,7 @@ for i = 14, #ARGV, 4 do
   local name, id = ARGV[i], ARGV[i + 1]
   -- An FSM that lived and was purged must not rise again because a call is repeated late.
   local lived = try('HMGET', 'rq:job:' .. id, 'fsm', 'ns', 'event')
-  if lived.err or lived[1] then
+  if permitted(lived).err or lived[1] then
     answer[#answer + 1] = lived[1] == name and lived[2] == ns and lived[3] == m.event and 'CREATED' or 'BROKEN'
   else
     answer[#answer + 1] = create(prefix, ns, default_queue, ms, born, now, m, name, id, ARGV[i + 2], ARGV[i + 3])

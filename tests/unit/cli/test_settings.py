@@ -37,6 +37,7 @@ def test_each_setting_is_shown_with_its_origin_and_variable(
         "processes\t\tdefault\tFSM_PROCESSES",
         "shutdown_timeout\t30s\tdefault\tFSM_SHUTDOWN_TIMEOUT",
         "effects\toff\tpyproject.toml\tFSM_EFFECTS",
+        "effects_allow\t\tdefault\tFSM_EFFECTS_ALLOW",
         "log_level\tinfo\tdefault\tFSM_LOG_LEVEL",
     ]
 
@@ -55,6 +56,7 @@ def test_json_has_values_as_they_would_be_written(fsm: Run, file: Path) -> None:
         "processes": None,
         "shutdown_timeout": "30s",
         "effects": False,
+        "effects_allow": [],
         "log_level": "info",
     }
     assert told["settings"][4] == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_foreign_job_that_was_abandoned_goes_to_the_queue_of_effects_and_nothi
     fake_redis.hset(job.key, "status", "started")
     fake_redis.zadd("rq:wip:fsm", {"foreign:execution": 1})
 
-    upkeep.clean(queue, worker=None)  # type: ignore[arg-type]  # nothing is in an intermediate queue
+    upkeep.clean(queue)
 
     assert CALLED == []
     assert fake_redis.hget("rq:job:foreign", "origin") == b"fsm-effects"
@@ -50,7 +51,7 @@ def test_events_of_ours_are_left_to_our_own_recovery(fake_redis: fakeredis.FakeR
     fake_redis.hset("rq:job:ours", mapping={"fsm": "a", "data": "[]", "place": "mail", "status": "queued"})
     fake_redis.zadd("rq:wip:fsm", {"ours:fsm": 1, "gone:execution": 1})
 
-    upkeep.clean(queue, worker=None)  # type: ignore[arg-type]  # as above
+    upkeep.clean(queue)
 
     assert fake_redis.zrange("rq:wip:fsm", 0, -1) == []
     assert fake_redis.zrange("rq:wip:fsm-effects", 0, -1) == []
@@ -61,6 +62,24 @@ def test_executions_that_are_renewed_are_left_alone(fake_redis: fakeredis.FakeRe
     fake_redis.hset("rq:job:foreign", mapping={"data": "[]", "status": "started"})
     fake_redis.zadd("rq:wip:fsm", {"foreign:execution": 9_999_999_999})
 
-    upkeep.clean(queue, worker=None)  # type: ignore[arg-type]  # as above
+    upkeep.clean(queue)
 
     assert fake_redis.zrange("rq:wip:fsm", 0, -1) == [b"foreign:execution"]
+
+
+def test_what_a_stock_worker_took_and_never_began_goes_back_to_the_list_and_is_not_ended_there(
+    fake_redis: fakeredis.FakeRedis, queue: Queue
+) -> None:
+    """Seen to fail with RQ's own clean-up of this list: the job has failed, and its web-hook was called."""
+    hook = '[{"url":"http://127.0.0.1:1/","job_status":"failed"}]'
+    fake_redis.hset("rq:job:j", mapping={"data": "[]", "status": "queued", "origin": "fsm", "webhooks": hook})
+    fake_redis.rpush("rq:queue:fsm:intermediate", "j", b"\xff", "new")
+    for job_id in ("j", "\\xff"):
+        fake_redis.set(f"rq:queue:fsm:intermediate:first_seen:{job_id}", time.time() - 61)
+
+    upkeep.clean(queue)
+
+    assert fake_redis.lrange("rq:queue:fsm", 0, -1) == [b"\xff", b"j"]
+    assert fake_redis.lrange("rq:queue:fsm:intermediate", 0, -1) == [b"new"]
+    assert fake_redis.hget("rq:job:j", "status") == b"queued"
+    assert fake_redis.keys("*first_seen*") == [b"rq:queue:fsm:intermediate:first_seen:new"]

@@ -565,3 +565,13 @@ def test_a_thread_that_has_hung_up_already_is_no_reason_to_fail(
 
 def test_a_name_that_is_drawn_holds_no_slash() -> None:
     assert worker_name("rack/7").startswith("rack-7-")
+
+
+@pytest.mark.parametrize("data", [b"\x80\x04pickle", b"[]", b"{}"])
+def test_a_command_that_is_none_does_not_end_the_thread_that_listens(
+    hire: Callable[..., TransitionWorker], caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    """Seen to fail without `handle_payload`: what it raises ends the thread, and the worker hears no command more."""
+    hire().handle_payload({"data": data})
+
+    assert "worker w was sent a command that it cannot obey" in caplog.text

@@ -1,0 +1,43 @@
+"""How a worker hears RQ's commands (`rq` and dashboards send them): what is none must not make it deaf.
+
+RQ listens in a thread of its own, which ends with whatever is raised in it: by a message that is no command, or by a
+user of Redis who may not listen.
+
+Who calls this: our worker and the one for effects, which are both such a listener.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoPermissionError
+from rq.worker import BaseWorker
+
+from fsm.store.connection import explain
+
+if TYPE_CHECKING:
+    from redis.client import PubSub, PubSubWorkerThread
+
+__all__ = ["Listener"]
+
+_log = logging.getLogger("fsm.worker")
+
+
+class Listener(BaseWorker):
+    """A worker of RQ's that goes on listening."""
+
+    def handle_payload(self, message: Any) -> None:
+        """Obey a command of RQ's; what is none is told."""
+        try:
+            super().handle_payload(message)  # type: ignore[no-untyped-call] # RQ is typed in part
+        except (ValueError, TypeError, LookupError) as error:  # not JSON, or not of RQ's form
+            _log.warning("worker %s was sent a command that it cannot obey: %r", self.name, error)
+
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread) -> None:
+        """Listen no more where that is forbidden, and say so; all else is RQ's matter."""
+        if isinstance(exc, NoPermissionError):
+            _log.warning("worker %s hears no commands of RQ: %s", self.name, explain(exc, "its URL"))
+            pubsub_thread.stop()
+            return
+        super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
