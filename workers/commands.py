@@ -9,11 +9,14 @@ Who calls this: our worker and the one for effects, which are both such a listen
 from __future__ import annotations
 
 import logging
+import random
+import time
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoPermissionError
 from rq.worker import BaseWorker
 
+from fsm.store import passing
 from fsm.store.connection import explain
 
 if TYPE_CHECKING:
@@ -35,9 +38,16 @@ class Listener(BaseWorker):
             _log.warning("worker %s was sent a command that it cannot obey: %r", self.name, error)
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread) -> None:
-        """Listen no more where that is forbidden, and say so; all else is RQ's matter."""
+        """Listen again after an outage, and no more where that is forbidden; all else is RQ's matter.
+
+        RQ's own would give it up where Redis did not answer in time.
+        """
         if isinstance(exc, NoPermissionError):
             _log.warning("worker %s hears no commands of RQ: %s", self.name, explain(exc, "its URL"))
             pubsub_thread.stop()
-            return
-        super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
+        elif passing.is_passing(exc):
+            _log.warning("worker %s hears no commands until Redis is back: %s", self.name, exc)
+            # As long as RQ waits, but not in step with all other workers.
+            time.sleep(random.uniform(1, 2))  # noqa: S311 - chance without secrets
+        else:
+            super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)

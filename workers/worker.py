@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import secrets
 import socket
 import time
@@ -31,7 +30,7 @@ from rq.worker import WorkerStatus
 
 from fsm import config
 from fsm.errors import ConfigError, StoreError
-from fsm.store import calls, passing
+from fsm.store import calls
 from fsm.store.connection import connect
 from fsm.store.keys import Keys
 from workers import handover, last_resort, upkeep
@@ -330,15 +329,6 @@ class TransitionWorker(Listener):
             self.pubsub_thread.stop()
         with suppress(AttributeError):  # it heard of it between two commands, and has hung up by itself
             super().unsubscribe()  # type: ignore[no-untyped-call] # RQ is typed in part
-
-    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
-        """Listen to commands again after an outage; RQ's own would give that up where Redis did not answer in time."""
-        if not passing.is_passing(exc):
-            super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
-            return
-        _log.warning("worker %s hears no commands until Redis is back: %s", self.name, exc)
-        # As long as RQ waits, but not in step with all other workers.
-        time.sleep(random.uniform(1, 2))  # noqa: S311 - chance without secrets
 
     def _give_all_back(self) -> None:
         self._intake.drop_found()

@@ -104,7 +104,7 @@ def test_while_a_worker_has_it_in_hand_the_plan_asks_again_with_the_same_nonce_a
     )  # fmt: skip
 
     asked = [request.script or request.commands[0][0] for request in requests]
-    assert asked == ["HMGET", "steer", "BLPOP", "HMGET", "steer", "HMGET", "steer"]
+    assert asked == ["HMGET", "steer", "XREAD", "HMGET", "steer", "HMGET", "steer"]
     orders = [request.arguments for request in requests if request.script]
     assert [order[9] for order in orders] == ["3", "4", "5"]
     assert len({(order[5], order[6]) for order in orders}) == 1

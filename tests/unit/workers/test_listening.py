@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as BrokenError
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as SilentError
 
 from workers.worker import TransitionWorker
@@ -42,5 +42,5 @@ def test_an_outage_is_waited_for(worker: Any, monkeypatch: pytest.MonkeyPatch, e
 
 
 def test_what_does_not_pass_ends_the_listening(worker: Any) -> None:
-    with pytest.raises(NoPermissionError):
-        meet(worker, NoPermissionError("no"))
+    with pytest.raises(ResponseError):
+        meet(worker, ResponseError("no"))
