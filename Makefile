@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+CHAOS_ARGS ?=
 # Processes that run tests, each with servers of its own; most of their time is waiting, so more than cores are no waste.
 TESTERS ?= 3
 WORKERS ?= 2
@@ -31,7 +32,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test oracle mermaid check bench clean
+.PHONY: help demo examples test chaos oracle mermaid check bench clean
 
 help:  ## show this list
 	@echo "fsm-workers: durable finite state machines on Redis and RQ"
@@ -45,6 +46,9 @@ examples: $(DEV)  ## run the examples, one after the other, on a Redis of their 
 
 test: $(DEV)  ## run the tests; PYTEST_ARGS='-k mailbox' runs some of them
 	@$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile $(PYTEST_ARGS)
+
+chaos: $(DEV)  ## kill 200 workers under 100,000 events and count them, in minutes, as JSON; CHAOS_ARGS='--seed 2'
+	@$(BIN)/python -m tests.chaos --fsms 200 --events 100000 --workers 4 --kills 200 --stops 20 --redis-restarts 3 --json $(CHAOS_ARGS)
 
 oracle: $(DEV) mermaid  ## hold diagrams against Mermaid's own parser; needs node and npm
 	@$(BIN)/python -m pytest tests/oracle $(PYTEST_ARGS)

@@ -54,8 +54,8 @@ _SHORTEST_SHUTDOWN_MS = 1000
 _LONGEST_SHUTDOWN_MS = 86_400_000
 _MOST_PROCESSES = 500
 _SWITCH = {"on": True, "off": False, "true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
-# Read by others than `resolve`: the program that embedded:// starts.
-_OTHER_VARIABLES = ("FSM_SERVER",)
+# Read by others than `resolve`: the program that embedded:// starts, and faults that a test orders for a worker.
+_OTHER_VARIABLES = ("FSM_SERVER", "FSM_FAULTS")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from fsm.errors import PayloadError
 from fsm.machine.values import JSON
 from fsm.store.codec import event_data
 from fsm.store.commits import Block
+from workers import points
 
 if TYPE_CHECKING:
     from fsm.engine import Behaviour
@@ -200,6 +201,8 @@ class Activation:
     async def _timed(self, life: Life, block: Block, event: Event, *, asked: bool) -> Decision:
         """Run one event within its machine's time-out."""
         behaviour = self.behaviour
+        if points.armed is not None:
+            points.armed.reach("before handler", (life.name,))
         seconds = behaviour.definition.settings.timeout_ms / 1000
         self._is_starting = life.status == "starting"
         self.event = event.name
@@ -214,7 +217,10 @@ class Activation:
             if decision is None:
                 problem = f"the time-out of event {event.name!r} of FSM {life.name!r} rang outside of its handlers"
                 raise RuntimeError(problem) from None
-        self._write(life, block, decision, asked=asked, ms=(time.perf_counter_ns() - begin) // _MS)
+        ms = (time.perf_counter_ns() - begin) // _MS
+        if points.armed is not None:
+            points.armed.reach("after handler", (life.name,))
+        self._write(life, block, decision, asked=asked, ms=ms)
         return decision
 
     async def _follow(self, life: Life, block: Block, decision: Decision) -> None:

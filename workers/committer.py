@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsm.errors import StoreError
 from fsm.store import commits
+from workers import points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,6 +73,8 @@ class Committer:
             names: The FSMs.
             later: Send it and read the reply with the next claim: only from the main thread.
         """
+        if points.armed is not None:
+            points.armed.reach("before commit", names)
         if later:
             # First, while the keeper still renews these locks: it may take as long as Redis is away.
             self.read()
@@ -91,9 +94,14 @@ class Committer:
         until = min(end for end in ends if end > now)
         if later:
             self._under_way = (self._line.post(request, until), names)
+            if points.armed is not None:
+                points.armed.reach("after commit sent", names)
             return
         try:
-            self._tell(self._carrier.carry(request, until), names)
+            words = self._carrier.carry(request, until)
+            if points.armed is not None:
+                points.armed.reach("after commit sent", names)
+            self._tell(words, names)
         except StoreError as error:
             _log.error("a commit of %d FSMs was not written and will be run again: %s", len(names), error)
 
@@ -108,6 +116,8 @@ class Committer:
                 _log.error("a commit of %d FSMs was not written and will be run again: %s", len(names), error)
 
     def _tell(self, words: list[str], names: Sequence[str]) -> None:
+        if points.armed is not None:
+            points.armed.reach("after commit", names)
         for name, word in zip(names, words, strict=True):
             if word == "AT":
                 self._note_retry()

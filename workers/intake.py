@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fsm.errors import StoreError
 from fsm.store import calls, presence
+from workers import points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -181,7 +182,10 @@ class Intake:
         claims = self._line.result(ticket)
         if claims.held:
             self._recent.append(token)
-            self._keeper.hold([fsm.name for fsm in claims.held], token, asked_at)
+            names = [fsm.name for fsm in claims.held]
+            self._keeper.hold(names, token, asked_at)
+            if points.armed is not None:
+                points.armed.reach("after claim", names)
         for name, why in claims.broken:
             _log.error("a key of FSM %r is of another type and it cannot go on: %s", name, why)
         for job_id in claims.moved:

@@ -28,6 +28,7 @@ from fsm.store import calls
 from fsm.store.keys import Keys
 from fsm.store.requests import Request, run
 from fsm.verbs import JobView, ended, view
+from workers import points
 from workers.executors import InlineExecutor
 from workers.lease import LeaseKeeper
 from workers.serving import Turn, serve
@@ -69,6 +70,8 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
     if job is None:
         problem = "workers.jobs.transition runs in an RQ worker only: send events with fsm.Client"
         raise ConfigError("job", problem)
+    if points.armed is None:
+        points.arm(os.environ)
     app, keys, client = _app(), Keys(config.check_namespace(namespace)), job.connection
     worker = f"rq-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     # RQ's timer is for the time of one job, and this one serves the events of others as well: each has its own.

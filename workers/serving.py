@@ -8,10 +8,11 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fsm.store import calls, commits
 from fsm.store.requests import run
+from workers import points
 from workers.activation import Activation
 from workers.intake import AHEAD_S
 
@@ -101,6 +102,8 @@ def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> 
     names = [fsm.name for fsm in claims.held]
     if keeper is not None:
         keeper.hold(names, token, asked_at)
+    if points.armed is not None and names:
+        points.armed.reach("after claim", names)
     try:
         blocks = []
         for fsm in claims.held:
@@ -116,9 +119,20 @@ def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> 
         if keeper is not None:
             blocks = [block for block in blocks if keeper.is_trusted(block[1], block[2])]
         if blocks:
-            words = run(client, commits.commit(keys, worker, turn.number + 1, turn.lease_ms, claims.at, blocks))
-            served.written = sum(word != "STALE" for word in words)
+            served.written = _commit(turn, claims.at, blocks, names)
         return served
     finally:
         if keeper is not None:
             keeper.let_go((name, token) for name in names)
+
+
+def _commit(turn: Turn, claimed_at: str, blocks: list[list[Any]], names: list[str]) -> int:
+    """Commit what was done; gives how many FSMs were written."""
+    if points.armed is not None:
+        points.armed.reach("before commit", names)
+    request = commits.commit(turn.keys, turn.worker, turn.number + 1, turn.lease_ms, claimed_at, blocks)
+    words = run(turn.client, request)
+    if points.armed is not None:
+        points.armed.reach("after commit sent", names)
+        points.armed.reach("after commit", names)
+    return sum(word != "STALE" for word in words)

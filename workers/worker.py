@@ -33,7 +33,7 @@ from fsm.errors import ConfigError, StoreError
 from fsm.store import calls
 from fsm.store.connection import connect
 from fsm.store.keys import Keys
-from workers import handover, last_resort, upkeep
+from workers import handover, last_resort, points, upkeep
 from workers.activation import Activation
 from workers.answers import EffectsWatch
 from workers.batch import Batch, Relief
@@ -103,6 +103,7 @@ class TransitionWorker(Listener):
         batch: int = DEFAULT_BATCH,
         name: str = "",
     ) -> None:
+        points.arm(os.environ)
         url = config.resolve("url", url)
         self._client = connect(url, warn=_log.warning)
         super().__init__(

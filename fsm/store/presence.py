@@ -61,8 +61,11 @@ def on_queue(queue: str) -> Request[list[str]]:
 
 
 def is_stranger(record: str) -> Request[bool]:
-    """Whether a worker, by the key of RQ's record, lives and is not one of ours."""
-    command = ("HMGET", record, "birth", "fsm")
+    """Whether a worker, by the key of RQ's record, lives and is not one of ours.
+
+    Ours have a `life` from their birth on. What `beat` writes comes later, and never where one is killed before.
+    """
+    command = ("HMGET", record, "birth", "life")
     return Request(lambda reply: reply[0] is not None and reply[1] is None, commands=[command])
 
 

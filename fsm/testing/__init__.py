@@ -1,11 +1,12 @@
 """What applications test their machines with: without Redis, and with all that is real.
 
 `trial` runs one FSM in memory; `cover` tells which edges no trial walked; `Client("memory://")` is for the code around
-machines; the fixtures of `plugin` (`fsm_client`, `fsm_worker`) are for the whole, with a real Redis and real workers.
+machines; the fixtures of `plugin` (`fsm_client`, `fsm_worker`) are for the whole, with a real Redis and real workers,
+which die at a `FaultPoint` where a test wants to see what becomes of their work.
 
 Reading order: `outbox` (what a test sees of what a handler sent), `driver` (who runs user code), `walking` (which edge
 a step walked), `covering`, `trials`, `beginning`; `plugin`, `processes` (worker processes of a test), `host` (how one
-gets the machines of a test module).
+gets the machines of a test module), `faults` (where one is killed, stopped or delayed).
 
 Who calls this: tests of applications; the worker behind `memory://` uses the driver. Names are looked up when they are
 asked for: pytest imports the plugin in every run, and must not pay for Redis and RQ there.
@@ -33,11 +34,18 @@ import typing
 if typing.TYPE_CHECKING:
     from fsm.testing.beginning import trial
     from fsm.testing.covering import Cover, cover
+    from fsm.testing.faults import FaultPoint
     from fsm.testing.trials import Trial
 
-__all__ = ["Cover", "Trial", "cover", "trial"]
+__all__ = ["Cover", "FaultPoint", "Trial", "cover", "trial"]
 
-_HOMES = {"Cover": "covering", "cover": "covering", "Trial": "trials", "trial": "beginning"}
+_HOMES = {
+    "Cover": "covering",
+    "FaultPoint": "faults",
+    "Trial": "trials",
+    "cover": "covering",
+    "trial": "beginning",
+}
 
 if not typing.TYPE_CHECKING:
 

@@ -70,8 +70,9 @@ def fsm_worker(fsm_client: Client, request: pytest.FixtureRequest) -> Iterator[C
     """Start workers, real processes, for the length of the test: `fsm_worker("shop.orders")`, `fsm_worker(Order)`.
 
     Takes a module as `fsm worker --app` does; or machines, or an `App`, of the test's own module. Further arguments are
-    options of `fsm worker`. It returns when the worker is at work. At the end of the test each is asked to stop, and
-    the test fails if one does not, or has ended with an error. What they said is shown when the test fails.
+    options of `fsm worker`; `faults=[FaultPoint(…)]` says where it is killed, stopped or delayed. It returns when the
+    worker is at work. At the end of the test each is asked to stop, and the test fails if one does not, or has ended
+    with an error. What they said is shown when the test fails.
     """
     from fsm.testing.processes import Workers  # noqa: PLC0415 - not before a test wants it
 

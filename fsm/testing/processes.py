@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsm.store.requests import Request
+from fsm.testing.faults import FaultPoint
 from fsm.testing.host import described
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fsm.client import Client
 
 __all__ = ["Worker", "Workers"]
@@ -34,9 +37,12 @@ class Worker:
         name: Its name among workers.
         process: The process.
         said: File that it writes to.
+        may_die: Whether one of its faults kills it: that it has died so is then no fault of its own.
     """
 
-    def __init__(self, what: str, name: str, process: subprocess.Popen[bytes], said: Path) -> None:
+    def __init__(
+        self, what: str, name: str, process: subprocess.Popen[bytes], said: Path, *, may_die: bool = False
+    ) -> None:
         self.name = name
         self._what = what
         self._process = process
@@ -44,6 +50,7 @@ class Worker:
         self._kept: str | None = None
         self._was_asked = False
         self._was_killed = False
+        self._may_die = may_die
 
     def __str__(self) -> str:
         return f"fsm_worker({self._what}), process {self.pid}"
@@ -92,6 +99,8 @@ class Worker:
                 return f"{self} did not stop within {_END_S:g} s of SIGTERM, and was killed"
         if self._was_killed or not self._process.returncode:
             return ""
+        if self._may_die and self._process.returncode == -signal.SIGKILL:
+            return ""
         return f"{self} ended with code {self._process.returncode}"
 
     def forget(self) -> None:
@@ -111,12 +120,13 @@ class Workers:
         self._client = client
         self.started: list[Worker] = []
 
-    def start(self, app: Any, *options: str) -> Worker:
+    def start(self, app: Any, *options: str, faults: Sequence[FaultPoint] = ()) -> Worker:
         """Start a worker, and wait until it is at work.
 
         Args:
             app: A module, `module:attribute`, a machine, several, or an `App`.
             options: Of `fsm worker`.
+            faults: Where it is killed, stopped or delayed.
 
         Raises:
             ConfigError: Another process cannot find it.
@@ -141,6 +151,7 @@ class Workers:
                 # What this process can import, that one can. The URL may hold a password, which a command line shows.
                 env={
                     **os.environ,
+                    **(FaultPoint.environment_of(faults) if faults else {}),
                     "FSM_URL": client.url,
                     "PYTHONPATH": os.pathsep.join(str(Path(one).absolute()) for one in sys.path),
                 },
@@ -150,7 +161,8 @@ class Workers:
             )
         finally:
             os.close(handle)
-        worker = Worker(str(what), name, process, Path(said))
+        may_die = any(fault.action == "kill" for fault in faults)
+        worker = Worker(str(what), name, process, Path(said), may_die=may_die)
         self.started.append(worker)
         self._wait_for(worker)
         return worker

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from fsm.store import presence
 from fsm.store.requests import Request, run
 
 if TYPE_CHECKING:
@@ -59,3 +62,17 @@ def test_a_number_that_was_edited_by_hand_stops_no_heartbeat(store: Store) -> No
     store.redis.hset("rq:worker:w1", mapping={"birth": "2026", "beat": "seven"})
 
     assert beat(store) == [b"BEATEN"]
+
+
+@pytest.mark.parametrize(
+    ("record", "is_stranger"), [({"birth": "2026"}, True), ({"birth": "2026", "life": "ab12"}, False), ({}, False)]
+)
+def test_a_worker_of_ours_is_known_as_one_before_its_first_beat(
+    store: Store, record: dict[str, str], is_stranger: bool
+) -> None:
+    # Seen to fail while it was known by what `beat` writes: workers that were killed between birth and beat, and those
+    # that were just starting, were warned of as strangers.
+    if record:
+        store.redis.hset("rq:worker:w1", mapping=record)
+
+    assert run(store.redis, presence.is_stranger("rq:worker:w1")) is is_stranger

@@ -1,0 +1,36 @@
+"""The short form of `python -m tests.chaos`: whatever can fall upon workers does, and every event counts once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.chaos.plan import Plan
+from tests.chaos.voyage import Voyage
+
+if TYPE_CHECKING:
+    from fsm.store.embedded import EmbeddedServer
+
+SHORT = Plan(fsms=30, events=2400, workers=3, kills=4, stops=3, restarts=1, cuts=3, poisons=0, lease_ms=1000)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(300)  # some ten processes are started, which takes its time where others start theirs
+def test_whatever_dies_every_event_counts_once_and_in_its_order(redis_server: EmbeddedServer) -> None:
+    report = Voyage(SHORT).run()
+
+    assert report["faults"] == []
+    assert report["violations"] == 0
+    assert report["kills"] >= SHORT.kills
+    assert set(report["left"].values()) == {0}
+
+
+def test_a_seed_is_one_choice_of_everything() -> None:
+    plan, other = replace(SHORT, seed=7), replace(SHORT, seed=8)
+
+    assert plan.blows() == replace(SHORT, seed=7).blows() != other.blows()
+    assert plan.faults() == replace(SHORT, seed=7).faults() != other.faults()
+    assert plan.expected() == replace(SHORT, seed=7).expected() != other.expected()
