@@ -40,9 +40,9 @@ def serve(processes: Processes, redis_url: str) -> dict[str, Any]:
 def test_each_poison_is_abandoned_once_and_every_innocent_is_applied_once_and_in_order(
     processes: Processes, client: Client, raw_redis: redis.Redis, redis_url: str, seed: int
 ) -> None:
-    # Seen to fail while suspects were claimed with others (innocents were charged twice), and with all their events
-    # (those before the poison were abandoned in its place); without the end of the failure hooks of what goes on
-    # killing, no worker lived.
+    # Seen to fail while suspects were claimed with others (events of innocents were abandoned), and with all they had
+    # (those before the poison were abandoned); without the limit on deaths in the hooks of a failure, of 150 workers
+    # none lived; and while a commit left `tries` where it was.
     client.start_many(Mortal, [(name, []) for name in (CORONER, *INNOCENTS, *POISONED)])
     serve(processes, redis_url)
     events: dict[str, list[Any]] = {name: [1, 2, 3] for name in INNOCENTS} | POISONED

@@ -98,7 +98,7 @@ def test_a_worker_that_was_stopped_past_its_lease_writes_nothing_frees_nothing_a
     sleeper = client.start_fsm(Sleeper, "sleeper", [])
     once, hold, lock = tmp_path / "once", tmp_path / "hold", "fsm:default:lock:sleeper"
     job = sleeper.transition("stop", {"where": where, "once": str(once), "hold": str(hold)})
-    workers = {name: processes.worker(*APP, "--name", name, "--lease", "600ms") for name in ("one", "two")}
+    workers = {name: processes.worker(*APP, "--name", name, "--lease", "1s") for name in ("one", "two")}
     pid = until(lambda: once.exists() and once.read_text(), 30)
     (name,) = (name for name in workers if workers[name].pid == int(pid))
     stopped, other = workers.pop(name), next(iter(workers))
