@@ -1,4 +1,4 @@
-"""How a worker takes work: claims of the right size, FSMs that it cannot run, sleep, and what dead workers left.
+"""How a worker takes work: claims of the right size, FSMs that it cannot run, and sleep.
 
 Who calls this: the worker, between one batch and the next.
 """
@@ -35,10 +35,6 @@ _SLEEP_S = 1.0
 # Redis counts a sleep in ms, and takes none for one without end.
 _LEAST_SLEEP_S = 0.002
 _NEVER = -inf
-# A worker that was not heard of for this long is dead: six heartbeats.
-_DEAD_AFTER_MS = 30_000
-# Seen silent for so long: after Redis was away all workers are, until their next heartbeats, 5 s apart.
-_SEEN_SILENT_S = 10.0
 _STRANGE_PAUSE_S = 0.2
 # Claims smaller than this are those of slow handlers: for them nothing is claimed ahead.
 _FLOW = 16
@@ -92,11 +88,9 @@ class Intake:
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
         self._is_flowing = False
         self._ahead: tuple[Ticket[Claims], str, float] | None = None
-        self._recovered_at = 0.0
         # When `due` was asked last, and when the next FSM is due that it told of; by `time.monotonic()`.
         self._asked_due_at = time.monotonic() - _SLEEP_S
         self._due_at = inf
-        self._silent: dict[str, float] = {}
         self._found: list[str] = []
         self._reported: set[str] = set()
         self.is_sleeping = False
@@ -266,25 +260,3 @@ class Intake:
         self._asked_due_at = now
         self._due_at = inf if seconds is None else time.monotonic() + seconds
         return rung
-
-    def recover(self) -> int:
-        """Free what dead workers held, at most once a second; gives how much there is to do now."""
-        now = time.monotonic()
-        if now - self._recovered_at < _SLEEP_S:
-            return 0
-        self._recovered_at = now
-        dead = self._dead(now)
-        freed, rehung = self._carrier.carry(calls.recover(self._keys, dead))
-        if dead and not freed:
-            # All that they held is free: one call of `recover` is bounded.
-            self._carrier.carry(presence.leave(self._keys, dead))
-        if freed:
-            _log.warning("freed %d FSMs whose worker died", freed)
-        return freed + rehung
-
-    def _dead(self, now: float) -> list[str]:
-        """Name other workers that were silent at every look of the last seconds: once they may have had no chance."""
-        now_ms = self._carrier.carry(presence.time_ms())
-        silent = self._carrier.carry(presence.silent(self._keys, now_ms - _DEAD_AFTER_MS))
-        self._silent = {name: self._silent.get(name, now) for name in silent if name != self._worker}
-        return [name for name, since in self._silent.items() if now - since >= _SEEN_SILENT_S]

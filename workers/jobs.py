@@ -92,12 +92,11 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
             if seen.word != "WAITING":
                 # Sent with a key, its record is kept for longer than RQ was told when it read it.
                 job.result_ttl = run(client, _result_ttl(keys, job.id)) or job.result_ttl
+                _look_after_others(client, keys, job.origin)
                 return _end(job.id, seen, name, event)
             turn = replace(turn, number=turn.number + 2, found="")
             if not is_served:
-                # Where only stock workers run, nobody else frees what a dead one held.
-                run(client, calls.recover(keys))
-                run(client, calls.due(keys))
+                _look_after_others(client, keys, job.origin)
                 if time.monotonic() > give_up_at:
                     # It stays in its mailbox, whatever becomes of this job in RQ's eyes.
                     return Retry(max=1_000_000, interval=0)
@@ -107,6 +106,17 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
         keeper.stop()
         app.close()
         executor.close()
+
+
+def _look_after_others(client: Redis, keys: Keys, queue: str) -> None:
+    """Free what dead workers held, ring what is due, and fill RQ's list where it was emptied.
+
+    Where only stock workers run, nobody else does.
+
+    On a crash: the next job does.
+    """
+    run(client, calls.due(keys))
+    run(client, calls.recover(keys, queues=(queue,)))
 
 
 def _result_ttl(keys: Keys, job_id: str) -> Request[int]:

@@ -45,6 +45,7 @@ from workers.executors import InlineExecutor
 from workers.intake import AHEAD_S, Intake
 from workers.lease import LeaseKeeper
 from workers.pulse import BEAT_S, Pulse, Record
+from workers.rescue import Rescuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,6 +143,7 @@ class TransitionWorker(Listener):
             note_retry=self._intake.look_soon,
         )
         self._relief = Relief(self._end_if_stuck)
+        self._rescuer = Rescuer(self._carrier, self.keys, self.name, queues)
         self.watch = EffectsWatch(self._client, self._carrier, self.keys)
         self.fault: Exception | None = None
         self.is_forced = False
@@ -290,11 +292,13 @@ class TransitionWorker(Listener):
             self._beat()
         self._keeper.start()
         self._relief.start()
+        self._rescuer.start()
 
     def teardown(self) -> None:
         """Give back what is held, and register the death: as far as Redis lets us, the rest ends with its lease."""
         self._is_ending = True
         self._relief.stop()
+        self._rescuer.stop()
         self._keeper.stop()
         # What a signal broke off between a request and its reply would take the next reply for its own.
         self._client.connection_pool.disconnect(inuse_connections=False)
@@ -408,7 +412,7 @@ class TransitionWorker(Listener):
         while not self._stop_requested:
             self.heartbeat()
             self._check_replaced()
-            recovered = self._intake.recover() + self._intake.ring_due()
+            recovered = self._rescuer.sweep() + self._intake.ring_due()
             self.watch.look()
             claims = self._intake.claim()
             if claims.held:

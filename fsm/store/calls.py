@@ -50,6 +50,7 @@ MOST_ITEMS = 2000
 FAILURE_TTL_S = 2_592_000
 # Time-out and result_ttl of jobs of whose machine we know nothing: the defaults of our settings.
 UNKNOWN_SECONDS = (180, 60)
+_TURN_MS = 900  # less than the second between two looks of a worker: one alone always has the turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,19 +347,27 @@ def extend(keys: Keys, worker: str, pairs: Iterable[tuple[str, str]], lease_ms: 
     return Request(_words, "extend", (keys.held, keys.claims(worker)), arguments)
 
 
-def recover(keys: Keys, dead: Iterable[str] = (), most: int = 200) -> Request[tuple[int, int]]:
+def recover(
+    keys: Keys, dead: Iterable[str] = (), most: int = 200, *, sweeper: str = "", queues: Sequence[str] = ()
+) -> Request[tuple[int, int]]:
     """Free FSMs whose lease is over, and all that the named workers held; bounded.
 
+    Args:
+        keys: Of the namespace.
+        dead: Workers known to be dead.
+        most: At most so many FSMs, and so many ids of each list.
+        sweeper: Worker that asks for the turn to sweep: needed unless it is "" or `dead` are named.
+        queues: Whose lists of RQ get what they lack where they are empty though FSMs wait.
+
     Returns:
-        How many FSMs were freed, and how many ids went back to RQ's list.
+        How many FSMs were freed, and how many ids went back to RQ's lists: 0 and 0 also where another has the turn.
     """
-    arguments = [keys.prefix, keys.default_queue, most, *dead]
-    return Request(
-        lambda reply: (int(reply[1]), int(reply[2])),
-        "recover",
-        (keys.held, keys.ended),
-        arguments,
-    )
+    arguments = [keys.prefix, keys.default_queue, most, sweeper, _TURN_MS, len(queues), *queues, *dead]
+    return Request(_read_recovered, "recover", (keys.held, keys.ended, keys.sweep), arguments)
+
+
+def _read_recovered(reply: list[Any]) -> tuple[int, int]:
+    return (int(reply[1]), int(reply[2])) if len(reply) > 1 else (0, 0)
 
 
 def due(keys: Keys, most: int = 200, ahead_ms: int = 0) -> Request[tuple[int, float | None]]:

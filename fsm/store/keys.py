@@ -13,6 +13,7 @@
     fsm:<ns>:replies:<worker>    hash    number and time of the last claim, last verdicts: a repeat gets the same answer
     fsm:<ns>:hand:<worker>       list    ids that a sleeping worker just took off RQ's list
     fsm:<ns>:workers             zset    workers -> last seen at
+    fsm:<ns>:sweep               string  worker whose turn it is to free what dead ones held, expires within a second
     fsm:<ns>:finished            zset    FSMs that have finished -> when: those alive are all others in the index
     fsm:<ns>:state:<m>:<state>   zset    FSMs of that machine in that state -> since
     fsm:<ns>:machines            hash    machine -> JSON: diagram, fingerprint, queue, seen at
@@ -60,6 +61,7 @@ class Keys:
         "namespace",
         "prefix",
         "ring",
+        "sweep",
         "timers",
         "workers",
     )
@@ -75,6 +77,7 @@ class Keys:
         self.log = f"{self.prefix}log"
         self.machines = f"{self.prefix}machines"
         self.ring = f"{self.prefix}ring"
+        self.sweep = f"{self.prefix}sweep"
         self.timers = f"{self.prefix}timers"
         self.workers = f"{self.prefix}workers"
 

@@ -73,7 +73,8 @@ def sleep(keys: Keys, worker: str, queues: Sequence[str], seconds: float) -> Req
     """Sleep until an id comes on RQ's list of one of these queues.
 
     On a crash just then: with one queue the id lies in the worker's hand, which `recover` empties; with several it is
-    lost, and `ready`, which is the truth about who waits, still has its FSM.
+    lost, and `ready`, which is the truth about who waits, still has its FSM. (Only an id that RQ's tools have just
+    requeued is nowhere else. RQ's own workers lose it at the same place.)
 
     Returns:
         The id with several queues, which `claim` is to be told of; else "".

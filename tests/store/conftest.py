@@ -207,6 +207,10 @@ class Store:
     def recover(self, *dead: str, most: int = 200) -> tuple[int, int]:
         return run(self.redis, calls.recover(self.keys, dead, most))
 
+    def sweep(self, worker: str, most: int = 200) -> tuple[int, int]:
+        """Recover as one of many workers that look for the dead: it needs the turn."""
+        return run(self.redis, calls.recover(self.keys, (), most, sweeper=worker, queues=[self.queue]))
+
     def purge(self, name: str, born: str = "", most: int = 500) -> str:
         return run(self.redis, calls.purge(self.keys, name, born, most))
 

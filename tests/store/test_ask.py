@@ -74,3 +74,17 @@ def test_repeated_it_changes_nothing(store: Store) -> None:
 
     assert ask(store, "one") == first
     assert store.dump() == before
+
+
+def test_cancelled_by_rq_it_is_called_so_only_where_no_worker_may_have_it_in_hand(store: Store) -> None:
+    store.waiting("a")
+    store.redis.hset(store.keys.job("a-1"), "status", "canceled")
+    assert ask(store, "a-1")[-1] == b"canceled"
+
+    store.redis.hset(store.keys.job("a-1"), "status", "queued")
+    fsm = store.one()
+    store.redis.hset(store.keys.job("a-1"), "status", "canceled")
+    assert ask(store, "a-1")[0] == b"WAITING"
+    assert ask(store, "a-1")[-1] == b"started"
+    store.release(fsm)
+    assert ask(store, "a-1")[-1] == b"canceled"

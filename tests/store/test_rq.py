@@ -9,7 +9,7 @@ import pytest
 from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
-from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry
+from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
@@ -221,3 +221,43 @@ def test_rqs_clean_up_of_its_registries_leaves_our_records_alone(store: Store) -
         registry.cleanup()
     assert FailedJobRegistry(queue=queue(store)).get_job_ids() == ["one"]
     assert "two" in FinishedJobRegistry(queue=queue(store)).get_job_ids()
+
+
+def test_an_event_that_rqs_clean_up_took_for_failed_while_it_was_applied_is_shown_as_finished(store: Store) -> None:
+    # Seen to fail without the count of new fields in `D` of commit.lua: it stayed among RQ's failed jobs for a year.
+    store.idle("a")
+    store.sent("a", "one")
+    fsm = store.one()
+    started = StartedJobRegistry(queue=queue(store))
+    store.redis.zadd(started.key, {"one:execution": 1})
+    started.cleanup()
+    assert fetch(store, "one").get_status() == JobStatus.FAILED
+
+    assert store.commit(fsm) == ["REST"]
+    assert fetch(store, "one").get_status() == JobStatus.FINISHED
+    assert FailedJobRegistry(queue=queue(store)).get_job_ids() == []
+    assert "exc_info" not in store.job("one")
+
+
+def test_an_event_that_failed_without_its_record_is_nothing_that_could_be_requeued(store: Store) -> None:
+    store.idle("a")
+    store.sent("a", "one")
+    work = store.work(store.one()).fail()
+    fetch(store, "one").delete()
+
+    assert store.commit(work) == ["REST"]
+    assert FailedJobRegistry(queue=queue(store)).get_job_ids() == []
+
+
+def test_what_rq_said_of_a_job_after_its_end_does_not_outlive_its_record(store: Store) -> None:
+    # Seen to fail while `drop_ended` cleaned the registry of finished jobs alone.
+    store.idle("a")
+    store.sent("a", "one", "two", "three")
+    store.commit(store.one())
+    store.redis.zadd("rq:failed:fsm", {"one": 9_999_999_999})
+    store.redis.zadd("rq:canceled:fsm", {"two": 9_999_999_999})
+    store.age()
+
+    store.recover()
+
+    assert not store.redis.exists("rq:finished:fsm", "rq:failed:fsm", "rq:canceled:fsm")

@@ -83,10 +83,12 @@ end
 -- the name of a job must not stop a commit that has begun to write: so no write of a record may raise.
 local function fail(id, queue, result, text, packed, ttl)
   local key = 'rq:job:' .. id
-  try('HSET', key, 'status', 'failed', 'place', 'failed', 'started_at', claimed_at, 'ended_at', now, 'worker_name',
-    worker, 'result', result, 'exc_info', text)
+  local added = try('HSET', key, 'status', 'failed', 'place', 'failed', 'started_at', claimed_at, 'ended_at', now,
+    'worker_name', worker, 'result', result, 'exc_info', text)
   call('EXPIRE', key, ttl)
-  try('ZADD', 'rq:failed:' .. queue, s + ttl, id)
+  -- All seven fields are new where its record was deleted meanwhile: nothing is left that could be requeued, and RQ's
+  -- tools would stumble over it.
+  if added ~= 7 then try('ZADD', 'rq:failed:' .. queue, s + ttl, id) end
   result_stream(id, 2, worker, 'exc_string', packed, ttl)
 end
 
@@ -144,8 +146,13 @@ for n, start in ipairs(starts) do
       local op = take()
       if op == 'D' then
         local id, result, stream = take(), take(), take()
-        try('HSET', 'rq:job:' .. id, 'status', 'finished', 'place', 'done', 'started_at', claimed_at, 'ended_at', now,
-          'worker_name', worker, 'result', result)
+        local added = try('HSET', 'rq:job:' .. id, 'status', 'finished', 'place', 'done', 'started_at', claimed_at,
+          'ended_at', now, 'worker_name', worker, 'result', result)
+        if added ~= 4 then
+          -- Four fields are new where nobody but us wrote its record: here RQ has, which may have taken it for failed.
+          try('HDEL', 'rq:job:' .. id, 'exc_info')
+          try('ZREM', 'rq:failed:' .. queue, id)
+        end
         if stream ~= '' then result_stream(id, 1, worker, 'return_value', stream, result_ttl) end
         if kept then
           -- A stock worker of RQ's lets a record expire by this field.

@@ -221,7 +221,10 @@ local function drop_ended(ended, s, batches)
     end
     if #ids > 0 then
       try('UNLINK', unpack(keys))
-      try('ZREM', 'rq:finished:' .. queue, unpack(ids))
+      -- Of what RQ's tools said of them, after their end too, nothing is to outlive their records.
+      for _, registry in ipairs({ 'finished', 'failed', 'canceled' }) do
+        try('ZREM', 'rq:' .. registry .. ':' .. queue, unpack(ids))
+      end
     end
     try('ZREM', ended, batch)
   end

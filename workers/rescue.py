@@ -1,0 +1,129 @@
+"""What dead workers left is freed: by every worker that lives, whatever it does just now.
+
+A worker looks once a second between its claims. While it is in a handler of minutes, or suspended, a thread does so in
+its stead: else, where all workers that live are busy, nobody would free what a dead one held. Of all workers of a
+namespace one at a time has the turn to look, for less than a second, so that one that dies holds nobody up; to the
+others it costs one small request.
+
+Who calls this: the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from fsm.errors import StoreError
+from fsm.store import calls, presence
+from workers.handover import bury
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fsm.store.keys import Keys
+    from workers.carrier import Carrier
+    from workers.handover import Ask
+
+__all__ = ["Rescuer"]
+
+_log = logging.getLogger("fsm.worker")
+# The thread's rhythm, and that of a worker that sleeps. Whoever comes a little early need not wait another second.
+_LOOK_S = 1.0
+_SOON_S = 0.9
+# A worker that was not heard of for this long is dead: six heartbeats. Looked for in the rhythm of heartbeats.
+_DEAD_AFTER_MS = 30_000
+_ROLL_CALL_S = 5.0
+# Seen silent for so long: after Redis was away all workers are, until their next heartbeats, 5 s apart.
+_SEEN_SILENT_S = 10.0
+
+
+class Rescuer:
+    """Frees what dead workers held, and the thread that does so while its worker cannot.
+
+    Args:
+        carrier: Carries the requests.
+        keys: Of the namespace.
+        worker: Name of the worker.
+        queues: Names of queues, whose lists of RQ are filled again when they were emptied by somebody.
+    """
+
+    def __init__(self, carrier: Carrier, keys: Keys, worker: str, queues: Sequence[str]) -> None:
+        self._carrier = carrier
+        self._keys = keys
+        self._worker = worker
+        self._queues = tuple(queues)
+        self._swept_at = self._called_roll_at = -_SEEN_SILENT_S
+        self._silent: dict[str, float] = {}
+        self._guard = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fsm-rescue", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread; what it does just then harms nobody, so it is not waited for where Redis is away."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=1)
+
+    def sweep(self) -> int:
+        """Free what dead workers held, at most once a second; gives how much there is to do now.
+
+        On a crash: whoever looks next goes on.
+
+        Raises:
+            StoreError: Redis refused it, or is away and this worker is to stop.
+        """
+        return self._sweep(self._carrier.carry)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_LOOK_S):
+            try:
+                self._sweep(self._carrier.once)
+            except StoreError as error:
+                _log.warning("worker %s could not look for what dead workers left: %s", self._worker, error)
+            except Exception:  # noqa: BLE001 - a thread that ended here would leave the dead to others without a word
+                _log.exception("worker %s could not look for what dead workers left", self._worker)
+
+    def _sweep(self, carry: Ask) -> int:
+        if not self._guard.acquire(blocking=False):
+            return 0  # the other thread is at it
+        try:
+            now = time.monotonic()
+            if now - self._swept_at < _SOON_S:
+                return 0
+            self._swept_at = now
+            count = self._recover(carry)
+            if now - self._called_roll_at >= _ROLL_CALL_S:
+                self._called_roll_at = now
+                for name in self._dead(carry, now):
+                    freed = bury(carry, self._keys, name)
+                    _log.warning("worker %s was silent for too long: freed %d FSMs that it held", name, freed)
+                    count += freed
+            return count
+        finally:
+            self._guard.release()
+
+    def _recover(self, carry: Ask) -> int:
+        """Free in portions, since each call of the script is bounded, until nothing is left."""
+        freed = count = 0
+        while True:
+            portion, rehung = carry(calls.recover(self._keys, sweeper=self._worker, queues=self._queues))
+            freed += portion
+            count += portion + rehung
+            if not portion:
+                break
+        if freed:
+            _log.warning("freed %d FSMs whose worker died", freed)
+        return count
+
+    def _dead(self, carry: Ask, now: float) -> list[str]:
+        """Name other workers that were silent at every look of the last seconds: once they may have had no chance."""
+        now_ms = carry(presence.time_ms())
+        silent = carry(presence.silent(self._keys, now_ms - _DEAD_AFTER_MS))
+        self._silent = {name: self._silent.get(name, now) for name in silent if name != self._worker}
+        return [name for name, since in self._silent.items() if now - since >= _SEEN_SILENT_S]
