@@ -335,12 +335,23 @@ class Activation:
             block.set("history", orjson.dumps(life.history))
         if fsm.definition != self.behaviour.definition.fingerprint:
             block.set("definition", self.behaviour.definition.fingerprint)
-        if fsm.tries and (self.done or self.failed or self.is_retried):
-            block.drop("tries")
+        if fsm.probation is not None and (self.done or self.failed or self.is_retried):
+            self._clear(block)
         if fsm.attempts is not None and not self.is_retried:
             block.drop("retry_at")
         if fsm.owes and not block.owes:
             block.drop("owes")
+
+    def _clear(self, block: Block) -> None:
+        """Clear a suspect, step by step: what killed its worker may lie behind what was done now."""
+        is_all_done = block.taken == len(self.fsm.mail)
+        if is_all_done and not self.fsm.probation:
+            block.drop("tries")
+            block.drop("probation")
+            return
+        block.set("tries", 0)
+        if is_all_done:
+            block.set("probation", self.fsm.probation or 0)
 
 
 def _history(raw: bytes) -> tuple[str, ...]:

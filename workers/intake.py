@@ -102,7 +102,7 @@ class Intake:
         if not claims.held:
             for queue in self._queues:
                 more = self._collect(self._post(queue, want - len(claims.held)))
-                has_suspect = any(fsm.tries for fsm in more.held)
+                has_suspect = any(fsm.probation is not None for fsm in more.held)
                 if claims.held and has_suspect:
                     # A suspect is run alone: another turn.
                     self.give_back(more.held)

@@ -449,7 +449,7 @@ class TransitionWorker(Listener):
         """Run the events of the claimed FSMs, and commit them."""
         claims: Claims = job
         self._become(WorkerStatus.BUSY)
-        if not self._stop_requested and not any(fsm.tries for fsm in claims.held):
+        if not self._stop_requested and not any(fsm.probation is not None for fsm in claims.held):
             # Behind a suspect nothing is claimed ahead: if it kills us, nobody else is to be charged.
             self._intake.claim_ahead()
         # Not before: where Redis is away the claim waits for it, and handlers would be taken for slow.

@@ -192,6 +192,7 @@ class Claimed:
     has_error: bool
     definition: str
     attempts: int | None  # failed ones of its oldest event; `None` where it is not tried again
+    probation: int | None  # of a suspect: how many events it may have next, 0 where it is cleared; else `None`
     urgent: int
     mail: list[Mail]
 
@@ -277,6 +278,7 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
             claims.moved.append(text(one[1]))
             continue
         machine, state, payload, version, status, born, history, tries, owes, error, definition, attempts = one[1][:12]
+        probation = int(one[1][12]) if len(one[1]) > 12 else None  # noqa: PLR2004 - the 13th is of suspects only
         claims.held.append(
             Claimed(
                 text(one[0]),
@@ -294,6 +296,7 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
                 error is not None,
                 text(definition),
                 None if attempts is None else int(attempts),
+                probation,
                 one[2],
                 [_mail(one[i], one[i + 1]) for i in range(3, len(one), 2)],
             )

@@ -85,6 +85,11 @@ class Block:
         self._drops.append(field)
 
     @property
+    def taken(self) -> int:
+        """How many ids were taken out of the mailbox."""
+        return len(self._done)
+
+    @property
     def owes(self) -> bool:
         """Whether a hard event is left to the next claim."""
         return "owes" in self._fields

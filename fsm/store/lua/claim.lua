@@ -1,7 +1,8 @@
 --[[
 claim: take the locks of FSMs that have mail, oldest first, with their snapshots and oldest events.
 
-An FSM on which workers died (`tries` > 0) comes alone and with one event, so that only the culprit is charged.
+An FSM on which workers died (`tries` > 0) comes alone and with one event, so that only the culprit is charged. When that
+is done it is on probation (`tries` 0): it still comes alone, with two events, then four, until it is cleared.
 Ids found on RQ's list are looked at: a foreign job goes to the effects list, an applied one gets its true status
 back, a requeued one is adopted into its mailbox.
 
@@ -11,7 +12,8 @@ ARGV      1 prefix   2 worker   3 token   4 number of this claim   5 lease, ms  
           14 "1" leaves FSMs on which workers died to a later claim   15.. tokens that the worker still holds, and ids
           that it took off RQ's list as "id:<id>"
 RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a list: name, list of 12 fields of the
-          snapshot (the last: how often its oldest event failed already), urgent ids, then of each event its id and a
+          snapshot (the last: how often its oldest event failed already), of one on which workers died a 13th (how many
+          events it may have next, 0 where it is cleared), urgent ids, then of each event its id and a
           list: event, data, place, status, born, meta, asked, if_version, key (an id without a record has no event; one
           that comes twice has place `done` the second time);
           LATE a newer claim of this worker was answered already; BROKEN as one FSM's list: name, why; MOVED as a list:
@@ -47,7 +49,9 @@ end
 
 -- The FSM's answer: snapshot, urgent mail, then mail, within the bounds of this claim.
 local function open(name, f)
-  local most = f[8] and tonumber(f[8]) > 0 and 1 or math.max(1, math.min(most_events - events, 100))
+  local allowed = f[8] and 1
+  if f[8] == '0' then allowed = tonumber(try('HGET', prefix .. 'snapshot:' .. name, 'probation') or '') or 1 end
+  local most = math.max(1, math.min(most_events - events, 100, allowed or 100))
   local urgent = f[9] and try('LRANGE', prefix .. 'urgent:' .. name, 0, most - 1) or {}
   if urgent.err then return nil, urgent.err end
   local one = { name, f, #urgent }
@@ -63,6 +67,11 @@ local function open(name, f)
     if type(f[12]) ~= 'string' or not find(f[12], '^%d+$') then f[12] = '0' end
   end
   f[13] = nil
+  if allowed then
+    -- How much it may have next time, when this is done; 0 where it is cleared then.
+    local all = try('LLEN', prefix .. 'mailbox:' .. name)
+    f[13] = type(all) == 'number' and all + one[3] > #ids and allowed < 64 and 2 * allowed or 0
+  end
   bytes = bytes + #(f[3] or '')
   local count = 0
   for _, id in ipairs(ids) do
@@ -149,7 +158,7 @@ for i = 1, #popped, 2 do
     break
   end
   local f, why = read(name)
-  local suspect = f and f[8] and tonumber(f[8]) > 0
+  local suspect = f and f[8]
   if suspect and (#taken > 0 or leaves_suspects) then
     put_back(i)
     break

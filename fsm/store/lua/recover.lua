@@ -37,6 +37,7 @@ local function free(name)
   call('UNLINK', prefix .. 'lock:' .. name)
   if not f.err and f[1] then
     try('HINCRBY', snapshot, 'tries', 1)
+    try('HDEL', snapshot, 'probation')
     ring_if_mail(prefix, queue, name)
   end
   freed = freed + 1

@@ -95,7 +95,7 @@ end
 -- count, of a worker whose lease is over.
 local function forget_tries()
   try('ZREM', held, name)
-  call('HDEL', snapshot, 'retry_at', 'tries')
+  call('HDEL', snapshot, 'retry_at', 'tries', 'probation')
   try('ZREM', timers, 'retry ' .. name)
 end
 

@@ -42,6 +42,7 @@ class Parcel(Machine):
     def __init__(self) -> None:
         self.seen: list[Any] = []
         self.broken = ""
+        self.poison: list[Any] = []
 
     def _note(self, t: T) -> None:
         self.seen.append(t.event)
@@ -55,6 +56,8 @@ class Parcel(Machine):
     @on("put")
     def put(self, t: T, data: Any) -> None:
         self._note(t)
+        if data in self.poison:
+            raise KeyboardInterrupt  # its worker dies
         t.meta["seen"] = object()
         t.payload.setdefault("items", []).append(data)
 
