@@ -36,6 +36,7 @@ LONG = {
     "workers/worker.py": "RQ's worker is one class, and all that ours does differently stands beside it",
     "fsm/errors.py": "one tree in one file: its docstring draws it, and most of it is texts",
     "fsm/machine/values.py": "the typed codecs and the check of what they lose change together",
+    "fsm/store/calls.py": "a list of calls, each short by itself: what it sends and what comes back",
     "fsm/client.py": "applications call one class, and most of it says what they may expect: the plans are elsewhere",
 }
 

@@ -222,3 +222,19 @@ def test_shell_is_read_as_a_shell_reads_it() -> None:
     text = "# nothing\nFSM_URL=a fsm ls --json | head -1 > out.txt  # all\nmake demo && fsm state \\\n  'a b' &\n"
 
     assert commands(text) == [["fsm", "ls", "--json"], ["head", "-1"], ["make", "demo"], ["fsm", "state", "a b"]]
+
+
+NAMED_TEST = re.compile(r"`((?:integration|store|unit|chaos|model)/[a-z_/]+\.py)(?:::([a-z_]+))?`")
+
+
+def test_each_test_that_the_readme_names_is_there() -> None:
+    named = NAMED_TEST.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    missing = []
+    for path, part in named:
+        file = ROOT / "tests" / path
+        names = re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE) if file.exists() else []
+        if not any(part in name for name in names):
+            missing.append(f"{path}::{part}")
+
+    assert len(named) > 20
+    assert missing == []
