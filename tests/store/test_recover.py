@@ -236,3 +236,17 @@ def test_a_list_of_another_type_is_left_alone(store: Store) -> None:
 
     assert store.sweep("w1") == (0, 0)
     assert store.redis.get("rq:queue:fsm") == b"of another type"
+
+
+def test_recovered_it_goes_before_all_that_waits_and_behind_it_where_it_killed_again(store: Store) -> None:
+    # Seen to fail while it went to the tail: under load it waited as long again as it had waited before.
+    store.start("a", "b", "c")
+    store.claim("w1", fsms=2)
+    store.recover("w1")
+    assert store.ready() == ["a", "b", "c"]
+    assert store.one("w2", fsms=1).name == "a"
+
+    store.recover("w2")
+
+    assert store.ready() == ["b", "c", "a"]
+    assert store.listed()[-1:] == [store.mailbox("a")[0]]

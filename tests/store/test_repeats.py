@@ -315,7 +315,7 @@ def recover(store: Store) -> Case:
 
     def newer() -> None:
         # Suspects come alone.
-        assert [store.one("w2").name for _ in range(3)] == ["c", "a", "b"]
+        assert [store.one("w2").name for _ in range(3)] == ["a", "b", "c"]
 
     request = raw(calls.recover(store.keys, ["dead"]))
     return Case(request, ["RECOVERED", 2, 1], newer, ["RECOVERED", 0, 0])

@@ -118,6 +118,31 @@ local function flush_ready(prefix)
   rung = {}
 end
 
+-- The same to the front of all that waits, in the order in which they were gathered.
+local front = {}
+local function ring_front(queue, name, id)
+  local row = front[queue] or {}
+  front[queue] = row
+  row[#row + 1] = { name, id }
+end
+
+local function flush_front(prefix)
+  for queue, row in pairs(front) do
+    local first = call('ZRANGE', prefix .. 'ready:' .. queue, 0, 0, 'WITHSCORES')
+    local number = tonumber(first[2] or 0) - #row - 1
+    local scored, ids = {}, {}
+    for i, one in ipairs(row) do
+      scored[2 * i - 1] = string.format('%.0f', number + i)
+      scored[2 * i] = one[1]
+      ids[#row - i + 1] = one[2]
+    end
+    variadic('ZADD', prefix .. 'ready:' .. queue, scored)
+    variadic('LPUSH', 'rq:queue:' .. queue, ids)
+    try('SADD', 'rq:queues', 'rq:queue:' .. queue)
+  end
+  front = {}
+end
+
 -- The id of the oldest mail, urgent mail first; nil where there is none.
 local function head(prefix, name)
   for _, list in ipairs({ 'urgent:', 'mailbox:' }) do

@@ -1,6 +1,8 @@
 --[[
 recover: free FSMs whose holder is dead, count the death, and make them ready again; drop records that ended.
 
+At the first death of its holder an FSM goes to the front of those that wait, as if it had been released; then to the tail.
+
 It decides nothing: whether an event was tried too often is for the worker to say that claims it next. Of all workers
 that sweep, one at a time has the turn; a call that names dead workers needs none.
 
@@ -36,9 +38,11 @@ local function free(name)
   call('ZREM', held, name)
   call('UNLINK', prefix .. 'lock:' .. name)
   if not f.err and f[1] then
-    try('HINCRBY', snapshot, 'tries', 1)
+    local tries = try('HINCRBY', snapshot, 'tries', 1)
     try('HDEL', snapshot, 'probation')
-    ring_if_mail(prefix, queue, name)
+    local id = head(prefix, name)
+    -- It was served already: to the front. What goes on to kill workers lets others go before it.
+    if id and tries == 1 then ring_front(queue, name, id) elseif id then ring(queue, name, id) end
   end
   freed = freed + 1
 end
@@ -92,6 +96,7 @@ if freed < most then
     end
   end
 end
+flush_front(prefix)
 flush_ready(prefix)
 for i = 7, first_dead - 1 do rehang(ARGV[i]) end
 drop_ended(ended, s, 10)

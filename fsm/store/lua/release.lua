@@ -8,7 +8,7 @@ REPEATED  known by the token: the lock is gone, so STALE, and nothing is written
 ]]
 local held, claims = KEYS[1], KEYS[2]
 local prefix, worker, default_queue, place = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local answer, front = {}, {}
+local answer = {}
 for i = 5, #ARGV, 2 do
   local name, token = ARGV[i], ARGV[i + 1]
   local lock = prefix .. 'lock:' .. name
@@ -20,9 +20,7 @@ for i = 5, #ARGV, 2 do
     if type(queue) ~= 'string' then queue = default_queue end
     local id = head(prefix, name)
     if id and place == 'front' then
-      local row = front[queue] or {}
-      front[queue] = row
-      row[#row + 1] = { name, id }
+      ring_front(queue, name, id)
     elseif id then
       ring(queue, name, id)
     end
@@ -31,17 +29,6 @@ for i = 5, #ARGV, 2 do
     answer[#answer + 1] = 'STALE'
   end
 end
-for queue, row in pairs(front) do
-  local first = call('ZRANGE', prefix .. 'ready:' .. queue, 0, 0, 'WITHSCORES')
-  local number = tonumber(first[2] or 0) - #row - 1
-  local scored, ids = {}, {}
-  for i, one in ipairs(row) do
-    scored[2 * i - 1] = string.format('%.0f', number + i)
-    scored[2 * i] = one[1]
-    ids[#row - i + 1] = one[2]
-  end
-  variadic('ZADD', prefix .. 'ready:' .. queue, scored)
-  variadic('LPUSH', 'rq:queue:' .. queue, ids)
-end
+flush_front(prefix)
 flush_ready(prefix)
 return answer
