@@ -156,7 +156,7 @@ def test_a_state_is_not_missed_though_the_fsm_only_passes_through(
         with ThreadPoolExecutor(1) as beside:
             waiter = beside.submit(parcel.wait_for, "packed", timeout=20)
             # It sleeps in Redis: so it has begun.
-            until(lambda: any(one["cmd"] == "blpop" for one in client.redis.client_list()))
+            until(lambda: any(one["cmd"] == "xread" for one in client.redis.client_list()))
             parcel.transition("pack", {})
             assert waiter.result().state == "home"
 

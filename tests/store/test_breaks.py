@@ -186,7 +186,7 @@ def beat(store: Store) -> Prepared:
     def check(_: None) -> None:
         assert store.redis.zcard(store.keys.workers) == 1
 
-    return presence.beat(store.keys, "w1", done=1, failed=0, seconds=0.5), check
+    return presence.beat(store.keys, "w1", 7, done=1, failed=0, seconds=0.5), check
 
 
 @pytest.mark.parametrize("is_cached", [True, False], ids=["known", "forgotten"])
