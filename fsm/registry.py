@@ -17,7 +17,7 @@ from fsm import verbs
 from fsm.engine import checked_name
 from fsm.errors import StoreError
 from fsm.store import presence
-from fsm.store.codec import rq_ms, text
+from fsm.store.codec import rq_ms, text, whole
 from fsm.store.requests import Request
 from fsm.store.server import troubles
 
@@ -177,13 +177,13 @@ def _workers(keys: Keys, names: Sequence[str], now_ms: int, *, are_ours: bool) -
             WorkerView(
                 name,
                 host,
-                int(pid) if pid.isdecimal() else 0,
+                whole(pid),
                 # A stock worker beats every few minutes only.
                 "silent" if is_silent and are_ours else state,
                 tuple(filter(None, queues.split(","))),
                 None if seen_ms is None else datetime.fromtimestamp(seen_ms / 1000, UTC),
-                int(done or 0),
-                int(failed or 0),
+                whole(done),
+                whole(failed),
                 int(holds),
                 are_ours,
             )

@@ -28,7 +28,7 @@ from fsm.engine import (
 )
 from fsm.errors import PayloadError
 from fsm.machine.values import JSON
-from fsm.store.codec import event_data
+from fsm.store.codec import event_data, text, whole
 from fsm.store.commits import Block
 from workers import points
 
@@ -93,7 +93,7 @@ class Activation:
             history,
         )
         block = Block(self.keys, fsm, behaviour.definition.settings, self.now_ms)
-        owed = fsm.owes.decode() if fsm.owes and life.status == "running" else ""
+        owed = text(fsm.owes) if life.status == "running" else ""
         for mail in fsm.mail:
             if self._is_over(life) or (self.done + self.failed and time.monotonic() > until):
                 break
@@ -133,7 +133,7 @@ class Activation:
             return
         if mail.place not in (b"mail", b"later"):
             block.take(mail.job_id)
-            return  # applied, failed or taken away already: its id was put here again by hand
+            return  # applied, failed, taken away already or another FSM's: its id was put here by hand
         if mail.born != self.fsm.born.encode():
             block.take(mail.job_id)
             block.gone(mail.job_id)
@@ -366,7 +366,7 @@ def _version(raw: bytes | None) -> int | None:
     """Read `if_version`; where it was edited by hand, it is no version that an FSM ever has."""
     if raw is None:
         return None
-    return int(raw) if raw.isdigit() else -1
+    return whole(raw) if raw.isdigit() else -1
 
 
 def _meta(raw: bytes | None) -> dict[str, Any]:

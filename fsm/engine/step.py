@@ -31,6 +31,7 @@ from fsm.errors import (
     RejectedError,
     StaleVersionError,
 )
+from fsm.machine.settings import check_size
 from fsm.machine.values import JSON
 
 if TYPE_CHECKING:
@@ -287,12 +288,7 @@ async def _finish(behaviour: Behaviour, t: Transition[Any]) -> str:
 
 
 def _encoded(behaviour: Behaviour, life: Life) -> bytes:
-    raw = life.encoded()
-    limit = behaviour.definition.settings.payload_limit
-    if len(raw) > limit:
-        problem = f"the payload has {len(raw)} bytes, and Settings(payload_limit=…) allows {limit}"
-        raise PayloadError(problem)
-    return raw
+    return check_size(life.encoded(), "the payload has", behaviour.definition.settings.payload_limit)
 
 
 def _timed_out(behaviour: Behaviour) -> Exception:
@@ -312,7 +308,7 @@ async def _refused(  # noqa: PLR0913 - the parts of one refusal
         if not isinstance(reason, str) or not isinstance(details, dict):
             problem = f"Reject({reason!r}, **{details!r}): a reason is text; give other values as details"
             raise _WrongAnswerError(problem)  # noqa: TRY301 - it ends as what hooks raise does
-        JSON.encode([reason, details])
+        check_size(JSON.encode([reason, details]), "a refusal has", behaviour.definition.settings.payload_limit)
         if on_refused := behaviour.hooks.get("on_refused"):
             more = {"allowed": allowed} if kind in _NOT_ALLOWED else details
             error = _REFUSED[kind](life.name, event.name, life.state, life.version, event.job_id, reason, more)

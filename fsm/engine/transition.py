@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from fsm.engine.effects import Effect, call_of, checked_queue, path_of, seconds_of, waits_of
 from fsm.errors import HandlerError, PayloadError
 from fsm.machine.names import hint
-from fsm.machine.settings import EFFECTS_QUEUE
+from fsm.machine.settings import EFFECTS_QUEUE, check_size
 from fsm.machine.values import JSON
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ _log = logging.getLogger("fsm.transition")
 # Ids grow by a few characters with each generation of mail; beyond this they are folded to a hash of themselves.
 _LONGEST_ROOT = 64
 _LONGEST_NAME = 512
+# What one transition may send. One commit writes all of it while Redis serves nobody else: by arithmetic, 1,000 events
+# at some 10 µs each are 10 ms.
+_MOST_SENT = 1000
+_MOST_SIZES = 16
 
 
 def derived_id(parent: str, mark: str) -> str:
@@ -73,8 +77,8 @@ class Transition(Generic[P]):
     """
 
     __slots__ = (
-        "_data", "_deadline", "_event", "_life", "_made", "_mark", "_meta", "attempt", "outbox", "replied", "source",
-        "target",
+        "_data", "_deadline", "_event", "_life", "_made", "_mark", "_meta", "_size", "attempt", "outbox", "replied",
+        "source", "target",
     )  # fmt: skip
 
     source: str
@@ -89,6 +93,7 @@ class Transition(Generic[P]):
         self._mark = mark
         self._data: Any = _UNREAD
         self._made = 0
+        self._size = 0
         self.source = source
         self.target = source
         self.attempt = event.attempt
@@ -198,11 +203,11 @@ class Transition(Generic[P]):
             The id of the job.
 
         Raises:
-            PayloadError: The data are not JSON, or the name is empty, too long or not text.
+            PayloadError: The data are not JSON or too large; the name is empty, too long or not text; or this
+                transition sends too much.
         """
-        mail = Mail(self._next("s"), checked_name(name), checked_event(event), _plain(data))
-        self.outbox.append(mail)
-        return mail.job_id
+        raw = check_size(_plain(data), "the data of an event have", self._limit)
+        return self._leave(Mail(self._next("s"), checked_name(name), checked_event(event), raw), len(raw))
 
     def start_fsm(self, machine: type[Machine[Any]], name: str, payload: Any = None) -> str:
         """Start an FSM; it begins with the commit.
@@ -213,13 +218,12 @@ class Transition(Generic[P]):
             The id of the job of its entry event.
 
         Raises:
-            PayloadError: The payload is not of the machine's type, or too large; or the name is not what it should be.
+            PayloadError: The payload is not of the machine's type, or too large; the name is not what it should be; or
+                this transition sends too much.
         """
         definition = machine.definition
         raw = encode_payload(definition, payload)
-        new = NewFSM(self._next("f"), checked_name(name), definition, raw)
-        self.outbox.append(new)
-        return new.job_id
+        return self._leave(NewFSM(self._next("f"), checked_name(name), definition, raw), len(raw))
 
     def enqueue(  # noqa: PLR0913 - one keyword an option; all others are the function's own
         self,
@@ -253,23 +257,48 @@ class Transition(Generic[P]):
             The id of the job.
 
         Raises:
-            PayloadError: An argument is not JSON, an option is not what it should be, or another process cannot import
-                the function.
+            PayloadError: An argument is not JSON, an option is not what it should be, another process cannot import
+                the function, or this transition sends too much.
             HandlerError: The machine has no such event.
         """
         path = path_of(func)
+        call = check_size(call_of(path, args, kwargs), "the arguments of an effect have", self._limit)
         effect = Effect(
             self._next("e"),
             checked_queue(queue),
             path,
-            call_of(path, args, kwargs),
+            call,
             self._own_event(on_success, "on_success"),
             self._own_event(on_failure, "on_failure"),
             waits_of(retry),
             seconds_of(job_timeout),
         )
-        self.outbox.append(effect)
-        return effect.job_id
+        return self._leave(effect, len(call))
+
+    @property
+    def _limit(self) -> int:
+        return self._life.definition.settings.payload_limit
+
+    def _leave(self, item: Mail | NewFSM | Effect, size: int) -> str:
+        """Put something into the outbox, unless the commit would hold up Redis for all others.
+
+        Returns:
+            The id of its job.
+        """
+        self._size += size
+        if len(self.outbox) >= _MOST_SENT:
+            problem = (
+                f"a transition sends at most {_MOST_SENT} events, FSMs and effects: leave the rest to another event"
+            )
+            raise PayloadError(problem, "outbox")
+        if self._size > _MOST_SIZES * self._limit:
+            problem = (
+                f"what a transition sends has {self._size} bytes, and at most {_MOST_SIZES} times "
+                f"Settings(payload_limit=…) is allowed, {_MOST_SIZES * self._limit}: leave the rest to another event"
+            )
+            raise PayloadError(problem, "outbox")
+        self.outbox.append(item)
+        return item.job_id
 
     def _own_event(self, event: str | None, option: str) -> str:
         """Check an event that is to come back to this FSM."""
@@ -292,10 +321,10 @@ class Transition(Generic[P]):
         """Give a JSON value to whoever waits for this event.
 
         Raises:
-            PayloadError: The value is not JSON.
+            PayloadError: The value is not JSON, or too large.
         """
         # As it is now: what the handler does with it later is its own affair.
-        self.replied = JSON.decode(JSON.encode(value))
+        self.replied = JSON.decode(check_size(JSON.encode(value), "a reply has", self._limit))
 
 
 _UNREAD: Any = object()
@@ -320,11 +349,7 @@ def encode_payload(definition: Definition, payload: Any) -> bytes:
     """
     codec = definition.payload
     raw = codec.encode(codec.default() if payload is None else payload)
-    limit = definition.settings.payload_limit
-    if len(raw) > limit:
-        problem = f"the payload has {len(raw)} bytes, and Settings(payload_limit=…) allows {limit}"
-        raise PayloadError(problem)
-    return raw
+    return check_size(raw, "the payload has", definition.settings.payload_limit)
 
 
 def checked_name(name: Any) -> str:

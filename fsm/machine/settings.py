@@ -14,10 +14,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, final
 
-from fsm.errors import ConfigError
+from fsm.errors import ConfigError, PayloadError
 from fsm.machine.durations import Duration, duration_ms
 
-__all__ = ["EFFECTS_QUEUE", "UNSET", "RetryPolicy", "Settings", "Unset"]
+__all__ = ["EFFECTS_QUEUE", "PAYLOAD_LIMIT", "UNSET", "RetryPolicy", "Settings", "Unset", "check_size"]
 
 # The RQ queue of effects that name no other.
 EFFECTS_QUEUE = "fsm-effects"
@@ -41,9 +41,28 @@ _FORBIDDEN_QUEUES = {
     EFFECTS_QUEUE: "that queue carries effects, which would hold up transitions",
 }
 _MINUTE_MS = 60_000
+# `payload_limit` where no machine is at hand that says another one.
+PAYLOAD_LIMIT = 1_048_576
 # What a Redis string can hold at most.
 _LARGEST_PAYLOAD = 512 * 1024 * 1024
 _LONGEST_MACHINE_NAME = 200
+
+
+def check_size(raw: bytes, what: str, limit: int = PAYLOAD_LIMIT) -> bytes:
+    """Give back JSON that is small enough to be kept.
+
+    Args:
+        raw: The JSON.
+        what: What it is, with its verb, as in "the payload has".
+        limit: `payload_limit` of the machine; without one at hand the default.
+
+    Raises:
+        PayloadError: It is larger.
+    """
+    if len(raw) > limit:
+        problem = f"{what} {len(raw)} bytes, and Settings(payload_limit=…) allows {limit}"
+        raise PayloadError(problem)
+    return raw
 
 
 @dataclass(frozen=True)
@@ -107,7 +126,8 @@ class Settings:
         max_attempts: How many workers may die on one event before it is abandoned.
         endless: Its FSMs need not reach an end: the check for one is left out.
         history: How many last states a snapshot keeps.
-        payload_limit: Largest payload as JSON, in bytes.
+        payload_limit: Largest payload as JSON, in bytes; likewise the data of an event, a reply, the arguments of an
+            effect and what it returns.
         max_mailbox: Most events that may wait for one FSM.
         result_ttl: How long the record of a done event is kept; at least 60 s.
         failure_ttl: How long the record of a failed event is kept; at least 60 s.
@@ -251,7 +271,7 @@ _DEFAULTS: dict[str, Any] = {
     "max_attempts": 3,
     "endless": False,
     "history": 5,
-    "payload_limit": 1_048_576,
+    "payload_limit": PAYLOAD_LIMIT,
     "max_mailbox": 10_000,
     "result_ttl": "60s",
     "failure_ttl": "30d",

@@ -90,7 +90,8 @@ class Letter:
 
 
 def _words(reply: list[bytes]) -> list[str]:
-    return [word.decode() for word in reply]
+    # Behind the word may stand what somebody wrote by hand.
+    return [text(word) for word in reply]
 
 
 def blueprint_of(keys: Keys, machine: Definition | Blueprint) -> Blueprint:
@@ -278,10 +279,15 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
             claims.moved.append(text(one[1]))
             continue
         machine, state, payload, version, status, born, history, tries, owes, error, definition, attempts = one[1][:12]
+        name = text(one[0])
+        if name.encode() != one[0]:
+            # Its lock ends with its lease: nothing can be written under a name that we cannot write.
+            claims.broken.append((name, "its name is no UTF-8"))
+            continue
         probation = int(one[1][12]) if len(one[1]) > 12 else None  # noqa: PLR2004 - the 13th is of suspects only
         claims.held.append(
             Claimed(
-                text(one[0]),
+                name,
                 token,
                 queue,
                 text(machine),

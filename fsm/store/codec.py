@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fsm.errors import StoreError
+from fsm.machine.values import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,17 +31,29 @@ __all__ = [
     "read_snapshot",
     "rq_ms",
     "text",
+    "whole",
 ]
 
 _CALL = b'["workers.jobs.transition",null,['
 _END = b"],{}]"
 _ID_BYTES = 12
+# Of a version, a time, a count: what Lua and JSON hold exactly.
+_MOST_DIGITS = 16
 _MOST_UNPACKED = 64 << 20
 
 
 def text(raw: bytes | None) -> str:
     """Decode what Redis gave as text; nothing is "", and bytes that are no UTF-8 are shown, never an error."""
     return raw.decode("utf-8", "backslashreplace") if raw else ""
+
+
+def whole(raw: bytes | str | None) -> int:
+    """Read a number as we write it; 0 where it is none, for fields can be edited by hand.
+
+    >>> whole(b"12"), whole("-1"), whole(None), whole("9" * 5000)
+    (12, 0, 0, 0)
+    """
+    return int(raw) if raw and len(raw) <= _MOST_DIGITS and raw.isascii() and raw.isdigit() else 0
 
 
 def rq_ms(time: str) -> int | None:
@@ -210,8 +223,8 @@ def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) 
             name=name,
             machine=text(fields[b"machine"]),
             state=state,
-            payload=orjson.loads(fields[b"payload"]),
-            version=int(fields[b"version"]),
+            payload=JSON.decode(fields[b"payload"]),
+            version=_number(fields[b"version"]),
             status=_status(fields),
             born=text(fields[b"born"]),
             queue=text(fields.get(b"queue")) or default_queue,
@@ -219,8 +232,8 @@ def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) 
             updated_at=datetime.fromtimestamp(int(fields[b"updated_at"]) / 1000, UTC),
             error=_json(fields.get(b"error")),
             refused=_json(fields.get(b"refused")),
-            history=(*orjson.loads(history), state) if history else (state,),
-            tries=int(fields.get(b"tries", 0)),
+            history=(*map(str, _list(history)), state) if history else (state,),
+            tries=_number(fields.get(b"tries", b"0")),
             definition=text(fields.get(b"definition")),
             retry_at=datetime.fromtimestamp(int(retry_at) / 1000, UTC) if retry_at else None,
         )
@@ -255,5 +268,24 @@ def damaged(name: str, fields: Mapping[bytes, bytes], why: str) -> Snapshot:
     )
 
 
+def _number(raw: bytes) -> int:
+    if len(raw) > _MOST_DIGITS:
+        problem = f"a number of {len(raw)} digits"
+        raise ValueError(problem)
+    return int(raw)
+
+
+def _list(raw: bytes) -> list[Any]:
+    value = orjson.loads(raw)
+    if not isinstance(value, list):
+        problem = "the history is no list"
+        raise TypeError(problem)
+    return value
+
+
 def _json(raw: bytes | None) -> dict[str, Any] | None:
-    return orjson.loads(raw) if raw else None
+    value = orjson.loads(raw) if raw else None
+    if value is not None and not isinstance(value, dict):
+        problem = "a note of a failure or refusal is no object"
+        raise TypeError(problem)
+    return value

@@ -12,6 +12,7 @@ import orjson
 
 from fsm.engine import Effect, NewFSM
 from fsm.engine import Mail as OutgoingMail
+from fsm.machine.settings import PAYLOAD_LIMIT
 from fsm.store.calls import blueprint_of
 from fsm.store.codec import job_data, pack_result, pack_text
 from fsm.store.requests import Request
@@ -168,6 +169,7 @@ class Block:
                 self._operation("C", *machine, item.name, item.job_id, item.payload, data)
             elif isinstance(item, Effect):
                 fields = _job_fields(item, self._fsm.name, namespace)
+                limit = self._settings.payload_limit
                 note = orjson.dumps(
                     {
                         "func": item.path,
@@ -177,6 +179,7 @@ class Block:
                         "born": self._fsm.born,
                         "cause": decision.event.job_id,
                         "at_ms": self._now_ms,
+                        **({} if limit == PAYLOAD_LIMIT else {"limit": limit}),
                     }
                 )
                 self._operation("E", item.job_id, item.queue, note, len(fields) // 2, *fields)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import redis
 
+from fsm.errors import StoreError
 from fsm.store.connection import explain
 from fsm.store.passing import is_demoted
 
@@ -58,7 +59,7 @@ def run(client: redis.Redis, request: Request[R], url: str = "") -> R:
     """Carry a request over a connection, and read its reply.
 
     Raises:
-        StoreError: Redis cannot be used; the text says why and what to try.
+        StoreError: Redis cannot be used, or what it holds cannot be read; the text says why and what to try.
     """
     try:
         reply = _send(client, request)
@@ -67,7 +68,12 @@ def run(client: redis.Redis, request: Request[R], url: str = "") -> R:
             # A server that became a replica keeps its connections: only new ones find the primary.
             client.connection_pool.disconnect(inuse_connections=False)
         raise explain(error, url) from error
-    return request.read(reply)
+    try:
+        return request.read(reply)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # Replies to what we wrote are of our form; these hold what somebody else wrote.
+        problem = f"what Redis holds cannot be read ({type(error).__name__}: {error}): was it edited by hand?"
+        raise StoreError(problem) from error
 
 
 def _send(client: redis.Redis, request: Request[Any]) -> Any:

@@ -204,7 +204,7 @@ class Trial(Generic[P]):
         """
         found = find_open(self.enqueued, self._answered, effect)
         try:
-            raw = verbs.success_data(value)
+            raw = verbs.success_data(value, self._behaviour.definition.settings.payload_limit)
         except PayloadError as error:
             return self.fail(found, error)
         return self._answer(found, found.on_success, raw)

@@ -13,7 +13,7 @@ import orjson
 
 from fsm.engine import checked_name
 from fsm.errors import UnknownFSMError
-from fsm.store.codec import call_arguments, event_data, rq_ms, text
+from fsm.store.codec import call_arguments, event_data, rq_ms, text, whole
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _event(  # noqa: PLR0913 - what is known of one event
     event, data, meta, since, status, failed_runs = record
     try:
         value = orjson.loads(event_data(data or b"", keys.namespace, name, text(event)))
-    except ValueError:
+    except (ValueError, TypeError):
         value = None
     return EventView(
         job_id,
@@ -235,7 +235,7 @@ def _object(raw: bytes | None) -> dict[str, Any]:
 
 
 def _count(raw: bytes | None) -> int:
-    return int(raw) if raw and raw.isdigit() else 0
+    return whole(raw)
 
 
 def _moment(at_ms: int | None) -> datetime | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fsm.errors import PayloadError
+from fsm.machine.settings import PAYLOAD_LIMIT, check_size
 from fsm.machine.values import JSON
 from fsm.store import effects
 from fsm.store.requests import Request
@@ -26,11 +27,13 @@ def succeed(keys: Keys, effect_id: str, name: str, value: Any) -> Plan[str]:
     """Bring back what an effect returned; where nobody wants to know, it may be anything.
 
     Raises:
-        PayloadError: The value is not JSON: nothing was told, and the effect is open.
+        PayloadError: The value is not JSON, or too large: nothing was told, and the effect is open.
     """
     note = yield note_of(keys, effect_id, name)
     # Where nobody is to be told, it may return whatever it likes.
-    raw = success_data(value) if note is not None and note.get("on_success") else b"null"
+    limit = (note or {}).get("limit")
+    limit = limit if isinstance(limit, int) else PAYLOAD_LIMIT
+    raw = success_data(value, limit) if note is not None and note.get("on_success") else b"null"
     return (yield from _tell(keys, effect_id, name, note, "on_success", raw))
 
 
@@ -48,14 +51,14 @@ def fail(keys: Keys, effect_id: str, name: str, kind: str, message: str) -> Plan
     return (yield from _tell(keys, effect_id, name, note, "on_failure", failure_data(kind, message)))
 
 
-def success_data(value: Any) -> bytes:
+def success_data(value: Any, limit: int = PAYLOAD_LIMIT) -> bytes:
     """Write what an effect returned as the data of an event.
 
     Raises:
-        PayloadError: It is not JSON.
+        PayloadError: It is not JSON, or larger than the machine that asked for it allows.
     """
     try:
-        return JSON.encode(value)
+        return check_size(JSON.encode(value), "it has", limit)
     except PayloadError as error:
         problem = f"an effect returns JSON values, for they travel as an event: {error.problem}"
         raise PayloadError(problem, error.path) from error

@@ -116,19 +116,39 @@ def machines(keys: Keys) -> Request[dict[str, dict[str, Any]]]:
         known = {}
         for name, about in sorted(reply.items()):
             try:
-                known[text(name)] = orjson.loads(about)
+                known[text(name)] = _announced(orjson.loads(about))
             except ValueError as error:
-                problem = f"machine {text(name)!r} in {keys.machines} is no JSON ({error}): a worker writes it anew"
+                problem = f"machine {text(name)!r} in {keys.machines} cannot be read ({error}): a worker writes it anew"
                 raise StoreError(problem) from error
         return known
 
     return Request(read, commands=[("HGETALL", keys.machines)])
 
 
+def _announced(about: Any) -> dict[str, Any]:
+    """Check what of an announcement is used without a further look.
+
+    Raises:
+        ValueError: It was edited by hand and is not of our form.
+    """
+    if not isinstance(about, dict):
+        problem = "it is no object"
+        raise ValueError(problem)  # noqa: TRY004 - as orjson's, for the one caller
+    allowed, queue = about.get("allowed", {}), about.get("queue", "")
+    events = list(allowed.values()) if isinstance(allowed, dict) else [None]
+    lists = [about.get("states", []), *events]
+    if not isinstance(queue, str) or not all(
+        isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists
+    ):
+        problem = "it does not say which states there are, or which events they allow"
+        raise ValueError(problem)
+    return about
+
+
 def counts(keys: Keys) -> Plan[dict[str, dict[str, int]]]:
     """Count the FSMs of each machine in each of its states."""
     known = yield machines(keys)
-    pairs = [(machine, name) for machine, about in known.items() for name in about["states"]]
+    pairs = [(machine, name) for machine, about in known.items() for name in about.get("states", ())]
     if not pairs:
         return {}
     commands = [("ZCARD", keys.state(machine, name)) for machine, name in pairs]
@@ -160,7 +180,7 @@ def list_from(keys: Keys, machine: str | None, state_name: str | None) -> Plan[P
         tuple(
             (name, in_state)
             for name, about in known.items()
-            for in_state in about["states"]
+            for in_state in about.get("states", ())
             if machine in (None, name) and state_name in (None, in_state)
         )
     )
@@ -264,8 +284,18 @@ def log_back(keys: Keys, before: str) -> Request[tuple[list[dict[str, Any]], str
 def _lines(entry_id: str, fields: Mapping[bytes, bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
     worker = text(fields.get(b"worker"))
     at_ms = int(entry_id.partition("-")[0])
-    for line in orjson.loads(fields.get(b"transitions", b"[]")):
+    lines = _told(fields.get(b"transitions", b"[]"))
+    for line in lines if lines is not None else [{"error": f"entry {entry_id} cannot be read: was it edited by hand?"}]:
         yield entry_id, {**line, "worker": worker, "at_ms": at_ms}
+
+
+def _told(raw: bytes) -> list[dict[str, Any]] | None:
+    """Read the transitions of one entry of the log; `None` where it is not of our form."""
+    try:
+        lines = orjson.loads(raw)
+    except ValueError:
+        return None
+    return lines if isinstance(lines, list) and all(isinstance(line, dict) for line in lines) else None
 
 
 def ready_queues(keys: Keys) -> Plan[list[str]]:

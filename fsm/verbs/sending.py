@@ -29,6 +29,7 @@ from fsm.errors import (
     UnknownFSMError,
 )
 from fsm.machine import did_you_mean
+from fsm.machine.settings import PAYLOAD_LIMIT, check_size
 from fsm.machine.values import JSON
 from fsm.store import calls
 from fsm.store.codec import new_ids, text
@@ -91,6 +92,8 @@ def sending(  # noqa: PLR0913 - one keyword an option of a send
 ) -> Sending:
     """Check and encode one event; with the definition at hand its data are typed, else plain JSON.
 
+    The data are bounded as the payload is; by name alone nobody knows the machine's bound, so it is the default.
+
     An event that the machine does not have comes with its error: nobody has to ask Redis for that.
 
     Raises:
@@ -104,7 +107,8 @@ def sending(  # noqa: PLR0913 - one keyword an option of a send
         raise PayloadError(problem, "key")
     if definition is not None and event not in definition.graph.events:
         return Sending(name, event, error=_no_such_event(definition, name, event))
-    raw = encode_data(definition, event, data)
+    limit = PAYLOAD_LIMIT if definition is None else definition.settings.payload_limit
+    raw = check_size(encode_data(definition, event, data), f"the data of event {event!r} have", limit)
     if key is None and if_version is None:
         return Sending(name, event, raw, job_id or "", packed)
     more: tuple[Any, ...] = ()
@@ -167,7 +171,7 @@ def _meta(meta: Mapping[str, Any]) -> bytes:
     if not isinstance(meta, dict):
         problem = f"meta is a dict of JSON values, not {type(meta).__name__}"
         raise PayloadError(problem, "meta")
-    return JSON.encode(meta)
+    return check_size(JSON.encode(meta), "meta has")
 
 
 def encode_data(definition: Definition | None, event: str, data: Any) -> bytes:

@@ -12,6 +12,7 @@ import orjson
 from fsm.engine import checked_name, encode_payload
 from fsm.errors import FSMError, FSMExistsError, PayloadError, UnknownMachineError
 from fsm.machine import Definition
+from fsm.machine.settings import check_size
 from fsm.machine.values import JSON
 from fsm.store import calls
 from fsm.store.blueprint import Blueprint
@@ -87,10 +88,7 @@ def first_payload(machine: Definition | Blueprint, payload: Any) -> bytes:
     else:
         problem = f"FSMs of machine {machine.name!r} have no payload to begin with by default: give one"
         raise PayloadError(problem)
-    if len(raw) > machine.payload_limit:
-        problem = f"the payload has {len(raw)} bytes, and Settings(payload_limit=…) allows {machine.payload_limit}"
-        raise PayloadError(problem)
-    return raw
+    return check_size(raw, "the payload has", machine.payload_limit)
 
 
 def start_many(

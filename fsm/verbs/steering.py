@@ -29,7 +29,7 @@ from fsm.errors import (
 )
 from fsm.machine import END
 from fsm.store import steering
-from fsm.store.codec import new_ids, text
+from fsm.store.codec import new_ids, text, whole
 from fsm.store.requests import Request
 from fsm.verbs.plans import pause
 from fsm.verbs.sending import checked_version
@@ -221,7 +221,7 @@ def _text(value: Any) -> str:
 
 
 def _stale(order: steering.Order, version: str, state: str) -> StaleVersionError:
-    number = int(version) if version.isdigit() else 0
+    number = whole(version)
     reason = f"`{order.verb}` was decided on version {order.if_version}, and it has version {version} now"
     details = {"version": number, "if_version": order.if_version}
     return StaleVersionError(order.name, "", state, number, "", reason, details)
@@ -233,7 +233,7 @@ def _entry(name: str, seen: _Seen) -> RefusedError:
         "its entry event cannot be skipped, for without it the FSM does not begin: "
         f"`fsm retry {quoted}` tries that once more, `fsm purge {quoted}` takes the FSM away"
     )
-    return RefusedError(name, "", seen.state, int(seen.version) if seen.version.isdigit() else 0, "", reason)
+    return RefusedError(name, "", seen.state, whole(seen.version), "", reason)
 
 
 def _caller() -> str:

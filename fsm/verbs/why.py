@@ -14,7 +14,7 @@ import orjson
 from fsm.errors import StoreError
 from fsm.machine import span_text
 from fsm.store import presence
-from fsm.store.codec import rq_ms, text
+from fsm.store.codec import rq_ms, text, whole
 from fsm.store.keys import SUSPENDED, Keys
 from fsm.store.requests import Request
 
@@ -26,6 +26,8 @@ __all__ = ["why"]
 _FIELDS = ("born", "status", "queue", "machine", "state", "version", "error", "refused", "paused", "retry_at")
 # A reason is one sentence: of what user code had to say so much of its first line.
 _MOST_SAID = 200
+# Of a mailbox and of open effects; Redis serves nobody else meanwhile.
+_MOST_LOOKED = 1000
 
 
 def why(keys: Keys, name: str, job_id: str = "") -> Plan[str]:
@@ -79,7 +81,7 @@ def _why(keys: Keys, name: str, job_id: str) -> Plan[str]:
         ("TIME",),
     ]
     if job_id:
-        commands += [("LPOS", keys.urgent(name), job_id), ("LPOS", keys.mailbox(name), job_id)]
+        commands += [("LPOS", key, job_id, "MAXLEN", _MOST_LOOKED) for key in (keys.urgent(name), keys.mailbox(name))]
     fields, lock, urgent, mail, is_suspended, now, *places = yield _many(commands)
     seen = _Seen(int(now[0]) * 1000 + int(now[1]) // 1000, name, *map(text, fields))
     if not seen.born:
@@ -116,7 +118,7 @@ def _held_up(keys: Keys, seen: _Seen, *, is_suspended: bool) -> Plan[str]:
     """Say why nobody has an FSM with mail in hand."""
     if seen.is_paused:
         return _paused(seen)
-    if seen.retry_at.isdecimal() and int(seen.retry_at) > seen.now_ms:
+    if whole(seen.retry_at) > seen.now_ms:
         return (yield from _retried(keys, seen))
     if is_suspended:
         return "workers are suspended: `rq resume` lets them go on"
@@ -125,7 +127,7 @@ def _held_up(keys: Keys, seen: _Seen, *, is_suspended: bool) -> Plan[str]:
 
 def _paused(seen: _Seen) -> str:
     """Say since when it is paused, and what helps."""
-    when = _ago(seen, int(seen.paused) if seen.paused.isdecimal() else 0)
+    when = _ago(seen, whole(seen.paused))
     return f"it was paused {when}: `fsm resume {shlex.quote(seen.name)}` lets it go on"
 
 
@@ -133,7 +135,7 @@ def _retried(keys: Keys, seen: _Seen) -> Plan[str]:
     """Say which event is tried again, and when."""
     head = yield from _head(keys, seen.name)
     event, failed = yield Request(lambda reply: reply, commands=[("HMGET", keys.job(head), "event", "attempt")])
-    attempt = f" (attempt {int(failed) + 1})" if failed and failed.isdigit() else ""
+    attempt = f" (attempt {whole(failed) + 1})" if whole(failed) else ""
     when = f"is tried again in {span_text(int(seen.retry_at) - seen.now_ms)}{attempt}"
     return f"event {text(event)!r} {when}, `fsm retry {shlex.quote(seen.name)}` does it now"
 
@@ -172,7 +174,9 @@ def _at_rest(keys: Keys, seen: _Seen) -> Plan[str]:
 
 def _for_effect(keys: Keys, seen: _Seen) -> Plan[str]:
     """Say which effect an FSM waits for, and how that stands; "" where none is open that answers."""
-    notes = yield Request(lambda reply: reply, commands=[("HGETALL", keys.effects_of(seen.name))])
+    # A handler may ask for thousands: of so many, one that is read stands for those that are not.
+    command = ("HSCAN", keys.effects_of(seen.name), 0, "COUNT", _MOST_LOOKED)
+    _, notes = yield Request(lambda reply: reply, commands=[command])
     effects = [(text(effect_id), _note(text(raw))) for effect_id, raw in notes.items()]
     answering = [
         (effect_id, note)
@@ -263,7 +267,7 @@ def _in_hand(keys: Keys, lock: str, now_ms: int) -> Plan[str]:
     # Of the lock's two parts the token is hexadecimal, so the last stroke divides them.
     worker = lock.rpartition("/")[0]
     since = yield Request(lambda reply: reply, commands=[("HGET", keys.replies(worker), "claimed_at")])
-    how_long = f"has had it in hand for {(now_ms - int(since)) / 1000:.1f} s" if since else "has it in hand"
+    how_long = f"has had it in hand for {(now_ms - whole(since)) / 1000:.1f} s" if whole(since) else "has it in hand"
     return f"worker {worker} {how_long}"
 
 

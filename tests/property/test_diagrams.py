@@ -221,3 +221,47 @@ def test_a_long_line_does_not_hang(header: str, piece: str) -> None:
     for text in (piece * 20_000, f"a {piece * 20_000}", f"a --> b : {piece * 20_000}"):
         with contextlib.suppress(DefinitionError):
             parse(header + text)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("state s{n} {{\n", "}}\n"),
+        ("state s{n} {{\n[*] --> a{n}\n", "}}\n"),
+        ("subgraph s{n}\n", "end\n"),
+        ("a{n} --> b{n} : x\n", ""),
+        ("a{n} -->|x| a{m}\n", ""),
+        ("a --> a{n} : x{n}, y{n} [g{n}]\n", ""),
+        ("a{n} --> a{m} : x!\n", ""),
+        ("[*] --> a{n}\n", "a{n} --> [*]\n"),
+        ("note left of a{n} : x\n", ""),
+        ("%% {n}\n", ""),
+        ("/' {n}\n", "'/\n"),
+        ("a{n}:::b{n}\n", ""),
+    ],
+)
+@pytest.mark.parametrize("header", ["stateDiagram-v2\n", "graph TD\n", "@startuml\n"])
+@pytest.mark.timeout(20)
+def test_many_lines_and_deep_nesting_do_not_hang(header: str, before: str, after: str) -> None:
+    count = 30_000 // len(before + after)
+    lines = [before.format(n=n, m=n + 1) for n in range(count)]
+    lines += [after.format(n=n) for n in reversed(range(count))]
+    for text in (header + "".join(lines), header + "[*] --> a0\n" + "".join(lines)):
+        with contextlib.suppress(DefinitionError):
+            parse(text)
+
+
+controls = st.lists(st.characters(categories=["Cc", "Cf", "Zl", "Zp", "Zs", "Mn", "Co"]) | pieces, max_size=40).map(
+    "".join
+)
+
+
+@pytest.mark.parametrize("header", ["stateDiagram-v2\n[*] --> a\n", "graph TD\n", "@startuml\n[*] --> a\n"])
+@settings(max_examples=settings.default.max_examples // 8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(first=controls, again=st.integers(1, 3000), last=controls)
+def test_large_texts_of_control_characters_give_a_graph_or_a_definition_error(
+    header: str, first: str, again: int, last: str
+) -> None:
+    text = header + (first * again)[:100_000] + last
+    with contextlib.suppress(DefinitionError):
+        parse(text)

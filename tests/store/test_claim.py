@@ -330,3 +330,89 @@ def test_noscript_falls_back_to_the_text(real_store: Store) -> None:
     assert run(real_store.redis, request) == (0, 0)
     with pytest.raises(redis.exceptions.NoScriptError):
         real_store.redis.evalsha("0" * 40, 0)
+
+
+def test_fsms_with_a_payload_of_a_mebibyte_each_do_not_come_in_one_claim(store: Store) -> None:
+    # Seen to fail without the look at the bytes between one FSM and the next: all twelve came. Their events count too.
+    names = [f"f{n:02}" for n in range(12)]
+    store.idle(*names)
+    for name in names:
+        store.redis.hset(store.keys.snapshot(name), "payload", b'"%s"' % (b"x" * 1_048_574))
+        store.send(name)
+
+    assert [fsm.name for fsm in store.claim().held] == names[:4]
+    assert store.ready() == names[4:]
+
+
+def test_an_fsm_larger_than_a_claim_comes_alone(store: Store) -> None:
+    store.idle("a", "b")
+    store.redis.hset(store.keys.snapshot("a"), "payload", b'"%s"' % (b"x" * (6 << 20)))
+    store.send("a")
+    store.send("b")
+
+    assert [fsm.name for fsm in store.claim().held] == ["a"]
+    assert [fsm.name for fsm in store.claim().held] == ["b"]
+
+
+def test_meta_counts_as_well(store: Store) -> None:
+    store.idle("a")
+    for job_id in ("one", "two", "three"):
+        store.send("a", "note", job_id, meta=b'{"x":"%s"}' % (b"x" * 600))
+
+    assert [mail.job_id for mail in store.one(size=1000).mail] == ["one", "two"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("version", "9" * 5000), ("version", "1e3"), ("tries", "0x10")])
+def test_numbers_that_nobody_of_us_wrote_are_answered_by_name(store: Store, field: str, value: str) -> None:
+    # Seen to fail: Python takes no more than 4,300 digits, and the whole claim could not be read.
+    store.idle("a", "b")
+    store.redis.hset(store.keys.snapshot("a"), field, value)
+    store.send("a")
+    store.send("b")
+
+    claims = store.claim()
+    assert [fsm.name for fsm in claims.held] == ["b"]
+    assert claims.broken == [("a", "version or tries is no number: edited by hand")]
+
+
+def test_an_fsm_without_a_life_and_with_nonsense_for_its_deaths_is_passed_over(store: Store) -> None:
+    # Seen to fail: the script broke off, with all that it had popped.
+    store.waiting("a", "b")
+    store.redis.hdel(store.keys.snapshot("a"), "born")
+    store.redis.hset(store.keys.snapshot("a"), "tries", "null")
+
+    assert [fsm.name for fsm in store.claim().held] == ["b"]
+
+
+@pytest.mark.parametrize("moment", ["inf", "nan", "0x1p99", "9" * 30, "soon"])
+def test_a_time_that_is_none_does_not_hold_an_fsm_up(store: Store, moment: str) -> None:
+    # Seen to fail: Lua reads "inf" as a number, and it waited for ever.
+    store.waiting("a")
+    store.redis.hset(store.keys.snapshot("a"), "retry_at", moment)
+
+    assert store.one().name == "a"
+
+
+def test_an_event_of_another_fsm_is_left_to_that(store: Store) -> None:
+    # Seen to fail: it was applied here, and then taken for done there.
+    store.waiting("a", "b")
+    store.redis.lpush(store.keys.mailbox("a"), "b-1")
+
+    a, b = store.claim().held
+    assert [(mail.job_id, mail.place) for mail in a.mail] == [("b-1", b"other"), ("a-1", b"mail")]
+    assert [(mail.job_id, mail.place) for mail in b.mail] == [("b-1", b"mail")]
+
+
+def test_what_is_no_id_has_no_record_and_goes_with_the_commit(store: Store) -> None:
+    # Seen to fail: what Python reads as another text was put back, and the FSM was served without end.
+    store.waiting("a")
+    store.redis.lpush(store.keys.mailbox("a"), b"\xff", "x y")
+    store.redis.hset("rq:job:x y", mapping={"event": "note", "place": "mail"})
+
+    fsm = store.one()
+    assert [mail.event for mail in fsm.mail] == [None, None, "note"]
+    work = store.work(fsm)
+    for mail in fsm.mail:
+        work.block.take(mail.job_id)
+    assert store.commit(work) == ["REST"]
+    assert store.mailbox("a") == []

@@ -191,3 +191,13 @@ def ask_with_errors(store: Store) -> str:
                 request = plan.send(reply)
     except StopIteration as end:
         return str(end.value)
+
+
+def test_an_event_far_behind_is_not_looked_for(real_store: Store) -> None:
+    # Seen to fail without MAXLEN: all 100,000 were looked through while Redis served nobody else.
+    real_store.waiting("a")
+    real_store.redis.rpush(real_store.keys.mailbox("a"), *(f"x{n}" for n in range(100_000)), "last")
+    listen(real_store)
+
+    assert ask(real_store, "x998").endswith(", and 999 events wait before it")
+    assert "before it" not in ask(real_store, "last")

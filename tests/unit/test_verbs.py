@@ -431,7 +431,7 @@ def test_a_machine_whose_announcement_was_edited_by_hand_is_named() -> None:
     read = verbs.machines(KEYS).read
 
     assert read({b"b": b"{}", b"a": b'{"queue":"x"}'}) == {"a": {"queue": "x"}, "b": {}}
-    with pytest.raises(StoreError, match="machine 'b' in fsm:default:machines is no JSON"):
+    with pytest.raises(StoreError, match="machine 'b' in fsm:default:machines cannot be read"):
         read({b"b": b"{"})
 
 

@@ -29,7 +29,7 @@ if f[3] == 'scheduled' and head(prefix, f[2]) == id then
   try('ZREM', 'rq:scheduled:' .. (f[4] or ''), id)
   try('ZREM', prefix .. 'timers', 'retry ' .. f[2])
   try('HSET', prefix .. 'snapshot:' .. f[2], 'retry_at', ms)
-  ring(f[4], f[2], id)
+  if f[4] then ring(f[4], f[2], id) end
   flush_ready(prefix)
 end
 return { 'CANCELLED' }

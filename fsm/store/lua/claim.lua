@@ -15,7 +15,7 @@ RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a li
           snapshot (the last: how often its oldest event failed already), of one on which workers died a 13th (how many
           events it may have next, 0 where it is cleared), urgent ids, then of each event its id and a
           list: event, data, place, status, born, meta, asked, if_version, key (an id without a record has no event; one
-          that comes twice has place `done` the second time);
+          that comes twice has place `done` the second time, one of another FSM `other`);
           LATE a newer claim of this worker was answered already; BROKEN as one FSM's list: name, why; MOVED as a list:
           a foreign job that went to the effects list
 REPEATED  known by the number: the same FSMs come again, as far as their locks stand, with their mail as it is now;
@@ -41,7 +41,7 @@ local function read(name)
   local f = try('HMGET', prefix .. 'snapshot:' .. name, 'machine', 'state', 'payload', 'version', 'status', 'born',
     'history', 'tries', 'owes', 'error', 'definition', 'retry_at', 'paused')
   if f.err then return nil, f.err end
-  if f[6] and not (find(f[4] or '', '^%d+$') and (not f[8] or find(f[8], '^%d+$'))) then
+  if f[6] and not (is_whole(f[4]) and (not f[8] or is_whole(f[8]))) then
     return nil, 'version or tries is no number: edited by hand'
   end
   return f
@@ -50,7 +50,10 @@ end
 -- The FSM's answer: snapshot, urgent mail, then mail, within the bounds of this claim.
 local function open(name, f)
   local allowed = f[8] and 1
-  if f[8] == '0' then allowed = tonumber(try('HGET', prefix .. 'snapshot:' .. name, 'probation') or '') or 1 end
+  if f[8] == '0' then
+    local probation = try('HGET', prefix .. 'snapshot:' .. name, 'probation')
+    allowed = is_whole(probation) and tonumber(probation) or 1
+  end
   local most = math.max(1, math.min(most_events - events, 100, allowed or 100))
   local urgent = f[9] and try('LRANGE', prefix .. 'urgent:' .. name, 0, most - 1) or {}
   if urgent.err then return nil, urgent.err end
@@ -64,7 +67,7 @@ local function open(name, f)
   if f[12] then
     -- It is to be tried again: that it was tried before stands in its record, and dies with it.
     f[12] = try('HGET', 'rq:job:' .. (ids[1] or ''), 'attempt')
-    if type(f[12]) ~= 'string' or not find(f[12], '^%d+$') then f[12] = '0' end
+    if not is_whole(f[12]) then f[12] = '0' end
   end
   f[13] = nil
   if allowed then
@@ -76,17 +79,24 @@ local function open(name, f)
   local count = 0
   for _, id in ipairs(ids) do
     if count > 0 and bytes > most_bytes then break end
-    local job = try('HMGET', 'rq:job:' .. id, 'event', 'data', 'place', 'status', 'born', 'meta', 'asked',
-      'if_version', 'key')
+    -- What is no id was written here by hand: it has no record, whatever lies under that key.
+    local job = find(id, '^[%w_-]+$') and try('HMGET', 'rq:job:' .. id, 'event', 'data', 'place', 'status', 'born',
+      'meta', 'asked', 'if_version', 'key', 'fsm') or { false }
     count = count + 1
     if job.err then
       job = { false }
     elseif job[2] then
-      bytes = bytes + #job[2]
+      bytes = bytes + #job[2] + #(job[6] or '')
     end
     -- An id whose record was deleted and that was sent anew lies there twice, and is to be applied once.
-    if seen[id] then job[3] = 'done' end
-    seen[id] = true
+    if job[10] and job[10] ~= name then
+      -- Another FSM's, put here by hand: it is that one's to apply.
+      job[3], job[4] = 'other', false
+    else
+      if seen[id] then job[3] = 'done' end
+      seen[id] = true
+    end
+    job[10] = nil
     one[2 + 2 * count] = id
     one[3 + 2 * count] = job
   end
@@ -158,14 +168,14 @@ for i = 1, #popped, 2 do
     break
   end
   local f, why = read(name)
-  local suspect = f and f[8]
+  local suspect = f and f[6] and f[8]
   if suspect and (#taken > 0 or leaves_suspects) then
     put_back(i)
     break
   end
   local status = f and f[5]
   -- Who rings an FSM need not know all that may hold it up: that is seen to here.
-  local later = f and f[12] and tonumber(f[12])
+  local later = f and is_whole(f[12]) and tonumber(f[12])
   if later and later > tonumber(ms) then
     try('ZADD', prefix .. 'timers', f[12], 'retry ' .. name)
     status = 'later'

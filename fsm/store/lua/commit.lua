@@ -135,7 +135,8 @@ for n, start in ipairs(starts) do
         local applied = {}
         for k = at + urgent, at + mail - 1 do applied[ARGV[k]] = true end
         for k = #gone, 1, -1 do
-          if not applied[gone[k]] then call('LPUSH', mailbox, gone[k]) end
+          -- What is no id was passed over, and Python may have read it as another text.
+          if not applied[gone[k]] and string.find(gone[k], '^[%w_-]+$') then call('LPUSH', mailbox, gone[k]) end
         end
       end
     end

@@ -18,7 +18,7 @@ if due.err then return { 'DUE', 0, -1 } end
 for _, member in ipairs(due) do
   local name = string.match(member, '^retry (.+)$')
   local f = name and try('HMGET', prefix .. 'snapshot:' .. name, 'queue', 'retry_at')
-  local retry_at = f and not f.err and tonumber(f[2] or '')
+  local retry_at = f and not f.err and is_whole(f[2]) and tonumber(f[2])
   local queue = f and not f.err and f[1] or default_queue
   if not name or retry_at and (retry_at > ms + ahead or not sound(prefix, queue)) then
     -- Not ours to tell; or put off; or it cannot be made ready before somebody has repaired a key.

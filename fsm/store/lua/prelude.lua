@@ -16,6 +16,11 @@ local function clock()
   return string.format('%.0f', s * 1000 + floor(us / 1000)), s, us
 end
 
+-- Whether a field is a number as we write it, and not what somebody wrote by hand: Lua would take "0x1p9", "inf", "1.5".
+local function is_whole(text)
+  return type(text) == 'string' and #text < 16 and string.find(text, '^%d+$') ~= nil
+end
+
 -- A time as RQ writes it. Days to a date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 local function rq_time(s, us)
   local z = floor(s / 86400) + 719468
@@ -57,7 +62,7 @@ local function addressee(prefix, name, born, default_queue)
   if s[1] == 'finished' then return nil, 'FINISHED ' .. (s[5] or ''), s[2] end
   if not sound(prefix, s[3] or default_queue) then return nil, 'BROKEN' end
   return {
-    name = name, born = s[2], queue = s[3] or default_queue, limit = tonumber(s[4] or 10000) or 10000,
+    name = name, born = s[2], queue = s[3] or default_queue, limit = is_whole(s[4]) and tonumber(s[4]) or 10000,
     moves = s[1] ~= 'paused' and s[1] ~= 'failed',
   }
 end

@@ -60,7 +60,7 @@ end
 -- What is said of an event that was decided on an older version of its FSM, or nil.
 local function newer(name, version)
   local seen = call('HMGET', prefix .. 'snapshot:' .. name, 'version', 'state')
-  if (tonumber(seen[1] or 0) or 0) > version then return 'STALE ' .. seen[1] .. ' ' .. (seen[2] or '') end
+  if is_whole(seen[1]) and tonumber(seen[1]) > version then return 'STALE ' .. seen[1] .. ' ' .. (seen[2] or '') end
 end
 
 while at <= last do
