@@ -124,6 +124,9 @@ class Activation:
         """Run one event of the mailbox, and what follows from it; one that is to be tried again stays there."""
         # What follows from an event with a key is remembered as long as that event: who repeats it may want to settle.
         self._is_keyed = mail.is_keyed
+        if mail.event is not None and mail.place not in (b"mail", b"later"):
+            block.take(mail.job_id)
+            return  # applied, failed or taken away already, or another FSM's: its id lies here twice, or was put here
         if mail.event is None or mail.status == b"canceled":
             block.take(mail.job_id)
             how = "deleted" if mail.event is None else "cancelled"
@@ -131,9 +134,6 @@ class Activation:
             block.gone(mail.job_id)
             block.log({"name": life.name, "event": mail.event, "job": mail.job_id, "error": f"{how} by an operator"})
             return
-        if mail.place not in (b"mail", b"later"):
-            block.take(mail.job_id)
-            return  # applied, failed, taken away already or another FSM's: its id was put here by hand
         if mail.born != self.fsm.born.encode():
             block.take(mail.job_id)
             block.gone(mail.job_id)
@@ -339,7 +339,7 @@ class Activation:
             self._clear(block)
         if fsm.attempts is not None and not self.is_retried:
             block.drop("retry_at")
-        if fsm.owes and not block.owes:
+        if fsm.owes and not block.owes and not block.leaves_urgent:
             block.drop("owes")
 
     def _clear(self, block: Block) -> None:

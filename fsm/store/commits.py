@@ -95,6 +95,11 @@ class Block:
         """Whether a hard event is left to the next claim."""
         return "owes" in self._fields
 
+    @property
+    def leaves_urgent(self) -> bool:
+        """Whether urgent mail stays where it is, as a hard event does that is to be tried again."""
+        return len(self._done) < self._fsm.urgent
+
     def clear_error(self, *, was_set: bool) -> None:
         """Forget the last failure: of an older commit, and of this one."""
         self._fields.pop("error", None)

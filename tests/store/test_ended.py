@@ -73,3 +73,16 @@ def test_ended_records_whose_id_waits_again_are_not_dropped(store: Store) -> Non
     store.recover()
     assert store.job("a-1")["place"] == "mail"
     assert store.mailbox("a") == ["a-1"]
+
+
+def test_an_event_that_failed_under_an_id_that_was_done_before_is_not_dropped_with_that(store: Store) -> None:
+    # Seen to fail where only events that wait were spared: its traceback was gone after a minute.
+    store.idle("a")
+    store.sent("a", "mine")
+    store.commit(store.one())
+    store.redis.delete("rq:job:mine")
+    store.fail("a", "mine")
+    store.age()
+    store.recover()
+
+    assert store.job("mine")["place"] == "failed"

@@ -256,3 +256,15 @@ def test_ten_thousand_events_for_one_fsm_in_one_call(real_store: Store) -> None:
 
     assert real_store.send_all([real_store.letter("a", job_id=f"j{i}") for i in range(10_000)]) == ["SENT"] * 10_000
     assert real_store.mailbox("a") == [f"j{i}" for i in range(10_000)]
+
+
+def test_an_event_that_was_deleted_in_the_hands_of_a_worker_is_not_applied_again_by_a_repeat(store: Store) -> None:
+    # Seen to fail without the look at `place`: the repeat was SENT, and its event applied a second time.
+    store.idle("a")
+    store.sent("a", "one")
+    fsm = store.one()
+    store.redis.delete("rq:job:one")
+    assert store.commit(fsm) == ["REST"]
+
+    assert store.send("a", "note", "one") == "DUPLICATE done"
+    assert store.mailbox("a") == []

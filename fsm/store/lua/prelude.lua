@@ -243,7 +243,8 @@ local function drop_ended(ended, s, batches)
       else
         -- Ids that are drawn (24 hex digits) come once; one that a caller chose, or that is derived, may be in use again.
         local key = 'rq:job:' .. word
-        if #word == 24 and not string.find(word, '[^0-9a-f]') or try('HGET', key, 'place') ~= 'mail' then
+        local place = (#word ~= 24 or string.find(word, '[^0-9a-f]')) and try('HGET', key, 'place') or 'done'
+        if place == 'done' then
           ids[#ids + 1] = word
           keys[#keys + 1] = key
         end

@@ -27,7 +27,9 @@ for _, list in ipairs({ 'urgent:', 'mailbox:' }) do
   if ids and f[5] then variadic('ZREM', 'rq:scheduled:' .. queue, ids) end
   for _, id in ipairs(ids or {}) do
     local key = 'rq:job:' .. id
-    if call('EXISTS', key) == 1 then
+    -- An id may lie there twice: what was applied stays so.
+    local place = try('HGET', key, 'place')
+    if place == 'mail' or place == 'later' then
       try('HSET', key, 'place', 'gone', 'status', 'failed', 'ended_at', now, 'exc_info', 'purged with its FSM',
         'result', '{"failed":"gone","reason":"purged with its FSM"}')
       call('EXPIRE', key, ttl)

@@ -107,6 +107,9 @@ while at <= last do
       else
         why = 'CONFLICT' .. said
       end
+    elseif known[3] then
+      -- Its record was deleted while a worker had it in hand; what the commit wrote says that it has ended.
+      why, is_refused = 'DUPLICATE ' .. known[3] .. said, false
     elseif fsm.over then
       why = fsm.over
     elseif stale then

@@ -1,0 +1,921 @@
+"""What the scripts do, in plain Python: no keys, no clock, no Lua.
+
+Each method is one script, and is written from what the script promises. An FSM here is an object, a lock is a pair in
+it, time is a flag ("its lease is over"). `machine` asks both, the model and Redis, and compares answers and all that is
+left behind.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fsm.engine.transition import derived_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+# The graph of `machine.Gate`, and what its handlers do.
+ENTRY = "[*]"
+START, END = "low", "over"
+EDGES = {
+    ("low", "note"): "low",
+    ("low", "tell"): "low",
+    ("low", "push"): "high",
+    ("low", "trip"): "odd",
+    ("low", "shut"): "over",
+    ("high", "fall"): "low",
+}
+RAISING = {("low", "break"), ("low", "soft"), ("low", "again"), ("odd", "stumble")}
+RETRIED = {"again", "stumble"}
+ATTEMPTS = 2
+SOFT = {("low", "soft")}
+HARD = {"high": "fall", "odd": "stumble"}
+MAX_ATTEMPTS = 1
+MAX_MAILBOX = 6
+# Most events of one FSM in a claim, however many the claim may take.
+_MOST_MAIL = 100
+
+
+@dataclass
+class Job:
+    """The record of one event; without `fsm` it was deleted, and a commit wrote its end all the same."""
+
+    fsm: str | None
+    event: str | None
+    born: str
+    place: str = "mail"
+    status: str = "queued"
+    to: str = ""
+    if_version: int | None = None
+    digest: str = ""
+    has_ended: bool = False
+    attempt: int = 0
+
+
+@dataclass
+class Fsm:
+    """One life of a name."""
+
+    born: str
+    state: str = START
+    status: str = "starting"
+    version: int = 0
+    applied: list[str] = field(default_factory=list)
+    mailbox: list[str] = field(default_factory=list)
+    urgent: list[str] = field(default_factory=list)
+    owes: str = ""
+    failed_from: str = ""
+    tries: int = 0
+    paused: bool = False
+    retry: str = ""  # "later" while its oldest event waits to be tried again, "due" when it may be
+    lock: tuple[str, str] | None = None
+
+    @property
+    def moves(self) -> bool:
+        return self.status != "failed"
+
+    def head(self) -> str | None:
+        return (self.urgent or self.mailbox or [None])[0]
+
+
+@dataclass
+class Worker:
+    """What Redis remembers of a worker."""
+
+    number: int = 0
+    claims: dict[str, str] = field(default_factory=dict)
+    verdicts: dict[int, tuple[int, list[str]]] = field(default_factory=dict)
+    hand: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Letter:
+    """One event to be sent; `job_id` of a key is its hash and ":"."""
+
+    name: str
+    job_id: str
+    event: str
+    born: str = ""
+    to: str = ""
+    if_version: int | None = None
+    digest: str = ""
+    entry: str = ""
+
+
+@dataclass
+class Order:
+    """An operator's verb."""
+
+    verb: str
+    name: str
+    nonce: str
+    born: str
+
+
+@dataclass
+class Failure:
+    """The event of an FSM that failed last, as an operator's plan found it in the snapshot."""
+
+    version: int
+    kind: str
+    job_id: str
+    event: str
+    is_last: bool
+
+
+@dataclass
+class Taken:
+    """One FSM as a claim gave it."""
+
+    name: str
+    token: str
+    fsm: Fsm
+    urgent: int
+    mail: list[tuple[str, Job | None]]
+    attempts: int | None = None
+
+
+@dataclass
+class Block:
+    """What came of running a claimed FSM, to be committed."""
+
+    name: str
+    token: str
+    before: str
+    state: str = ""
+    ending: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+    urgent: int = 0
+    done: list[str] = field(default_factory=list)
+    operations: list[tuple[str, ...]] = field(default_factory=list)
+
+
+class Model:
+    """Everything that Redis knows of one namespace.
+
+    Args:
+        born_of: Tells the life of an FSM that was just created, which Redis draws.
+        time_of: Tells the ms of the last commit of an FSM.
+    """
+
+    def __init__(self, born_of: Callable[[str], str], time_of: Callable[[str], str]) -> None:
+        self._born_of = born_of
+        self._time_of = time_of
+        self.fsms: dict[str, Fsm] = {}
+        self.jobs: dict[str, Job] = {}
+        self.workers: dict[str, Worker] = {}
+        self.ready: list[str] = []
+        self.held: dict[str, bool] = {}  # whether the lease is over
+        self.timers: dict[str, str] = {}  # "later" or "due"
+        self.listed: list[str] = []  # RQ's list
+        self.steered: dict[str, list[str]] = {}
+        self._was_so = False
+        self.index: dict[str, set[str]] = {}
+        self.finished: set[str] = set()
+
+    def worker(self, name: str) -> Worker:
+        return self.workers.setdefault(name, Worker())
+
+    # Ringing.
+
+    def _flush(self, rung: Iterable[tuple[str, str]]) -> None:
+        for name, job_id in rung:
+            if name not in self.ready:
+                self.ready.append(name)
+            self.listed.append(job_id)
+
+    def _if_mail(self, name: str) -> list[tuple[str, str]]:
+        head = self.fsms[name].head() if name in self.fsms else None
+        return [(name, head)] if head else []
+
+    # Clients.
+
+    def _addressee(self, name: str, born: str = "") -> tuple[Fsm | None, str]:
+        fsm = self.fsms.get(name)
+        if fsm is None or fsm.status == "purging" or born not in ("", fsm.born):
+            return None, "UNKNOWN"
+        if fsm.status == "finished":
+            return None, f"FINISHED {fsm.state}"
+        return fsm, ""
+
+    def _create(self, name: str, entry: str, rung: list[tuple[str, str]]) -> str:
+        known = self.fsms.get(name)
+        if known is not None:
+            return "EXISTS" if known.status == "purging" else "EXISTS Gate"
+        fsm = self.fsms[name] = Fsm(self._born_of(name), mailbox=[entry])
+        self.jobs[entry] = Job(name, ENTRY, fsm.born)
+        self.index.setdefault(START, set()).add(name)
+        rung.append((name, entry))
+        return "CREATED"
+
+    def start(self, births: Sequence[tuple[str, str]]) -> list[str]:
+        words, rung = [], list[tuple[str, str]]()
+        for name, entry in births:
+            lived = self.jobs.get(entry)
+            if lived is not None and lived.fsm is not None:
+                words.append("CREATED" if (lived.fsm, lived.event) == (name, ENTRY) else "BROKEN")
+            else:
+                words.append(self._create(name, entry, rung))
+        self._flush(rung)
+        return words
+
+    def send(self, letters: Sequence[Letter]) -> list[str]:  # noqa: C901, PLR0912 - one script
+        words: list[str] = []
+        rung: list[tuple[str, str]] = []
+        boxes: dict[str, _Box | None] = {}
+        for letter in letters:
+            if letter.name not in boxes:
+                box, why = self._box(letter, rung)
+                boxes[letter.name] = box
+                if box is None:
+                    words.append(why)
+                    continue
+            else:
+                box = boxes[letter.name]
+                if box is None or box.is_refused:
+                    words.append("SKIPPED")
+                    continue
+                if letter.born not in ("", box.born):
+                    words.append("UNKNOWN")
+                    box.is_refused = True
+                    continue
+            words.append(self._post(letter, box, len(words)))
+        dropped = set()
+        for name, box in boxes.items():
+            if box is None or not box.ids:
+                continue
+            fsm = self.fsms[name]
+            fsm.mailbox += box.ids
+            over = min(max(0, len(fsm.mailbox) - MAX_MAILBOX - box.spare), len(box.ids))
+            if over:
+                del fsm.mailbox[-over:]
+                for job_id, at in zip(box.ids[-over:], box.at[-over:], strict=True):
+                    del self.jobs[job_id]
+                    dropped.add(job_id)
+                    words[at] = "SKIPPED"
+                words[box.at[-over]] = f"FULL {MAX_MAILBOX}"
+            if fsm.mailbox == box.ids[: len(box.ids) - over] and fsm.mailbox and fsm.moves:
+                rung.append((name, box.ids[0]))
+        for box in boxes.values():
+            for at, job_id in box.again if box else ():
+                if job_id in dropped:
+                    words[at] = "SKIPPED"
+        self._flush(rung)
+        return words
+
+    def _box(self, letter: Letter, rung: list[tuple[str, str]]) -> tuple[_Box | None, str]:
+        fsm, why = self._addressee(letter.name, letter.born)
+        if fsm:
+            return _Box(fsm.born), ""
+        if why.startswith("FINISHED"):
+            return _Box(self.fsms[letter.name].born, over=why), ""
+        if not letter.entry or letter.born:
+            return None, why
+        lived = self.jobs.get(letter.entry)
+        if lived is not None and lived.fsm is not None:
+            return _Box(lived.born, over=why), ""
+        word = self._create(letter.name, letter.entry, rung)
+        return (_Box(self.fsms[letter.name].born, spare=1), "") if word == "CREATED" else (None, word)
+
+    def _post(self, letter: Letter, box: _Box, at: int) -> str:
+        job_id = f"{letter.job_id[:-1]}-{box.born}" if letter.digest else letter.job_id
+        said = f" {job_id}" if letter.digest else ""
+        known = self.jobs.get(job_id)
+        if known is not None and known.fsm is not None:
+            same = known.digest == letter.digest if letter.digest else known.event == letter.event
+            if same and known.fsm == letter.name:
+                box.again.append((at, job_id))
+                return f"DUPLICATE {known.place}{said}"
+            word = f"CONFLICT{said}"
+        elif known is not None:
+            return f"DUPLICATE {known.place}{said}"
+        elif box.over:
+            word = box.over
+        elif letter.if_version is not None and self.fsms[letter.name].version > letter.if_version:
+            fsm = self.fsms[letter.name]
+            word = f"STALE {fsm.version} {fsm.state}"
+        else:
+            self.jobs[job_id] = Job(
+                letter.name,
+                letter.event,
+                box.born,
+                to=letter.to,
+                if_version=letter.if_version,
+                digest=letter.digest,
+            )
+            box.ids.append(job_id)
+            box.at.append(at)
+            return f"SENT{said}"
+        box.is_refused = True
+        return word
+
+    # Workers.
+
+    def claim(  # noqa: C901, PLR0912, PLR0915 - one script
+        self,
+        worker: str,
+        token: str,
+        number: int,
+        *,
+        fsms: int,
+        events: int,
+        kept: Sequence[str],
+        name: str = "",
+        leaves_suspects: bool = False,
+        found: Sequence[str] = (),
+    ) -> list[Taken]:
+        me = self.worker(worker)
+        look = _Look(self, events)
+        if number < me.number:
+            return []
+        if number == me.number:
+            mine = [one for one, tok in me.claims.items() if tok == token and self._holds(one, worker, token)]
+            return [look.open(one, token) for one in mine]
+        rung = []
+        for one, tok in list(me.claims.items()):
+            if tok not in kept:
+                del me.claims[one]
+                if self._holds(one, worker, tok):
+                    self.fsms[one].lock = None
+                    del self.held[one]
+                    rung += self._if_mail(one)
+        self._flush(rung)
+
+        looked = list(found)
+        if name:
+            popped = [name] if name in self.ready else []
+        else:
+            popped = self.ready[:fsms]
+            looked += me.hand
+            me.hand = []
+            count = fsms if len(popped) == fsms else fsms + 10
+            looked += self.listed[:count]
+            del self.listed[:count]
+        self.ready = [one for one in self.ready if one not in popped]
+        taken: list[Taken] = []
+        while popped:
+            fsm = self.fsms.get(popped[0])
+            is_suspect = fsm is not None and fsm.tries > 0
+            if look.count >= events or (is_suspect and (taken or leaves_suspects)):
+                break
+            one = popped.pop(0)
+            if fsm is not None and fsm.retry == "later":
+                self.timers[one] = "later"
+                continue
+            if fsm is None or fsm.paused or fsm.status in ("failed", "purging"):
+                continue
+            opened = look.open(one, token)
+            if not opened.mail:
+                continue
+            if fsm.lock is not None:
+                self.held.setdefault(one, False)
+                continue
+            fsm.lock = (worker, token)
+            me.claims[one] = token
+            self.held[one] = False
+            taken.append(opened)
+            if is_suspect:
+                break
+        self.ready = popped + self.ready
+        me.number = number
+        for job_id in looked:
+            self._adopt(job_id, look.seen)
+        return taken
+
+    def _holds(self, name: str, worker: str, token: str) -> bool:
+        return name in self.fsms and self.fsms[name].lock == (worker, token)
+
+    def _adopt(self, job_id: str, seen: set[str]) -> None:
+        """Look at an id that was found on RQ's list."""
+        job = self.jobs.get(job_id)
+        if job_id in seen or job is None or job.fsm is None:
+            return
+        if job.place == "done":
+            job.status = "finished"
+        elif job.place in ("failed", "gone") and (
+            job.status == "queued" or (job.status == "started" and not job.has_ended)
+        ):
+            fsm, _ = self._addressee(job.fsm, job.born)
+            if fsm is None:
+                job.status, job.has_ended = "failed", True
+                return
+            fsm.mailbox.append(job_id)
+            job.place, job.has_ended = "mail", False
+            if len(fsm.mailbox) == 1 and fsm.moves:
+                self._flush([(job.fsm, job_id)])
+
+    def run(self, taken: Taken, count: int) -> Block:
+        """Run the first events of a claim, as a worker does: pure, nothing changes."""
+        return _Run(taken).run(count)
+
+    def commit(self, worker: str, nonce: int, blocks: Sequence[Block]) -> list[str]:
+        me = self.worker(worker)
+        known = me.verdicts.get(nonce % 16)
+        if known and known[0] == nonce:
+            return known[1]
+        words, freed, rung = [], [], list[tuple[str, str]]()
+        holders = [self.fsms[block.name].lock if block.name in self.fsms else None for block in blocks]
+        for block, holder in zip(blocks, holders, strict=True):
+            if holder != (worker, block.token):
+                words.append("STALE")
+                continue
+            words.append(self._write(block, rung))
+            freed.append(block.name)
+        self._flush(rung)
+        for name in freed:
+            self.fsms[name].lock = None
+            me.claims.pop(name, None)
+            self.held.pop(name, None)
+        if not known or known[0] < nonce:
+            me.verdicts[nonce % 16] = (nonce, words)
+        return words
+
+    def _write(self, block: Block, rung: list[tuple[str, str]]) -> str:  # noqa: C901, PLR0912 - one branch an operation
+        fsm = self.fsms[block.name]
+        for name, value in block.fields.items():
+            setattr(fsm, name, value)
+        if block.before != block.state:
+            self.index[block.before].discard(block.name)
+            self.index.setdefault(block.state, set()).add(block.name)
+        if block.ending == "finished":
+            self.finished.add(block.name)
+        del fsm.urgent[: block.urgent]
+        del fsm.mailbox[: len(block.done) - block.urgent]
+        owes, waits = block.urgent > 0, False
+        for op, job_id, *more in block.operations:
+            if op == "D":
+                self._end(job_id, "done", "finished")
+            elif op == "F":
+                self._end(job_id, "failed", "failed")
+            elif op == "G":
+                if job_id in self.jobs:
+                    job = self.jobs[job_id]
+                    self._end(job_id, "gone", "canceled" if job.status == "canceled" else "failed")
+            elif op == "N":
+                self.jobs[job_id] = Job(block.name, more[0], fsm.born)
+            elif op == "R":
+                fsm.retry = self.timers[block.name] = "later"
+                waits = True
+                if job_id in self.jobs:
+                    self.jobs[job_id].status, self.jobs[job_id].attempt = "scheduled", int(more[0])
+            elif op == "U":
+                fsm.urgent.append(job_id)
+                owes = True
+            else:
+                self._deliver(block.name, job_id, more[0], rung)
+        head = fsm.head() if owes else (fsm.mailbox or [None])[0]
+        if waits:
+            return "AT"
+        if block.ending == "failed" or head is None:
+            return "REST"
+        rung.append((block.name, head))
+        return "READY"
+
+    def _end(self, job_id: str, place: str, status: str) -> None:
+        job = self.jobs.setdefault(job_id, Job(None, None, ""))
+        job.place, job.status, job.has_ended = place, status, True
+
+    def _deliver(self, source: str, job_id: str, target: str, rung: list[tuple[str, str]]) -> None:
+        if job_id in self.jobs:
+            job_id = f"{job_id}r{self._time_of(source)}"
+        fsm, _ = self._addressee(target)
+        if fsm is None or len(fsm.mailbox) >= 2 * MAX_MAILBOX:
+            self.jobs[job_id] = Job(target, "note", "", "failed", "failed", has_ended=True)
+            return
+        self.jobs[job_id] = Job(target, "note", fsm.born)
+        fsm.mailbox.append(job_id)
+        if len(fsm.mailbox) == 1 and fsm.moves:
+            rung.append((target, job_id))
+
+    def release(self, worker: str, pairs: Sequence[tuple[str, str]], *, tail: bool) -> list[str]:
+        me, words, front, rung = self.worker(worker), [], list[tuple[str, str]](), list[tuple[str, str]]()
+        for name, token in pairs:
+            if not self._holds(name, worker, token):
+                words.append("STALE")
+                continue
+            words.append("RELEASED")
+            self.fsms[name].lock = None
+            me.claims.pop(name, None)
+            self.held.pop(name, None)
+            if tail:
+                rung += self._if_mail(name)
+            else:
+                front += self._if_mail(name)
+        names = [name for name, _ in front]
+        self.ready = names + [name for name in self.ready if name not in names]
+        self.listed = [job_id for _, job_id in front] + self.listed
+        self._flush(rung)
+        return words
+
+    def extend(self, worker: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        words = []
+        for name, token in pairs:
+            is_held = self._holds(name, worker, token)
+            if is_held:
+                self.held[name] = False
+            words.append("EXTENDED" if is_held else "STALE")
+        return words
+
+    def recover(self, dead: Sequence[str]) -> tuple[int, int]:
+        freed, rehung, rung = 0, 0, list[tuple[str, str]]()
+        for worker in dead:
+            me = self.worker(worker)
+            for name, token in me.claims.items():
+                if self._holds(name, worker, token):
+                    self._free(name, rung)
+                    freed += 1
+            me.claims = {}
+            for job_id in me.hand:
+                if job_id in self.jobs and self.jobs[job_id].fsm is not None:
+                    self.listed.insert(0, job_id)
+                    rehung += 1
+            me.hand = []
+        for name in sorted(name for name, is_over in self.held.items() if is_over):
+            if name in self.fsms and self.fsms[name].lock:
+                self.held[name] = False
+            else:
+                self._free(name, rung)
+                freed += 1
+        self._flush(rung)
+        return freed, rehung
+
+    def _free(self, name: str, rung: list[tuple[str, str]]) -> None:
+        self.held.pop(name, None)
+        if name in self.fsms:
+            self.fsms[name].lock = None
+            self.fsms[name].tries += 1
+            rung += self._if_mail(name)
+
+    def due(self) -> int:
+        rung = []
+        for name in sorted(name for name, when in self.timers.items() if when == "due"):
+            del self.timers[name]
+            head = self._if_mail(name)
+            if head and self.fsms[name].retry:
+                job = self.jobs.get(head[0][1])
+                if job is not None and job.status == "scheduled":
+                    job.status = "queued"
+                rung += head
+        self._flush(rung)
+        return len(rung)
+
+    # Operators.
+
+    def cancel(self, job_id: str) -> str:
+        job = self.jobs.get(job_id)
+        if job is None or job.fsm is None:
+            return "UNKNOWN"
+        is_cancelled = job.status == "canceled"
+        if job.place != "mail":
+            return "CANCELLED" if is_cancelled and job.place == "gone" else "ENDED"
+        fsm = self.fsms.get(job.fsm)
+        if fsm and fsm.lock and job_id in (*fsm.urgent, *fsm.mailbox):
+            return "HELD"
+        waited, job.status = job.status == "scheduled", "canceled"
+        if waited and fsm and fsm.head() == job_id:
+            fsm.retry = "due"
+            self.timers.pop(job.fsm, None)
+            self._flush([(job.fsm, job_id)])
+        return "CANCELLED"
+
+    def purge(self, name: str, born: str, most: int) -> str:
+        fsm = self.fsms.get(name)
+        if fsm is None or born not in ("", fsm.born):
+            return "UNKNOWN"
+        if name in self.ready:
+            self.ready.remove(name)
+        fsm.status = "purging"
+        if fsm.lock:
+            return "HELD"
+        for job_id in (*fsm.urgent[:most], *fsm.mailbox[:most]):
+            if job_id in self.jobs and self.jobs[job_id].place == "mail":
+                self._end(job_id, "gone", "failed")
+        del fsm.urgent[:most], fsm.mailbox[:most]
+        if fsm.urgent or fsm.mailbox:
+            return "AGAIN"
+        del self.fsms[name]
+        self.finished.discard(name)
+        self.held.pop(name, None)
+        if fsm.retry:
+            self.timers.pop(name, None)
+        self.index[fsm.state].discard(name)
+        return "PURGED"
+
+    def steer(self, order: Order, failure: Failure) -> list[str]:
+        """An operator's verb; what was done is remembered by its nonce."""
+        known = self.steered.get(order.nonce)
+        if known is None:
+            known = self._steer(order, failure)
+            if known[0] in ("RETRIED", "SKIPPED", "PAUSED", "RESUMED") and not self._was_so:
+                self.steered[order.nonce] = known
+        return known
+
+    def _steer(self, order: Order, failure: Failure) -> list[str]:  # noqa: C901, PLR0911, PLR0912 - one script
+        fsm, name, self._was_so = self.fsms.get(order.name), order.name, False
+        if fsm is None or fsm.status == "purging" or fsm.born != order.born:
+            return ["UNKNOWN"]
+        if fsm.status == "finished":
+            return ["FINISHED", fsm.state]
+        if order.verb == "pause":
+            self._was_so = fsm.paused
+            if not fsm.paused:
+                fsm.paused = True
+                self.ready = [one for one in self.ready if one != name]
+            return ["PAUSED"]
+        if order.verb == "resume":
+            if not fsm.paused:
+                return ["NOTHING"]
+            fsm.paused = False
+            if fsm.status != "failed" and not fsm.lock:
+                self._flush(self._if_mail(name))
+            return ["RESUMED"]
+        head = fsm.head() or ""
+        if order.verb == "retry" and fsm.status != "failed" and fsm.retry and head:
+            self._was_so = fsm.retry == "due"
+            job = self._own(head, name)
+            if fsm.retry == "later":
+                fsm.retry = "due"
+                self.timers.pop(name, None)
+                if job:
+                    job.status = "queued"
+                self._flush([(name, head)])
+            return ["RETRIED", head, (job.event if job else "") or ""]
+        is_entry = fsm.status == "starting" or (fsm.status == "failed" and failure.kind == "entry")
+        if order.verb == "skip" and is_entry:
+            return ["CANNOT"]
+        if fsm.lock:
+            return ["HELD"]
+        if fsm.status == "failed":
+            return self._put_right(fsm, order, failure)
+        if order.verb == "retry":
+            job = self._own(failure.job_id, name) if fsm.status != "starting" else None
+            if job is None or job.place != "failed":
+                return ["NOTHING"]
+            if failure.version != fsm.version:
+                return ["MOVED"]
+            self._forget_tries(fsm, name)
+            self._revive(job, fsm, failure)
+            fsm.mailbox.insert(0, failure.job_id)
+            self._flush([(name, fsm.head() or "")])
+            return ["RETRIED", failure.job_id, job.event or ""]
+        if not head:
+            return ["NOTHING"]
+        job = self._own(head, name)
+        if fsm.urgent:
+            fsm.urgent.pop(0)
+            fsm.owes = (fsm.urgent or [""])[0]
+        else:
+            fsm.mailbox.pop(0)
+        if job and job.place == "mail":
+            self._end(head, "gone", "canceled")
+        self._forget_tries(fsm, name)
+        self._flush(self._if_mail(name))
+        return ["SKIPPED", head, (job.event if job else "") or ""]
+
+    def _put_right(self, fsm: Fsm, order: Order, failure: Failure) -> list[str]:
+        """Retry or skip what an FSM cannot go on without."""
+        name, job_id = order.name, failure.job_id
+        if failure.version != fsm.version or failure.kind in ("", "mail"):
+            return ["MOVED"]
+        job = self._own(job_id, name)
+        event = (job.event if job else None) or failure.event
+        if order.verb == "retry" and not job and not event:
+            return ["NOTHING"]
+        if job and job.place == "mail":
+            fsm.mailbox = [one for one in fsm.mailbox if one != job_id]
+            fsm.urgent = [one for one in fsm.urgent if one != job_id]
+            if order.verb == "skip":
+                self._end(job_id, "gone", "canceled")
+        self._forget_tries(fsm, name)
+        if order.verb == "skip":
+            fsm.status, fsm.owes, fsm.failed_from = "running", "", ""
+            self._flush(self._if_mail(name))
+            return ["SKIPPED", job_id, event]
+        if job and job.place != "done":
+            self._revive(job, fsm, failure)
+        else:
+            job_id = order.nonce
+            self.jobs[job_id] = Job(name, event, fsm.born)
+        fsm.failed_from = ""
+        if failure.kind == "entry":
+            fsm.mailbox.insert(0, job_id)
+            fsm.status, fsm.owes = "starting", ""
+        else:
+            fsm.urgent.insert(0, job_id)
+            fsm.status, fsm.owes = "running", job_id
+        self._flush([(name, job_id)])
+        return ["RETRIED", job_id, event]
+
+    def _own(self, job_id: str, name: str) -> Job | None:
+        job = self.jobs.get(job_id)
+        return job if job and job.fsm == name and job.born == self.fsms[name].born else None
+
+    def _revive(self, job: Job, fsm: Fsm, failure: Failure) -> None:
+        job.place, job.status, job.has_ended, job.attempt = "mail", "queued", False, 0
+        if failure.is_last and job.if_version is not None:
+            job.if_version = fsm.version
+
+    def _forget_tries(self, fsm: Fsm, name: str) -> None:
+        self.held.pop(name, None)
+        fsm.retry, fsm.tries = "", 0
+        self.timers.pop(name, None)
+
+    # Time.
+
+    def lapse(self, name: str) -> None:
+        """The lease of an FSM is over, and its lock with it."""
+        if name in self.fsms:
+            self.fsms[name].lock = None
+        if name in self.held:
+            self.held[name] = True
+
+    def come(self) -> None:
+        """The time of all that waits to be tried again has come; nobody has looked yet."""
+        for fsm in self.fsms.values():
+            fsm.retry = fsm.retry and "due"
+        self.timers = dict.fromkeys(self.timers, "due")
+
+    def forget(self, worker: str) -> None:
+        """What Redis remembered of a worker has expired; its hand is emptied when it is seen to be dead."""
+        me = self.worker(worker)
+        self.workers[worker] = Worker(hand=me.hand)
+
+
+@dataclass
+class _Box:
+    """An FSM during one call of `send`."""
+
+    born: str
+    over: str = ""
+    spare: int = 0
+    is_refused: bool = False
+    ids: list[str] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
+    again: list[tuple[int, str]] = field(default_factory=list)
+
+
+class _Look:
+    """What one claim has looked at: an id that lies in a mailbox twice is to be applied once."""
+
+    def __init__(self, model: Model, events: int) -> None:
+        self._model = model
+        self._events = events
+        self.count = 0
+        self.seen: set[str] = set()
+
+    def open(self, name: str, token: str) -> Taken:
+        fsm = self._model.fsms[name]
+        most = 1 if fsm.tries else max(1, min(self._events - self.count, _MOST_MAIL))
+        urgent = fsm.urgent[:most] if fsm.owes else []
+        mail = []
+        for job_id in [*urgent, *fsm.mailbox[: most - len(urgent)]]:
+            job = copy(self._model.jobs.get(job_id))
+            if job is not None and job.event is None:
+                job = None
+            if job is not None and job_id in self.seen:
+                job.place = "done"
+            self.seen.add(job_id)
+            mail.append((job_id, job))
+        self.count += len(mail)
+        seen = copy(fsm)
+        seen.applied = list(fsm.applied)
+        attempts = None
+        if fsm.retry:
+            first = self._model.jobs.get(mail[0][0]) if mail else None
+            attempts = first.attempt if first else 0
+        return Taken(name, token, seen, len(urgent), mail, attempts)
+
+
+class _Run:
+    """The work on one claimed FSM."""
+
+    def __init__(self, taken: Taken) -> None:
+        self.taken = taken
+        self.fsm = copy(taken.fsm)
+        self.fsm.applied = list(taken.fsm.applied)
+        self.block = Block(taken.name, taken.token, taken.fsm.state)
+        self.is_owing = False
+        self.is_retried = False
+        self.count = 0
+
+    def run(self, count: int) -> Block:  # noqa: C901, PLR0912 - one activation
+        before, fsm, block = self.taken.fsm, self.fsm, self.block
+        owed = fsm.owes if fsm.status == "running" else ""
+        for n, (job_id, job) in enumerate(self.taken.mail[:count]):
+            if self._is_over():
+                break
+            is_gone = False
+            if fsm.status == "starting" and not self._is_entry(job):
+                self._make(derived_id(job_id, "entry"), ENTRY)
+            elif owed and not (job_id == owed and self._is_whole(job)):
+                is_gone = job_id == owed
+                if is_gone:
+                    self._one(job_id, job, n)
+                if fsm.state in HARD:
+                    self._make(derived_id(owed, "again"), HARD[fsm.state])
+            owed = ""
+            if is_gone:
+                continue
+            if self._is_over():
+                break
+            self._one(job_id, job, n)
+        block.urgent = min(self.taken.urgent, len(block.done))
+        block.state = fsm.state
+        for name in ("state", "status", "applied", "failed_from"):
+            if getattr(fsm, name) != getattr(before, name):
+                block.fields[name] = getattr(fsm, name)
+        block.fields["version"] = fsm.version
+        if self.count:
+            block.fields["tries"] = 0
+        if self.taken.attempts is not None and not self.is_retried:
+            block.fields["retry"] = ""
+        # While an urgent event stays where it is, the FSM goes on to owe it.
+        if self.is_owing or (before.owes and len(block.done) >= self.taken.urgent):
+            block.fields["owes"] = fsm.owes if self.is_owing else ""
+        return block
+
+    def _is_over(self) -> bool:
+        return self.fsm.status == "failed" or self.is_retried or bool(self.fsm.tries and self.count)
+
+    def _is_whole(self, job: Job | None) -> bool:
+        return job is not None and (job.place, job.born) == ("mail", self.fsm.born) and job.status != "canceled"
+
+    def _is_entry(self, job: Job | None) -> bool:
+        return job is not None and self._is_whole(job) and job.event == ENTRY
+
+    def _make(self, job_id: str, event: str) -> None:
+        """An event that the FSM owes itself was taken away: it is made again."""
+        self.block.operations.append(("N", job_id, event))
+        if not self._apply(job_id, Job(self.taken.name, event, self.fsm.born), 1):
+            self._owe(job_id)
+
+    def _one(self, job_id: str, job: Job | None, n: int) -> None:
+        is_done = True
+        if job is None or (job.place == "mail" and job.status == "canceled"):
+            self.block.operations.append(("G", job_id))
+        elif job.place == "mail":
+            if job.born != self.fsm.born:
+                self.block.operations.append(("G", job_id))
+            elif self.fsm.status == "finished":
+                self.block.operations.append(("D", job_id))
+            else:
+                is_done = self._apply(job_id, job, 1 + (self.taken.attempts or 0 if n == 0 else 0))
+        if is_done:
+            self.block.done.append(job_id)
+
+    def _apply(self, job_id: str, job: Job, attempt: int) -> bool:
+        """Apply an event; False where it is to be tried again."""
+        fsm, key = self.fsm, (self.fsm.state, job.event or "")
+        self.count += 1
+        fsm.version += 1
+        if fsm.tries > MAX_ATTEMPTS:
+            self._fail(job_id, key)
+        elif fsm.status == "starting":
+            fsm.status = "running"
+            self._done(job_id, START)
+        elif job.if_version is not None and job.if_version != fsm.version - 1 and attempt == 1:
+            self.block.operations.append(("D", job_id))
+        elif key in RAISING and job.event in RETRIED and attempt < ATTEMPTS:
+            self.is_retried = True
+            self.block.operations.append(("R", job_id, str(attempt)))
+            return False
+        elif key in RAISING:
+            self._fail(job_id, key)
+        elif key in EDGES:
+            self._done(job_id, EDGES[key])
+            if job.event == "tell":
+                self.block.operations.append(("S", derived_id(job_id, "s1"), job.to))
+            self._follow(job_id)
+        else:
+            self.block.operations.append(("D", job_id))
+        return True
+
+    def _fail(self, job_id: str, key: tuple[str, str]) -> None:
+        self.block.operations.append(("D" if key in SOFT else "F", job_id))
+        is_starting = self.fsm.status == "starting"
+        if is_starting or HARD.get(key[0]) == key[1]:
+            self.fsm.status = self.block.ending = "failed"
+            self.fsm.owes, self.is_owing = job_id, True
+            self.fsm.failed_from = "starting" if is_starting else ""
+
+    def _done(self, job_id: str, target: str) -> None:
+        self.fsm.applied.append(job_id)
+        self.fsm.state = target
+        self.block.operations.append(("D", job_id))
+        if target == END:
+            self.fsm.status = self.block.ending = "finished"
+
+    def _follow(self, cause: str) -> None:
+        hard = HARD.get(self.fsm.state)
+        if hard is None or self.fsm.status != "running":
+            return
+        job_id = derived_id(cause, "h1")
+        self.block.operations.append(("N", job_id, hard))
+        if self.fsm.tries or not self._apply(job_id, Job(self.taken.name, hard, self.fsm.born), 1):
+            self._owe(job_id)
+
+    def _owe(self, job_id: str) -> None:
+        self.block.operations.append(("U", job_id))
+        self.fsm.owes, self.is_owing = job_id, True
