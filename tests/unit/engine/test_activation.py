@@ -171,10 +171,10 @@ def test_what_was_applied_and_then_cancelled_by_rq_stays_applied_though_its_id_l
     (job_id,) = office.send("put")
     office.turn()
     office.edit(job_id, status="canceled")
-    office.redis.rpush(KEYS.mailbox("p"), job_id)
     office.send("pack")
+    office.redis.rpush(KEYS.mailbox("p"), job_id)
 
-    office.turn()
+    assert office.turn() == ["REST"]
     assert office.standing(job_id) == "done"
 
 
