@@ -6,7 +6,7 @@ job or calls us. A process that is killed tells nothing; `EffectsWatch`, in each
 open: a job that was deleted or cancelled, one that ended without a word, one whose worker died, which goes back to its
 queue.
 
-Who calls this: RQ, by the names in the records of effects, and the worker.
+Who calls this: RQ, by the names in the records of effects, the worker, and the ward of a host.
 """
 
 from __future__ import annotations
@@ -164,6 +164,11 @@ class EffectsWatch:
     def bury(self, worker: str, queues: Sequence[str]) -> None:
         """Take note of an effects worker that is known to be dead: what it ran need not wait for its time-out."""
         self._dead.extend((worker, queue) for queue in queues)
+
+    @property
+    def has_dead(self) -> bool:
+        """Whether one is dead of which Redis does not know yet."""
+        return bool(self._dead)
 
     def look(self) -> None:
         """Tell the ends that nobody told, and put effects back on their queue whose worker died.

@@ -147,12 +147,13 @@ class Relief:
         else:
             self._is_working.set()
 
-    def stop(self) -> None:
-        """Stop the thread and wait for it."""
+    def stop(self) -> bool:
+        """Stop the thread and wait for it, for five seconds at most; tells whether it has ended."""
         self._is_over.set()
         self._is_working.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+        return not self._thread.is_alive()
 
     def _look(self) -> None:
         while self._is_working.wait() and not self._is_over.is_set():

@@ -3,7 +3,7 @@
 Redis and the worker are two processes. If one waits whenever the other works, a transition takes the sum of their
 times; `Line` sends the next claim and the last commit ahead, so that both work at once.
 
-Who calls this: the worker and its intake.
+Who calls this: all rooms of the worker that ask Redis for something, and the ward of a host.
 """
 
 from __future__ import annotations

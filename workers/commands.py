@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoPermissionError
@@ -51,3 +52,13 @@ class Listener(BaseWorker):
             time.sleep(random.uniform(1, 2))  # noqa: S311 - chance without secrets
         else:
             super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
+
+    def unsubscribe(self) -> None:
+        """Listen to no commands any more, and tell so first to the thread that does.
+
+        In RQ's order it may ask for the next one before it is told, and RQ waits for it in vain: a second each time.
+        """
+        if self.pubsub_thread is not None:
+            self.pubsub_thread.stop()
+        with suppress(AttributeError):  # it heard of it between two commands, and has hung up by itself
+            super().unsubscribe()  # type: ignore[no-untyped-call] # RQ is typed in part

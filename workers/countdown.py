@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AT_ONCE_S", "ONE_SIGNAL_S", "Countdown"]
 
-_log = logging.getLogger("fsm.worker")
 # What was told to end at once has so long to do it.
 AT_ONCE_S = 5.0
 # Two signals within this time are one, sent twice: by a terminal to a group of processes, and by the first of them.
@@ -48,19 +47,21 @@ class Countdown:
         self._give_back = give_back
         self.is_asked = False
         self._thread = threading.Thread(target=self._count, name="fsm-countdown", daemon=True)
+        self._heard, self._heard_by_c = socket.socketpair()
+        self._heard_by_c.setblocking(False)  # noqa: FBT003 - no other name for it
+        self._before = -1
 
     def start(self) -> None:
         """Listen to signals from now on."""
-        self._heard, self._heard_by_c = socket.socketpair()
-        self._heard_by_c.setblocking(False)  # noqa: FBT003 - no other name for it
         self._before = signal.set_wakeup_fd(self._heard_by_c.fileno(), warn_on_full_buffer=False)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop counting: the process has come to its end by itself."""
+        """Stop counting: the process has come to its end by itself, perhaps by a signal before the start."""
         signal.set_wakeup_fd(self._before)
         self._heard_by_c.close()  # which ends the thread
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self._heard.close()
 
     def _count(self) -> None:
@@ -82,7 +83,8 @@ class Countdown:
                     is_hurried, until = True, now + AT_ONCE_S
             elif not is_hurried:
                 is_hurried, until = True, time.monotonic() + AT_ONCE_S
-                _log.warning("not over %g s after the signal to end: what is in hand is given back", self._seconds)
+                how = f"not over {self._seconds:g} s after the signal to end: what is in hand is given back"
+                last_resort.tell(logging.WARNING, how)
                 # To the main thread itself: another one would hear it, but not come back from what it waits for.
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
             else:

@@ -3,7 +3,8 @@
 An FSM over which a worker died is charged for it: `recover` counts, since the next worker may die on it as well. One
 that is released is not.
 
-Who calls this: the worker at its end, in order or not; the host, for workers that it saw die.
+Who calls this: the worker at its end, in order or not; the host, for workers that it saw die; the rescuer, for those
+that were silent for too long.
 """
 
 from __future__ import annotations

@@ -267,9 +267,10 @@ class Host:
             elif self._forced_at and not slot.is_hurried and now - slot.told_at > _TOLD_AGAIN_S:
                 slot.is_hurried = True
                 slot.process.send_signal(signal.SIGTERM)
-            if now > last + _KILL_AFTER_S and not slot.is_aborted:
-                slot.is_aborted = True
-                _log.error("worker %s did not end in time: it is killed", slot.name)
+            if now > last + _KILL_AFTER_S:
+                if not slot.is_aborted:
+                    slot.is_aborted = True
+                    _log.error("worker %s did not end in time: it is killed", slot.name)
                 slot.process.kill()
         if self._beside is not None:
             self._beside.ask()

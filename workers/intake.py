@@ -94,6 +94,7 @@ class Intake:
         self._found: list[str] = []
         self._reported: set[str] = set()
         self.is_sleeping = False
+        self._sleeps_here = False
 
     def claim(self) -> Claims:
         """Claim from each queue in order, until the batch is full: about 20 ms of work, down to one FSM."""
@@ -102,15 +103,14 @@ class Intake:
         if not claims.held:
             for queue in self._queues:
                 more = self._collect(self._post(queue, want - len(claims.held)))
-                has_suspect = any(fsm.probation is not None for fsm in more.held)
-                if claims.held and has_suspect:
+                if claims.held and more.has_suspect:
                     # A suspect is run alone: another turn.
                     self.give_back(more.held)
                     break
                 claims.held += more.held
                 claims.at = claims.at or more.at
                 claims.at_ms = claims.at_ms or more.at_ms
-                if has_suspect or len(claims.held) >= want:
+                if more.has_suspect or len(claims.held) >= want:
                     break
         first = claims.held[0].queue if claims.held else ""
         self._is_flowing = want >= _FLOW and len(claims.held) >= want and first == self._queues[0]
@@ -239,9 +239,12 @@ class Intake:
         try:
             found = self._carrier.once(presence.sleep(self._keys, self._worker, self._queues, round(seconds, 3)))
             self._found += [found] if found else []
+            self._sleeps_here = False
         except StoreError as error:
             # Away, or full: then it refuses to move an id, and we look at `ready` in the same rhythm.
-            _log.warning("worker %s could not sleep in Redis: %s", self._worker, error)
+            if not self._sleeps_here:
+                _log.warning("worker %s cannot sleep in Redis, and sleeps here meanwhile: %s", self._worker, error)
+            self._sleeps_here = True
             # Not in step with all others.
             time.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311 - chance without secrets
         finally:

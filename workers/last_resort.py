@@ -18,11 +18,18 @@ from fsm.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["EXIT_CODE", "end"]
+__all__ = ["EXIT_CODE", "end", "tell"]
 
 _log = logging.getLogger("fsm.worker")
 EXIT_CODE = 1
 _WITHIN_S = 3.0
+
+
+def tell(level: int, text: str) -> threading.Thread:
+    """Log something from a thread of its own: it may be the log that this process is stuck in."""
+    thread = threading.Thread(target=_log.log, args=(level, "%s", text), name="fsm-last-words", daemon=True)
+    thread.start()
+    return thread
 
 
 def end(do: Callable[[], object], why: str) -> NoReturn:
@@ -32,14 +39,17 @@ def end(do: Callable[[], object], why: str) -> NoReturn:
         do: The last thing; what it cannot do is logged.
         why: For the log, where it stands beside where the main thread is.
     """
-    # Python's own C code ends the process when the time is over. It would also say where each thread is, but it may be
-    # the log that this process is stuck in: what nobody reads blocks who writes it.
+    # Python's own C code ends the process when the time is over. It would also say where each thread is, but what
+    # nobody reads blocks who writes it.
     faulthandler.dump_traceback_later(_WITHIN_S, exit=True, file=os.open(os.devnull, os.O_WRONLY))
     try:
         stack = traceback.format_stack(sys._current_frames()[threading.main_thread().ident or 0])  # noqa: SLF001 - documented, and the only way
-        _log.critical("%s. Its main thread is here:\n%s", why, "".join(stack).rstrip())
-        do()
-    except StoreError as error:
-        _log.critical("what this worker held waits for the end of the lease: %s", error)
+        told = tell(logging.CRITICAL, f"{why}. Its main thread is here:\n{''.join(stack).rstrip()}")
+        try:
+            do()
+        except StoreError as error:
+            _log.critical("what this worker held waits for the end of the lease: %s", error)
+        finally:
+            told.join()
     finally:
         os._exit(EXIT_CODE)

@@ -32,6 +32,8 @@ __all__ = ["BEAT_S", "Pulse", "Record"]
 
 _log = logging.getLogger("fsm.worker")
 BEAT_S = 5.0
+# What it could not tell is logged so often at most.
+_TELL_S = 10.0
 
 
 class Record(Enum):
@@ -59,6 +61,7 @@ class Pulse:
         self.life = secrets.token_hex(8)
         self.is_replaced = False
         self._beaten_at = 0.0
+        self._told_at = -_TELL_S
         self._number = time.time_ns() // 1000
         self._done = self._failed = 0
         self._seconds = 0.0
@@ -69,7 +72,11 @@ class Pulse:
         try:
             yield
         except (RedisError, StoreError) as error:
-            _log.warning("worker %s could not tell Redis how it is: %s", self._worker, error)
+            # A full Redis refuses it at each turn, for as long as it is full.
+            now = time.monotonic()
+            if now - self._told_at >= _TELL_S:
+                self._told_at = now
+                _log.warning("worker %s could not tell Redis how it is: %s", self._worker, error)
 
     def count(self, *, done: int = 0, failed: int = 0, seconds: float = 0.0) -> None:
         """Count what was done since the last heartbeat; for people's eyes, so without a lock between threads."""

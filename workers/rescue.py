@@ -32,11 +32,11 @@ _log = logging.getLogger("fsm.worker")
 # The thread's rhythm, and that of a worker that sleeps. Whoever comes a little early need not wait another second.
 _LOOK_S = 1.0
 _SOON_S = 0.9
-# A worker that was not heard of for this long is dead: six heartbeats. Looked for in the rhythm of heartbeats.
-_DEAD_AFTER_MS = 30_000
+# Who was not heard of for long is looked for in the rhythm of heartbeats.
 _ROLL_CALL_S = 5.0
-# Seen silent for so long: after Redis was away all workers are, until their next heartbeats, 5 s apart.
-_SEEN_SILENT_S = 10.0
+# Seen silent for so long, it is dead: after Redis was away, or its clock was set, all workers are, until their next
+# heartbeats, which are up to 15 s apart while handlers run for long.
+_SEEN_SILENT_S = 20.0
 
 
 class Rescuer:
@@ -81,11 +81,15 @@ class Rescuer:
         return self._sweep(self._carrier.carry)
 
     def _run(self) -> None:
+        is_told = False
         while not self._stop.wait(_LOOK_S):
             try:
                 self._sweep(self._carrier.once)
+                is_told = False
             except StoreError as error:
-                _log.warning("worker %s could not look for what dead workers left: %s", self._worker, error)
+                if not is_told:
+                    _log.warning("worker %s could not look for what dead workers left: %s", self._worker, error)
+                is_told = True
             except Exception:  # noqa: BLE001 - a thread that ended here would leave the dead to others without a word
                 _log.exception("worker %s could not look for what dead workers left", self._worker)
 
@@ -124,6 +128,6 @@ class Rescuer:
     def _dead(self, carry: Ask, now: float) -> list[str]:
         """Name other workers that were silent at every look of the last seconds: once they may have had no chance."""
         now_ms = carry(presence.time_ms())
-        silent = carry(presence.silent(self._keys, now_ms - _DEAD_AFTER_MS))
+        silent = carry(presence.silent(self._keys, now_ms - presence.SILENT_AFTER_MS))
         self._silent = {name: self._silent.get(name, now) for name in silent if name != self._worker}
         return [name for name, since in self._silent.items() if now - since >= _SEEN_SILENT_S]

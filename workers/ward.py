@@ -67,7 +67,6 @@ class Ward:
         self._client = connect(url)
         self._is_over = threading.Event()
         self._effects = EffectsWatch(self._client, Carrier(self._client, url, self._is_over.is_set), keys)
-        self._has_dead_effects = False
         # Names of workers that died; "" wakes the thread.
         self._orders: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._unburied: list[str] = []
@@ -105,7 +104,6 @@ class Ward:
     def bury_effects(self, worker: str, queues: Sequence[str]) -> None:
         """Put back, soon, what an effects worker ran that died."""
         self._effects.bury(worker, queues)
-        self._has_dead_effects = True
         self._orders.put("")
 
     def _keep(self) -> None:
@@ -115,7 +113,7 @@ class Ward:
                     self._unburied.append(order)
             try:
                 self._bury_all()
-                if self._has_dead_effects:
+                if self._effects.has_dead:
                     self._effects.look()
                 self._look()
             except StoreError as error:

@@ -17,7 +17,6 @@ import os
 import secrets
 import socket
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import OutOfMemoryError
@@ -209,7 +208,8 @@ class TransitionWorker(Listener):
 
     def _beat_while_busy(self) -> None:
         """Beat from the keeper's thread while a handler runs for long; redis-py's pool serves both threads."""
-        if self._pulse.is_due(2 * BEAT_S):
+        # At its end it was waited for in vain: who has registered his death must not be born again.
+        if not self._is_ending and self._pulse.is_due(2 * BEAT_S):
             with self._pulse.unless_redis_is_in_trouble():
                 self._beat()
 
@@ -297,11 +297,6 @@ class TransitionWorker(Listener):
     def teardown(self) -> None:
         """Give back what is held, and register the death: as far as Redis lets us, the rest ends with its lease."""
         self._is_ending = True
-        self._relief.stop()
-        self._rescuer.stop()
-        self._keeper.stop()
-        # What a signal broke off between a request and its reply would take the next reply for its own.
-        self._client.connection_pool.disconnect(inuse_connections=False)
         try:
             try:
                 self._leave()
@@ -315,7 +310,16 @@ class TransitionWorker(Listener):
             self._executor.close()
 
     def _leave(self) -> None:
-        self._settle()
+        has_ended = self._relief.stop()
+        self._rescuer.stop()
+        self._keeper.stop()
+        # What a signal broke off between a request and its reply would take the next reply for its own.
+        self._client.connection_pool.disconnect(inuse_connections=False)
+        if has_ended:
+            # Else Redis hangs, and that thread is on the line: what is claimed ahead goes back with all the rest.
+            self._settle()
+            with self._pulse.unless_redis_is_in_trouble():
+                self._intake.drop_found()
         with self._pulse.unless_redis_is_in_trouble():
             self._give_all_back()
         with self._pulse.unless_redis_is_in_trouble():
@@ -325,18 +329,7 @@ class TransitionWorker(Listener):
                 super().teardown()  # type: ignore[no-untyped-call] # as above
         self.app.close()
 
-    def unsubscribe(self) -> None:
-        """Listen to no commands any more, and tell so first to the thread that does.
-
-        In RQ's order it may ask for the next one before it is told, and RQ waits for it in vain: a second each time.
-        """
-        if self.pubsub_thread is not None:
-            self.pubsub_thread.stop()
-        with suppress(AttributeError):  # it heard of it between two commands, and has hung up by itself
-            super().unsubscribe()  # type: ignore[no-untyped-call] # RQ is typed in part
-
     def _give_all_back(self) -> None:
-        self._intake.drop_found()
         if not self._pulse.is_replaced:
             with self._pulse.unless_redis_is_in_trouble():
                 self._beat()
@@ -447,9 +440,18 @@ class TransitionWorker(Listener):
 
     def execute_job(self, job: Any, queue: Queue) -> None:  # noqa: ARG002 - RQ's signature
         """Run the events of the claimed FSMs, and commit them."""
-        claims: Claims = job
-        self._become(WorkerStatus.BUSY)
-        if not self._stop_requested and not any(fsm.probation is not None for fsm in claims.held):
+        try:
+            self._become(WorkerStatus.BUSY)
+            self._run_batch(job)
+        except _ForcedStop:
+            raise SystemExit from None
+        except Exception as fault:
+            if not self._is_broken_off(fault):
+                self.fault = fault
+            raise
+
+    def _run_batch(self, claims: Claims) -> None:
+        if not self._stop_requested and not claims.has_suspect:
             # Behind a suspect nothing is claimed ahead: if it kills us, nobody else is to be charged.
             self._intake.claim_ahead()
         # Not before: where Redis is away the claim waits for it, and handlers would be taken for slow.
@@ -469,12 +471,6 @@ class TransitionWorker(Listener):
                 if self._stop_requested or time.monotonic() - begin > 2 * AHEAD_S:
                     # Another worker that is idle gets the rest at once.
                     batch.drop_rest()
-        except _ForcedStop:
-            raise SystemExit from None
-        except Exception as fault:
-            if not self._is_broken_off(fault):
-                self.fault = fault
-            raise
         finally:
             self._relief.watch(None)
             batch.close()

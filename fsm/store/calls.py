@@ -216,6 +216,11 @@ class Claims:
     at_ms: int = 0
     moved: list[str] = field(default_factory=list)
 
+    @property
+    def has_suspect(self) -> bool:
+        """Whether it brought an FSM on which workers died: that comes alone."""
+        return bool(self.held) and self.held[0].probation is not None
+
 
 def claim(  # noqa: PLR0913 - the bounds of one claim
     keys: Keys,

@@ -48,7 +48,6 @@ class Block:
         "_operations",
         "_settings",
         "count",
-        "retries",
     )
 
     def __init__(self, keys: Keys, fsm: Claimed, settings: Settings, now_ms: int = 0) -> None:
@@ -63,7 +62,6 @@ class Block:
         self._lines: list[bytes] = []
         self._ending = ""
         self.count = 0
-        self.retries = False
 
     @property
     def name(self) -> str:
@@ -148,7 +146,6 @@ class Block:
 
     def again(self, job_id: str, wait_ms: int, attempt: int, text: str) -> None:
         """Write that an event is to be tried again: it stays where it is, and the mail behind it waits."""
-        self.retries = True
         text = text.encode("utf-8", "backslashreplace").decode()
         self._operation("R", job_id, wait_ms, attempt, text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -72,6 +73,29 @@ def test_when_its_time_is_over_it_gets_a_second_signal_and_then_is_ended(
     assert "not over 0.1 s after the signal to end" in caplog.text
 
 
+def test_a_log_that_nobody_reads_does_not_hold_up_the_end(heard: Heard, counting: Callable[[float], Countdown]) -> None:
+    # Seen to fail while the countdown itself wrote to the log: where the main thread was stuck in that, both were.
+    is_over = threading.Event()
+    handler = logging.Handler()
+    handler.emit = lambda _: is_over.wait(10)  # type: ignore[assignment, method-assign, return-value] # as a full pipe does
+    log = logging.getLogger("fsm.worker")
+    log.addHandler(handler)
+    try:
+        counting(0.05)
+        signal.raise_signal(signal.SIGTERM)
+        wait_for(heard, 3)
+    finally:
+        is_over.set()
+        log.removeHandler(handler)
+
+    assert heard[:3] == ["SIGTERM", "SIGTERM", "given back"]
+
+
+def test_a_countdown_that_a_signal_forestalled_can_be_stopped() -> None:
+    # Seen to fail while it had no socket before its start: a worker asked to end while it began ended with a traceback.
+    Countdown(1, lambda: None).stop()
+
+
 def test_a_second_signal_leaves_it_no_more_time_and_is_not_sent_again(
     heard: Heard, counting: Callable[[float], Countdown]
 ) -> None:
@@ -118,6 +142,27 @@ def fails(): raise StoreError("Redis is away")
 def works(): print("given back", flush=True)
 last_resort.end({}, "it is stuck")
 """
+
+
+STUCK = """
+import logging, threading
+from workers import last_resort
+
+logging.basicConfig()
+logging.root.handlers[0].acquire()
+last_resort._WITHIN_S = 1
+works = lambda: print("given back", flush=True)
+threading.Thread(target=last_resort.end, args=(works, "it is stuck")).start()
+threading.Event().wait()
+"""
+
+
+def test_the_last_resort_gives_back_also_where_its_process_is_stuck_in_its_log() -> None:
+    # Seen to fail while it told the log first.
+    done: Any = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.returncode == 1
+    assert done.stdout == "given back\n"
 
 
 @pytest.mark.parametrize(
