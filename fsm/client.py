@@ -473,8 +473,8 @@ class Client(PlanCarrier):
 
         Yields:
             `name, machine, event, from, to, version, job, ms, worker, at_ms`, and `refused`, `error`, `meta`, `ending`
-            where they are so; of what an operator did `name, machine, verb, by, at_ms`, and `job` where it was about
-            one. The log is capped: old entries are gone.
+            where they are so, `attempt` and `retry_in_ms` where it is to be tried again; of what an operator did
+            `name, machine, verb, by, at_ms`, and `job` where it was about one. The log is capped: old entries are gone.
         """
         place: str | None = after
         while place is not None:

@@ -157,15 +157,20 @@ class UnknownFSMError(FSMError, LookupError):
     Args:
         name: The FSM's name.
         namespace: Where it was looked for.
+        born: The life of the name that was meant; "" for whichever there is.
     """
 
-    def __init__(self, name: str, namespace: str = "default") -> None:
-        super().__init__(name, namespace)
+    def __init__(self, name: str, namespace: str = "default", born: str = "") -> None:
+        super().__init__(name, namespace, born)
         self.name = name
         self.namespace = namespace
+        self.born = born
 
     def __str__(self) -> str:
-        return f"no FSM {self.name!r} in namespace {self.namespace!r}: start it first, or check name and namespace"
+        where = f"FSM {self.name!r} in namespace {self.namespace!r}"
+        if self.born:
+            return f"{where} is not the one born {self.born} any more: look at it again, it was purged or started anew"
+        return f"no {where}: start it first, or check name and namespace"
 
 
 class FSMExistsError(FSMError):

@@ -203,7 +203,7 @@ class Activation:
         behaviour = self.behaviour
         if points.armed is not None:
             points.armed.reach("before handler", (life.name,))
-        seconds = behaviour.definition.settings.timeout_ms / 1000
+        seconds = behaviour.definition.settings.timeout_for(event.name) / 1000
         self._is_starting = life.status == "starting"
         self.event = event.name
         begin = time.perf_counter_ns()

@@ -65,11 +65,18 @@ _STDERR = 2
     default=None,
     help="Run effects in a process beside this one; not with --burst.  [FSM_EFFECTS, else [tool.fsm], else on]",
 )
-@click.option("--effects-queue", "effects_queues", metavar="NAME", multiple=True, help="Of its effects.  [fsm-effects]")
+@click.option(
+    "--effects-queue",
+    "effects_queues",
+    metavar="NAME",
+    multiple=True,
+    help="Run effects of this queue; several in order.  [fsm-effects]",
+)
 @click.option(
     "--processes",
     metavar="N",
-    help="Run so many workers, and start one anew that dies; auto: one a core.  [FSM_PROCESSES, else [tool.fsm]]",
+    help="Run so many workers, and start one anew that dies; auto: one a core.  "
+    "[FSM_PROCESSES, else [tool.fsm], else be the worker]",
 )
 @click.option(
     "--shutdown-timeout",

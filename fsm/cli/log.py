@@ -14,6 +14,7 @@ from fsm import verbs
 from fsm.cli.place import placed
 from fsm.cli.printing import Styled, clock_time, is_terminal, json_option, print_array, print_json, print_line
 from fsm.errors import UnknownFSMError
+from fsm.machine import span_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,8 @@ def log(place: Place, name: str | None, *, is_following: bool, limit: int, as_js
     """Show what was done, of one FSM or of all.
 
     Oldest first. Piped, a line is: time, name, machine, event, from, to, version, ms, refusal or error, worker, job.
-    Where an operator did something, event is the verb, and in the place of a refusal stands who it was.
+    Where an event is to be tried again, in the place of a refusal stands when. Where an operator did something, event
+    is the verb, and there stands who it was.
     With --json it is one array; with --follow, which has no end, one JSON object a line.
     The log is capped: old entries are gone.
     """
@@ -106,7 +108,11 @@ def _newest(keys: Keys, end: str, name: str | None, limit: int) -> Plan[list[dic
 def _show(line: dict[str, Any]) -> None:
     refused, error, ending = line.get("refused"), line.get("error"), line.get("ending")
     source, target, version = line.get("from", ""), line.get("to", ""), line.get("version", "")
-    if error:
+    wait_ms = line.get("retry_in_ms")
+    if isinstance(wait_ms, int):
+        why = f"failed: {error}" if error else "asks for it"
+        outcome = Styled(f"again in {span_text(wait_ms)}: attempt {line.get('attempt')} {why}", "yellow")
+    elif error:
         outcome = Styled(f"failed: {error}", "red")
     elif refused:
         outcome = Styled(f"refused: {refused}", "yellow")

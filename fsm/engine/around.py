@@ -92,7 +92,7 @@ class _Context:
     def __init__(self, behaviour: Behaviour, t: Transition[Any]) -> None:
         self._behaviour = behaviour
         self._t = t
-        self._seconds = behaviour.definition.settings.timeout_ms / 1000
+        self._seconds = behaviour.definition.settings.timeout_for(t.event) / 1000
         self._manager: Any = None
 
     async def __aenter__(self) -> None:

@@ -58,10 +58,11 @@ class Retry(Exception):  # noqa: N818 - as `Reject`: an answer, and no error of 
     """Run this event again later, as if it had not been run: what the handler did so far is not kept.
 
     To be returned or raised. Meanwhile the FSM's other mail waits behind it. `t.attempt` counts the runs; where the
-    machine has a `RetryPolicy` for the event, its `attempts` are the limit.
+    machine has a `RetryPolicy` for the event, its `attempts` are the limit, else there is none.
 
     Args:
-        after: Seconds, `timedelta`, or text such as "30s"; `None` takes the delay of the machine's `RetryPolicy`.
+        after: Seconds, `timedelta`, or text such as "30s"; `None` takes the delays of the machine's
+            `RetryPolicy` for the event, else those of `RetryPolicy()`.
 
     Raises:
         ConfigError: `after` is no duration.

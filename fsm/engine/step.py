@@ -89,7 +89,7 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:  # n
     except _RefusedHere as refusal:
         return await _refused(behaviour, life, t, refusal.kind, refusal.reason, refusal.details)
     except HandlerTimeout:
-        return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour))
+        return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour, event))
     except BaseException as error:  # user code may raise anything: its failure, not ours
         if is_for_us(error):
             raise
@@ -169,7 +169,7 @@ async def _run(behaviour: Behaviour, func: Callable[..., Any], t: Transition[Any
                 answer.close()
             problem = f"{func.__name__!r} is a plain method and returned something to await: declare it `async def`"
             raise _WrongAnswerError(problem)
-        return await in_time(answer, t.deadline(behaviour.definition.settings.timeout_ms / 1000))
+        return await in_time(answer, t.deadline(behaviour.definition.settings.timeout_for(t.event) / 1000))
     finally:
         # Not by a token: that is bound to its context, and a coroutine that is thrown away is closed in another one.
         inside.current.set(before)
@@ -213,7 +213,7 @@ async def _decide(behaviour: Behaviour, life: Life, event: Event, t: Transition[
         if life.state not in behaviour.enter:
             problem = (
                 f"this worker's machine {behaviour.name!r} has no state {life.state!r}: "
-                "give its diagram that state again, or start newer workers; then requeue this job"
+                "give its diagram that state again, or start newer workers; then try the event again with `fsm retry`"
             )
             raise _WrongAnswerError(problem)
         raise _RefusedHere("not_allowed", "not allowed here", {})
@@ -291,8 +291,8 @@ def _encoded(behaviour: Behaviour, life: Life) -> bytes:
     return check_size(life.encoded(), "the payload has", behaviour.definition.settings.payload_limit)
 
 
-def _timed_out(behaviour: Behaviour) -> Exception:
-    seconds = behaviour.definition.settings.timeout_ms / 1000
+def _timed_out(behaviour: Behaviour, event: Event) -> Exception:
+    seconds = behaviour.definition.settings.timeout_for(event.name) / 1000
     return _WrongAnswerError(f"took longer than the time-out of {seconds:g} s: raise Settings(timeout=…)")
 
 
@@ -315,7 +315,7 @@ async def _refused(  # noqa: PLR0913 - the parts of one refusal
             await within(behaviour, t, _run, behaviour, on_refused, t, error)
             life.forget()
     except HandlerTimeout:
-        return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour))
+        return await _failed(behaviour, life, event, HandlerTimeoutError, _timed_out(behaviour, event))
     except BaseException as fault:  # as in `step`: whatever a hook raises is its failure
         if is_for_us(fault):
             raise

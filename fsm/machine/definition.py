@@ -19,7 +19,7 @@ from fsm.machine.decorators import Mark, marks_of
 from fsm.machine.graph import Graph
 from fsm.machine.names import END, hint
 from fsm.machine.parse import error_of, examine
-from fsm.machine.settings import Settings
+from fsm.machine.settings import OTHERS, Settings
 from fsm.machine.signatures import arguments_problem, checked_codec, data_codec, is_async, payload_type
 
 if TYPE_CHECKING:
@@ -292,10 +292,13 @@ class _Builder:
 
     def _check_settings(self, graph: Graph, settings: Settings) -> None:
         known = _events_of(graph)
-        given = {"refused": settings.refused, "retry": settings.retry if isinstance(settings.retry, Mapping) else {}}
-        for setting, events in given.items():
-            for event in events:
-                if event not in known:
+        for setting, events in (
+            ("refused", settings.refused),
+            ("retry", settings.retry),
+            ("timeout", settings.timeout),
+        ):
+            for event in events if isinstance(events, Mapping) else ():
+                if event not in known and (setting, event) != ("timeout", OTHERS):
                     self.problems.append(f"Settings({setting}): unknown event {event!r}{hint(event, known, 'events')}")
 
     def _check_targets(self, graph: Graph) -> None:

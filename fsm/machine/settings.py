@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, final
 from fsm.errors import ConfigError, PayloadError
 from fsm.machine.durations import Duration, duration_ms
 
-__all__ = ["EFFECTS_QUEUE", "PAYLOAD_LIMIT", "UNSET", "RetryPolicy", "Settings", "Unset", "check_size"]
+__all__ = ["EFFECTS_QUEUE", "OTHERS", "PAYLOAD_LIMIT", "UNSET", "RetryPolicy", "Settings", "Unset", "check_size"]
 
 # The RQ queue of effects that name no other.
 EFFECTS_QUEUE = "fsm-effects"
@@ -32,6 +32,9 @@ class Unset:
 
 
 UNSET = Unset()
+
+# In a time-out for each event: all that are not named. No event can have this name.
+OTHERS = "*"
 
 Refusal: TypeAlias = Literal["error", "ignore"]
 
@@ -77,8 +80,8 @@ class RetryPolicy:
         factor: Each further wait is so many times the one before, at least 1.
         max_delay: No wait is longer, chance aside.
         jitter: Each wait is by chance up to this part shorter or longer, 0 to 1.
-        on: Exceptions after which it is tried again, `TimeoutError` for the time-out of a handler; all others fail at
-            once, and so do answers that the diagram does not allow.
+        on: Exceptions after which it is tried again, `TimeoutError` (or `OSError`, its base) for the time-out of a
+            handler; all others fail at once, and so do answers that the diagram does not allow.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -121,7 +124,8 @@ class Settings:
     Args:
         name: Name of the machine, in keys and on the command line; by default the class's. It is not inherited.
         queue: RQ queue of its transitions; None is the queue of the namespace.
-        timeout: Longest run of one handler.
+        timeout: Longest run of one handler, of all events or one by one: `{"report": "10m", "*": "30s"}`, where "*" is
+            all others.
         retry: When events that failed are tried again: a policy for all of them, or one per event; None is never.
         max_attempts: How many workers may die on one event before it is abandoned.
         endless: Its FSMs need not reach an end: the check for one is left out.
@@ -142,7 +146,7 @@ class Settings:
 
     name: str
     queue: str | None
-    timeout: Duration
+    timeout: Duration | Mapping[str, Duration]
     retry: RetryPolicy | Mapping[str, RetryPolicy] | None
     max_attempts: int
     endless: bool
@@ -161,7 +165,7 @@ class Settings:
         *,
         name: str | Unset = UNSET,
         queue: str | Unset | None = UNSET,
-        timeout: Duration | Unset = UNSET,
+        timeout: Duration | Mapping[str, Duration] | Unset = UNSET,
         retry: RetryPolicy | Mapping[str, RetryPolicy] | Unset | None = UNSET,
         max_attempts: int | Unset = UNSET,
         endless: bool | Unset = UNSET,
@@ -193,7 +197,7 @@ class Settings:
             "definition_version": definition_version,
         }
         given = {key: value for key, value in arguments.items() if value is not UNSET}
-        for key in ("retry", "refused"):
+        for key in ("timeout", "retry", "refused"):
             # A mapping of the caller's may change later; frozen settings must not.
             if isinstance(given.get(key), Mapping):
                 given[key] = MappingProxyType(dict(given[key]))
@@ -215,8 +219,20 @@ class Settings:
 
     @cached_property
     def timeout_ms(self) -> int:
-        """Longest run of one handler."""
-        return duration_ms(self.timeout, "Settings(timeout)")
+        """Longest run of the handler of an event that has no time-out of its own."""
+        others = self.timeout.get(OTHERS, _DEFAULTS["timeout"]) if isinstance(self.timeout, Mapping) else self.timeout
+        return duration_ms(others, "Settings(timeout)")
+
+    @cached_property
+    def _timeouts(self) -> dict[str, int]:
+        """Those events that have one of their own, each with its longest run in ms."""
+        own = self.timeout if isinstance(self.timeout, Mapping) else {}
+        return {event: duration_ms(time, "Settings(timeout)") for event, time in own.items() if event != OTHERS}
+
+    @cached_property
+    def longest_timeout_ms(self) -> int:
+        """Longest run of any handler."""
+        return max((self.timeout_ms, *self._timeouts.values()))
 
     @cached_property
     def result_ttl_ms(self) -> int:
@@ -238,6 +254,10 @@ class Settings:
         """Interval of `on_timer`; None is never."""
         return None if self.timer is None else duration_ms(self.timer, "Settings(timer)")
 
+    def timeout_for(self, event: str) -> int:
+        """Give the longest run of the handler of one event, in ms."""
+        return self._timeouts.get(event, self.timeout_ms)
+
     def retry_for(self, event: str) -> RetryPolicy | None:
         """Give the policy of one event; `None` where it is not tried again by itself."""
         return self.retry.get(event) if isinstance(self.retry, Mapping) else self.retry
@@ -246,7 +266,8 @@ class Settings:
         if "name" in self.given:
             _check_name(self.name)
         _check_queue(self.queue)
-        _positive("Settings(timeout)", self.timeout, 1)
+        for time in self.timeout.values() if isinstance(self.timeout, Mapping) else (self.timeout,):
+            _positive("Settings(timeout)", time, 1)
         _positive("Settings(result_ttl)", self.result_ttl, _MINUTE_MS)
         _positive("Settings(failure_ttl)", self.failure_ttl, _MINUTE_MS)
         _positive("Settings(dedup)", self.dedup, 1)
@@ -303,7 +324,8 @@ def _check_retry(retry: Any) -> None:
     policies = retry.values() if isinstance(retry, Mapping) else () if retry is None else (retry,)
     if not all(isinstance(policy, RetryPolicy) for policy in policies):
         allowed = 'use RetryPolicy(…), {"event": RetryPolicy(…)} or None'
-        raise ConfigError("Settings(retry)", f"{retry!r} is not allowed: {allowed}")
+        shown = dict(retry) if isinstance(retry, Mapping) else retry
+        raise ConfigError("Settings(retry)", f"{shown!r} is not allowed: {allowed}")
 
 
 def _check_refused(refused: Any) -> None:

@@ -78,7 +78,7 @@ class Blueprint:
             settings.definition_version,
             settings.max_mailbox,
             settings.payload_limit,
-            max(_LEAST_TIMEOUT_S, math.ceil(settings.timeout_ms / 1000)),
+            max(_LEAST_TIMEOUT_S, math.ceil(settings.longest_timeout_ms / 1000)),
             math.ceil(settings.result_ttl_ms / 1000),
             graph.states,
             graph.ends,

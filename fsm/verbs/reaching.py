@@ -173,7 +173,10 @@ def _passed(keys: Keys, name: str, after: str, wanted: tuple[str, ...]) -> Plan[
     """Tell whether the log after an entry has this FSM enter one of these states, and how far it was read."""
     while lines := (yield read_log(keys, after)):
         after = lines[-1][0]
-        if any(line.get("name") == name and line.get("to") in wanted for _, line in lines):
+        # What is to be tried again moved nothing: not an entry event into the first state either.
+        if any(
+            line.get("name") == name and line.get("to") in wanted and "retry_in_ms" not in line for _, line in lines
+        ):
             return True, after
     return False, after
 

@@ -302,7 +302,7 @@ def purge(keys: Keys, name: str, born: str, timeout: float) -> Plan[None]:
     except StoreError as error:
         raise (broken(keys, name) if "WRONGTYPE" in error.problem else error) from error
     if not known or (born and born != known):
-        raise UnknownFSMError(name, keys.namespace)
+        raise UnknownFSMError(name, keys.namespace, born)
     while True:
         word = yield calls.purge(keys, name, known)
         if word in ("PURGED", "UNKNOWN"):

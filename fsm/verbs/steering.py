@@ -132,7 +132,7 @@ def steer(  # noqa: PLR0913 - one keyword an option of the verbs
     while True:
         seen = yield from _look(keys, name)
         if not seen.born or seen.status == "purging" or (born and born != seen.born):
-            raise UnknownFSMError(name, keys.namespace)
+            raise UnknownFSMError(name, keys.namespace, born)
         # From here on it is this life and no other: a call that is repeated late must not touch the next one.
         born = seen.born
         order = order or steering.Order(verb, name, new_ids(1)[0], born, _caller(), if_version, job_id)
@@ -155,7 +155,7 @@ def _error(keys: Keys, order: steering.Order, seen: _Seen, word: str, rest: list
     """Give the error for what the script refused."""
     match word:
         case "UNKNOWN":
-            return UnknownFSMError(order.name, keys.namespace)
+            return UnknownFSMError(order.name, keys.namespace, order.born)
         case "FINISHED":
             return FSMFinishedError(order.name, rest[0])
         case "STALE":
@@ -222,7 +222,8 @@ def _text(value: Any) -> str:
 
 def _stale(order: steering.Order, version: str, state: str) -> StaleVersionError:
     number = whole(version)
-    reason = f"`{order.verb}` was decided on version {order.if_version}, and it has version {version} now"
+    decided = f"`{order.verb}` was decided on version {order.if_version}, and it has version {version} now"
+    reason = f"{decided}: look at it again, then decide"
     details = {"version": number, "if_version": order.if_version}
     return StaleVersionError(order.name, "", state, number, "", reason, details)
 

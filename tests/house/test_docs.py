@@ -18,6 +18,9 @@ FORBIDDEN = re.compile(rf"\b(?:{WORDS})s?\b|(?<![\w.~-])/(?:{PATHS})(?![\w.-])|{
 # What tools call by such a word: pytest's scopes and hooks of its own, requests of HTTP clients.
 ALLOWED = re.compile(r"""scope=["']\w+["']|pytest\.\w+""")
 
+# As for code, in pyproject.toml.
+WIDTH = 120
+
 LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\((?P<target>[^)\s]+)\)|^\[[^\]\n]+\]:\s+(?P<reference>\S+)", re.MULTILINE)
 IMAGE = re.compile(r"!\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
 
@@ -114,6 +117,27 @@ def test_a_link_that_leads_nowhere_is_found_out(tmp_path: Path) -> None:
     )
 
     assert broken(page) == ["page.md#b", "none.md"]
+
+
+def too_wide(text: str) -> list[int]:
+    """The lines of prose that are wider than the code may be; tables and fenced blocks have the width they need."""
+    lines = re.sub(r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
+    return [
+        number
+        for number, line in enumerate(lines.splitlines(), start=1)
+        if len(line) > WIDTH and not line.startswith("|")
+    ]
+
+
+@pytest.mark.parametrize("page", [path for path in texts() if path.suffix == ".md"], ids=lambda path: path.name)
+def test_prose_is_no_wider_than_code(page: Path) -> None:
+    assert too_wide(page.read_text(encoding="utf-8")) == []
+
+
+def test_a_line_that_is_too_wide_is_found_out() -> None:
+    wide = "x" * 121
+
+    assert too_wide(f"# A\n\n```sh\n{wide}\n```\n| {wide} |\n{wide}\n") == [7]
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "docs/architecture.md"])

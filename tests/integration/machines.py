@@ -69,7 +69,7 @@ def touch(path: str) -> None:
 class Trouble(Machine[dict[str, int]]):
     """Does whatever a handler should not."""
 
-    settings = Settings(endless=True, timeout="500ms")
+    settings = Settings(endless=True, timeout={"hang": "500ms", "dream": "400ms", "*": "1m"})
     diagram = """
     stateDiagram-v2
         [*] --> on

@@ -161,7 +161,7 @@ def test_what_a_handler_sends_goes_out_with_the_commit(
     [
         ("fail", HandlerError, "as told"),
         ("hang", HandlerTimeoutError, "time-out of 0.5 s"),
-        ("dream", HandlerTimeoutError, "time-out of 0.5 s"),
+        ("dream", HandlerTimeoutError, "time-out of 0.4 s"),
         ("remember", HandlerError, "state belongs in t.payload"),
         ("reject", RejectedError, "not today"),
     ],

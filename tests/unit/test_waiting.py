@@ -173,6 +173,21 @@ def test_it_is_not_missed_that_it_passed_between_the_first_two_looks() -> None:
     wait_for(at("sent"), [line("packed")], FIELDS)
 
 
+def test_an_entry_event_that_is_to_be_tried_again_has_brought_it_nowhere() -> None:
+    # Seen to fail without the look at `retry_in_ms`: an FSM that had not begun was said to be in its first state.
+    entry_id, tried = line("open")
+
+    with pytest.raises(CallTimeoutError, match="did not come about"):
+        wait_for(
+            at("open", status=b"starting"),
+            [(entry_id, {**tried, "retry_in_ms": 5})],
+            [],
+            StoreError("away just then"),
+            states="open",
+            timeout=0,
+        )
+
+
 def test_pauses_grow_and_none_goes_beyond_the_end() -> None:
     requests, _ = wait_for(at("open"), [], *[None, at("open")] * 12, None, at("packed", 2), FIELDS, timeout=None)
 

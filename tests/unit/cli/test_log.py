@@ -46,6 +46,17 @@ def test_log_of_one_fsm_has_its_lines_only(fsm: Run, limit: str) -> None:
     assert events(whole) == [("front", "[*]"), ("front", "push"), ("front", "pull"), ("front", "leave")]
 
 
+def test_an_attempt_that_is_not_the_last_one_is_told_as_that(fsm: Run, client: Client) -> None:
+    # Seen to fail: a failure looked as if it were for good, and what its handler asked for was not told at all.
+    tried = {"name": "a", "event": "e", "from": "x", "to": "x", "version": 2, "attempt": 1, "retry_in_ms": 61_000}
+    lines = json.dumps([{**tried, "error": "no wind"}, {**tried, "attempt": 2}])
+    client.redis.xadd(client.keys.log, {"worker": "w", "transitions": lines})
+
+    told = [line.split("\t")[8] for line in fsm("log").stdout.splitlines()]
+
+    assert told == ["again in 1m1s: attempt 1 failed: no wind", "again in 1m1s: attempt 2 asks for it"]
+
+
 @pytest.mark.usefixtures("history")
 def test_limit_keeps_the_newest(fsm: Run) -> None:
     assert events(fsm("log", "-n", "2", "--json")) == [("front", "pull"), ("front", "leave")]

@@ -800,6 +800,18 @@ def test_async_methods_that_take_too_long_fail(acts: dict[str, Any]) -> None:
     assert (life.state, life.raw, decision.outbox) == ("a", PAYLOAD, [])
 
 
+def test_a_time_out_of_one_event_is_no_other_events() -> None:
+    # Seen to fail with the time-out of the machine for every event.
+    class Sleeper(Dreamer):
+        settings = Settings(timeout={"go": "20ms", "*": "10s"})
+
+    machine = Sleeper(go=nap)
+
+    decision = apply(machine, life_of(machine), "go")
+
+    assert "0.02 s" in decision.result["message"]
+
+
 def test_after_a_time_out_the_hook_of_the_failure_has_its_own_time() -> None:
     machine = Dreamer(go=dream, on_failure=nap)
 

@@ -209,6 +209,11 @@ def test_a_coroutine_function_anywhere_makes_it_async(where: str) -> None:
             "Settings(retry): unknown event 'py'",
             "did you mean 'pay'",
         ),
+        (
+            {"settings": Settings(timeout={"*": "1m", "py": "1s"})},
+            "Settings(timeout): unknown event 'py'",
+            "did you mean 'pay'",
+        ),
         ({"settings": {"queue": "x"}}, "settings of Order is {'queue': 'x'}", "settings = Settings(…)"),
         ({"diagram": 3}, "diagram is int, not text", "write the diagram as a string"),
         ({"graph": fresh()}, "'graph' in class Order is a reserved name", "use another"),

@@ -66,6 +66,8 @@ def test_inheritance_goes_on_over_several_bases() -> None:
         ("timeout", "soon", "1d12h"),
         ("timeout", None, "1d12h"),
         ("timeout", True, "1d12h"),
+        ("timeout", {"pay": "soon"}, "1d12h"),
+        ("timeout", {"pay": "5m", "*": 0}, "more than 0"),
         ("result_ttl", 59, "at least 60 s"),
         ("result_ttl", timedelta(seconds=59), "at least 60 s"),
         ("failure_ttl", "1s", "at least 60 s"),
@@ -90,7 +92,8 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(setting: st
     with pytest.raises(ConfigError) as raised:
         Settings(**{setting: value})
     assert raised.value.setting == f"Settings({setting})"
-    assert repr(value) in str(raised.value)
+    wrong = [*value.values()][-1] if setting == "timeout" and isinstance(value, dict) else value
+    assert repr(wrong) in str(raised.value)
     assert allowed in str(raised.value)
 
 
@@ -103,6 +106,17 @@ def test_a_retry_policy_has_defaults_and_lengths_of_time() -> None:
     policy = RetryPolicy()
     assert (policy.attempts, policy.delay_ms, policy.factor, policy.max_delay_ms) == (5, 1_000, 2.0, 300_000)
     assert (policy.jitter, policy.on) == (0.1, (Exception,))
+
+
+def test_each_event_may_have_a_time_out_of_its_own() -> None:
+    times = {"report": "10m", "*": "30s"}
+    settings = Settings(timeout=times)
+    times["report"] = "1s"
+
+    assert [settings.timeout_for(event) for event in ("report", "pay")] == [600_000, 30_000]
+    assert (settings.timeout_ms, settings.longest_timeout_ms) == (30_000, 600_000)
+    assert Settings(timeout={"pay": 1}).timeout_for("add") == Settings().longest_timeout_ms == 180_000
+    assert Settings().inherit(settings).timeout_for("report") == 600_000
 
 
 def test_each_event_may_have_a_policy_of_its_own() -> None:
