@@ -67,6 +67,7 @@ class Activation:
     done: int = 0
     failed: int = 0
     is_retried: bool = False
+    size: int = 0
     event: str = ""
     _is_keyed: bool = False
     _is_starting: bool = False
@@ -114,6 +115,7 @@ class Activation:
                 break
             await self._one(life, block, mail)
         self._snapshot(life, block, history)
+        self.size = block.size
         return block.arguments(life.state)
 
     def _is_over(self, life: Life) -> bool:
@@ -325,6 +327,7 @@ class Activation:
             block.set("state", life.state)
         if life.raw is not fsm.payload and life.raw != fsm.payload:
             block.set("payload", life.raw)
+            block.size += len(life.raw)
         if life.status != fsm.status:
             # Nearly all FSMs are running: that is what no field says.
             if life.status == "running":

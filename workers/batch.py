@@ -28,6 +28,8 @@ _log = logging.getLogger("fsm.worker")
 # What is done is committed so soon, though its neighbours still run; looked at twice in that time.
 _COMMIT_WITHIN_S = 0.010
 _LOOK_S = 0.005
+# As much as a claim brings: Redis serves nobody else meanwhile.
+_COMMIT_BYTES = 4 << 20
 # FSMs behind a handler that runs for so long are given back.
 _SLOW_S = 0.020
 
@@ -57,6 +59,7 @@ class Batch:
         self._drop_ahead = drop_ahead
         self._names: list[str] = []
         self._blocks: list[list[Any]] = []
+        self._bytes = 0
         self._first_done_at = 0.0
         self._begun_at = 0.0
         self._guard = threading.Lock()
@@ -65,7 +68,7 @@ class Batch:
         """Give the next FSM to be run, or `None` when none is left; commits before it what is due."""
         with self._guard:
             now = time.monotonic()
-            if self._blocks and now - self._first_done_at > _COMMIT_WITHIN_S:
+            if self._blocks and (now - self._first_done_at > _COMMIT_WITHIN_S or self._bytes > _COMMIT_BYTES):
                 self._flush()
                 now = time.monotonic()
             if not self._rest:
@@ -73,10 +76,11 @@ class Batch:
             self._begun_at = now
             return self._rest.popleft()
 
-    def add(self, name: str, block: list[Any] | None) -> None:
-        """Note what came of the FSM taken last; `None`: nothing is to be written for it."""
+    def add(self, name: str, block: list[Any] | None, size: int = 0) -> None:
+        """Note what came of the FSM taken last; `None`: nothing is to be written for it. `size` is about its bytes."""
         with self._guard:
             self._begun_at = 0.0
+            self._bytes += size
             if block is not None:
                 if not self._blocks:
                     self._first_done_at = time.monotonic()
@@ -111,7 +115,7 @@ class Batch:
     def _flush(self, *, later: bool = True) -> None:
         if self._blocks:
             blocks, names = self._blocks, self._names
-            self._blocks, self._names = [], []
+            self._blocks, self._names, self._bytes = [], [], 0
             self._commit(self._at, blocks, names, later)
 
     def _drop_rest(self) -> None:

@@ -467,7 +467,7 @@ class TransitionWorker(Listener):
                     continue
                 block = self._activate(fsm, claims.at_ms)
                 fsms += 1
-                batch.add(fsm.name, block)
+                batch.add(fsm.name, block, self._work.size if self._work else 0)
                 if self._stop_requested or time.monotonic() - begin > 2 * AHEAD_S:
                     # Another worker that is idle gets the rest at once.
                     batch.drop_rest()

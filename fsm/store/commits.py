@@ -48,6 +48,7 @@ class Block:
         "_operations",
         "_settings",
         "count",
+        "size",
     )
 
     def __init__(self, keys: Keys, fsm: Claimed, settings: Settings, now_ms: int = 0) -> None:
@@ -62,6 +63,8 @@ class Block:
         self._lines: list[bytes] = []
         self._ending = ""
         self.count = 0
+        # Bytes of what users decide the size of: the payload, results, what goes out.
+        self.size = 0
 
     @property
     def name(self) -> str:
@@ -142,6 +145,7 @@ class Block:
     def applied(self, job_id: str, result: dict[str, Any], *, asked: bool) -> None:
         """Write that an event ended, and how: done, refused, or failed where that is no error."""
         raw = orjson.dumps(result)
+        self.size += len(raw)
         self._operation("D", job_id, raw, pack_result(raw) if asked else "")
 
     def again(self, job_id: str, wait_ms: int, attempt: int, text: str) -> None:
@@ -164,13 +168,16 @@ class Block:
         for item in decision.outbox:
             if isinstance(item, OutgoingMail):
                 data = job_data(namespace, item.name, item.event, item.data)
+                self.size += len(data)
                 self._operation("S", item.job_id, item.name, item.event, data)
             elif isinstance(item, NewFSM):
                 machine = blueprint_of(self._keys, item.definition).arguments()
                 data = job_data(namespace, item.name, item.definition.graph.entry, b"null")
+                self.size += len(item.payload)
                 self._operation("C", *machine, item.name, item.job_id, item.payload, data)
             elif isinstance(item, Effect):
                 fields = _job_fields(item, self._fsm.name, namespace)
+                self.size += len(item.call)
                 limit = self._settings.payload_limit
                 note = orjson.dumps(
                     {

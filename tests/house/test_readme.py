@@ -224,7 +224,7 @@ def test_shell_is_read_as_a_shell_reads_it() -> None:
     assert commands(text) == [["fsm", "ls", "--json"], ["head", "-1"], ["make", "demo"], ["fsm", "state", "a b"]]
 
 
-NAMED_TEST = re.compile(r"`((?:integration|store|unit|chaos|model)/[a-z_/]+\.py)(?:::([a-z_]+))?`")
+NAMED_TEST = re.compile(r"`((?:integration|store|unit|chaos|model|property)/[a-z_/]+\.py)(?:::([a-z_]+))?`")
 
 
 def test_each_test_that_the_readme_names_is_there() -> None:

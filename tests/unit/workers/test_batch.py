@@ -87,6 +87,17 @@ def test_what_was_not_begun_is_given_back_once(clock: SimpleNamespace) -> None:
     assert hands.did == [("give back", "b", "c"), ("commit later", "a")]
 
 
+def test_a_commit_is_bounded_in_bytes(clock: SimpleNamespace) -> None:
+    # Seen to fail while a commit was bounded by time alone: 128 FSMs of a mebibyte each were one script.
+    hands = Hands("a", "b", "c", "d")
+    for _ in range(4):
+        name = hands.take()
+        hands.batch.add(name, [name], 3 << 20)
+    hands.batch.close()
+
+    assert hands.did == [("commit later", "a", "b"), ("commit later", "c", "d")]
+
+
 def test_an_fsm_for_which_nothing_is_to_be_written_is_not_committed(clock: SimpleNamespace) -> None:
     hands = Hands("a", "b")
     hands.batch.add(hands.take(), None)
