@@ -98,21 +98,18 @@ class Activation:
         for mail in fsm.mail:
             if self._is_over(life) or (self.done + self.failed and time.monotonic() > until):
                 break
-            if life.status == "starting" and not self._is_entry(mail):
-                # The entry event was taken away: an FSM owes it to itself, and makes it again before anything else.
-                await self._make(life, block, derived_id(mail.job_id, "entry"), behaviour.graph.entry)
-            elif owed and not (mail.job_id == owed and self._is_whole(mail)):
-                # Likewise a hard event; that it was taken away is told before.
-                if is_gone := mail.job_id == owed:
+            again = self._owed(life, mail, owed) if owed or life.status == "starting" else None
+            owed = ""
+            if again:
+                # What was taken away goes first, and that is told: else it would lie before what is made in its place,
+                # where that waits to be tried again.
+                if is_gone := not self._is_whole(mail):
                     await self._one(life, block, mail)
-                if hard := behaviour.graph.hard_event(life.state):
-                    await self._make(life, block, derived_id(owed, "again"), hard)
-                owed = ""
+                await self._make(life, block, *again)
                 if is_gone:
                     continue
-            owed = ""
-            if self._is_over(life):
-                break
+                if self._is_over(life):
+                    break
             await self._one(life, block, mail)
         self._snapshot(life, block, history)
         self.size = block.size
@@ -126,6 +123,7 @@ class Activation:
         """Run one event of the mailbox, and what follows from it; one that is to be tried again stays there."""
         # What follows from an event with a key is remembered as long as that event: who repeats it may want to settle.
         self._is_keyed = mail.is_keyed
+        self._is_starting = life.status == "starting"
         if mail.event is not None and mail.place not in (b"mail", b"later"):
             block.take(mail.job_id)
             return  # applied, failed or taken away already, or another FSM's: its id lies here twice, or was put here
@@ -173,6 +171,16 @@ class Activation:
         """Tell whether this is an event of this life that is to be applied."""
         is_mail = mail.place in (b"mail", b"later") and mail.status != b"canceled"
         return is_mail and mail.event is not None and mail.born == self.fsm.born.encode()
+
+    def _owed(self, life: Life, mail: Mail, owed: str) -> tuple[str, str] | None:
+        """Give id and name of the entry or hard event that was taken away: an FSM makes it again for itself."""
+        graph = self.behaviour.graph
+        if life.status == "starting":
+            return None if self._is_entry(mail) else (derived_id(mail.job_id, "entry"), graph.entry)
+        if mail.job_id == owed and self._is_whole(mail):
+            return None
+        hard = graph.hard_event(life.state)
+        return (derived_id(owed, "again"), hard) if hard else None
 
     def _is_entry(self, mail: Mail) -> bool:
         """Tell whether this is the entry event of this life, to be applied."""
@@ -259,10 +267,10 @@ class Activation:
             line["meta"] = event.meta
         if follower := follow_up(self.behaviour, life, decision):
             decision.result["next"] = follower.job_id
-        self._keep(block)
         if decision.kind == "retry":
             self._wait(block, decision, line)
             return
+        self._keep(block)
         if decision.kind == "failed" and not decision.soft:
             self.failed += 1
             block.failed(event.job_id, decision.result, decision.text)
@@ -338,7 +346,8 @@ class Activation:
             block.set("history", orjson.dumps(life.history))
         if fsm.definition != self.behaviour.definition.fingerprint:
             block.set("definition", self.behaviour.definition.fingerprint)
-        if fsm.probation is not None and (self.done or self.failed or self.is_retried):
+        # What was taken away counts as well: the deaths were charged to it, and not to what lay behind it.
+        if fsm.probation is not None and (self.done or self.failed or self.is_retried or block.taken):
             self._clear(block)
         if fsm.attempts is not None and not self.is_retried:
             block.drop("retry_at")
@@ -348,13 +357,14 @@ class Activation:
     def _clear(self, block: Block) -> None:
         """Clear a suspect, step by step: what killed its worker may lie behind what was done now."""
         is_all_done = block.taken == len(self.fsm.mail)
-        if is_all_done and not self.fsm.probation:
+        # The hard event that it owes is of the same mailbox, and has yet to be run.
+        if is_all_done and not self.fsm.probation and not block.owes:
             block.drop("tries")
             block.drop("probation")
             return
         block.set("tries", 0)
         if is_all_done:
-            block.set("probation", self.fsm.probation or 0)
+            block.set("probation", self.fsm.probation or 1)
 
 
 def _history(raw: bytes) -> tuple[str, ...]:

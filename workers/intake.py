@@ -87,6 +87,7 @@ class Intake:
         self._recent: deque[str] = deque(maxlen=2 + len(self._queues))
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
         self._is_flowing = False
+        self._is_suspects_turn = False
         self._ahead: tuple[Ticket[Claims], str, float] | None = None
         # When `due` was asked last, and when the next FSM is due that it told of; by `time.monotonic()`.
         self._asked_due_at = time.monotonic() - _SLEEP_S
@@ -104,8 +105,13 @@ class Intake:
             for queue in self._queues:
                 more = self._collect(self._post(queue, want - len(claims.held)))
                 if claims.held and more.has_suspect:
-                    # A suspect is run alone: another turn.
-                    self.give_back(more.held)
+                    # A suspect is run alone: another turn, and of two turns it gets one, for an earlier queue may
+                    # always have something. One that nobody here can run must not be before the others of its queue.
+                    is_known = any(map(self._is_known, more.held))
+                    if is_known and self._is_suspects_turn:
+                        claims, more = more, claims
+                    self._is_suspects_turn = not self._is_suspects_turn
+                    self.give_back(more.held, tail=not is_known)
                     break
                 claims.held += more.held
                 claims.at = claims.at or more.at

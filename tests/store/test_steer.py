@@ -376,6 +376,20 @@ def test_cannot_skip_the_entry_event(store: Store, desk: Desk) -> None:
     assert store.dump() == before
 
 
+@pytest.mark.parametrize("verb", ["retry", "skip"])
+def test_rqs_list_of_what_is_to_come_keeps_no_job_that_was_deleted(store: Store, desk: Desk, verb: str) -> None:
+    # Seen to fail where only a job with a record was taken off the list.
+    store.waiting("a")
+    fsm = store.one()
+    work = store.work(fsm)
+    work.block.again("a-1", 3_600_000, 1, "")
+    store.commit(work)
+    store.redis.delete(store.keys.job("a-1"))
+
+    assert desk(verb)[1] == "a-1"
+    assert not store.redis.exists("rq:scheduled:fsm", store.keys.timers)
+
+
 # Paused, resumed.
 
 

@@ -24,8 +24,8 @@ if is_cancelled then return { 'CANCELLED' } end
 local ms, s = clock()
 call('HSET', KEYS[1], 'status', 'canceled')
 try('ZADD', 'rq:canceled:' .. (f[4] or ''), s, id)
-if f[3] == 'scheduled' and head(prefix, f[2]) == id then
-  -- It waited to be tried again, and with it all mail behind it, for nothing now.
+if f[3] == 'scheduled' and f[4] and head(prefix, f[2]) == id and sound(prefix, f[4]) then
+  -- It waited to be tried again, and with it all mail behind it, for nothing now; where it cannot be rung, `due` does.
   try('ZREM', 'rq:scheduled:' .. (f[4] or ''), id)
   try('ZREM', prefix .. 'timers', 'retry ' .. f[2])
   try('HSET', prefix .. 'snapshot:' .. f[2], 'retry_at', ms)

@@ -177,9 +177,11 @@ for i = 1, #popped, 2 do
   -- Who rings an FSM need not know all that may hold it up: that is seen to here.
   local later = f and is_whole(f[12]) and tonumber(f[12])
   if later and later > tonumber(ms) then
-    try('ZADD', prefix .. 'timers', f[12], 'retry ' .. name)
-    status = 'later'
-  elseif f and f[13] then
+    -- Where that cannot be noted, nobody would ring it then: it is tried again at once, as `commit` does.
+    if type(try('ZADD', prefix .. 'timers', f[12], 'retry ' .. name)) == 'number' then status = 'later' end
+  end
+  -- One that finished while it was paused is not resumed any more: its mail is answered.
+  if f and f[13] and status ~= 'finished' and status ~= 'later' then
     status = 'paused'
   end
   if not f then
@@ -234,7 +236,7 @@ for _, id in ipairs(found) do
       if type(length) == 'number' then
         call('PERSIST', key)
         call('HSET', key, 'place', 'mail', 'born', fsm.born)
-        call('HDEL', key, 'exc_info', 'result', 'ended_at', 'started_at')
+        call('HDEL', key, 'exc_info', 'result', 'ended_at', 'started_at', 'attempt')
         if length == 1 and fsm.moves then ring(fsm.queue, job[1], id) end
         flush_ready(home)
       else

@@ -185,6 +185,8 @@ for n, start in ipairs(starts) do
         -- Where its time cannot be noted, it is tried again at once.
         waits = type(try('ZADD', prefix .. 'timers', at, 'retry ' .. name)) == 'number'
         call('HSET', snapshot, 'retry_at', waits and at or ms)
+        -- It may wait in the urgent list.
+        owes = true
         -- A record that was deleted meanwhile stays so, and is reported by the next claim.
         if try('HEXISTS', 'rq:job:' .. id, 'place') == 1 then
           local status = waits and 'scheduled' or 'queued'

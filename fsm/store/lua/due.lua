@@ -22,7 +22,7 @@ for _, member in ipairs(due) do
   local queue = f and not f.err and f[1] or default_queue
   if not name or retry_at and (retry_at > ms + ahead or not sound(prefix, queue)) then
     -- Not ours to tell; or put off; or it cannot be made ready before somebody has repaired a key.
-    call('ZADD', timers, at(math.max(retry_at or 0, ms + 60000)), member)
+    call('ZADD', timers, at(retry_at and retry_at > ms + ahead and retry_at or ms + 60000), member)
   else
     call('ZREM', timers, member)
     if retry_at then

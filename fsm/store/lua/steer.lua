@@ -126,8 +126,8 @@ if verb == 'retry' and status ~= 'failed' and f[7] and first then
   if job then
     call('HSET', 'rq:job:' .. first, 'status', 'queued')
     call('HDEL', 'rq:job:' .. first, 'exc_info')
-    try('ZREM', 'rq:scheduled:' .. job.queue, first)
   end
+  try('ZREM', 'rq:scheduled:' .. queue, first)
   ring(queue, name, first)
   flush_ready(prefix)
   return done('RETRIED', first, found)
@@ -209,6 +209,7 @@ end
 local waits = job and (job.place == 'mail' or job.place == 'later')
 if waits then take_away(first, job) end
 -- Also where its record was deleted: somebody may sleep there.
+if not job then try('ZREM', 'rq:scheduled:' .. queue, first) end
 if waits or not job then result_stream(first, 3, '', 'exc_string', '', failure_ttl) end
 forget_tries()
 ring_if_mail(prefix, queue, name)

@@ -197,6 +197,38 @@ def test_a_hard_event_that_was_owed_already_is_owed_while_it_waits(office: Shaky
     assert not {"owes", "retry_at"} & office.fields()
 
 
+class Patient(Shaky):
+    """One that tries its events more often."""
+
+    settings = Settings(
+        retry=dict.fromkeys(["begin", "send"], RetryPolicy(attempts=9, delay="1h", max_delay="1h", jitter=0))
+    )
+    diagram = Shaky.diagram
+
+
+@pytest.mark.parametrize("event", ["begin", "send"])
+def test_an_event_that_is_owed_is_tried_again_as_often_as_its_policy_says(office: ShakyOffice, event: str) -> None:
+    # Seen to fail where the second failure dropped `owes`: the urgent list, where it waits, was looked at no more.
+    office.shaky = Patient()
+    office.behaviour = Behaviour(office.shaky)
+    office.start()
+    office.shaky.fails[event] = 5
+    ids = office.send("pack", "put")
+    if event == "begin":
+        office.redis.delete(KEYS.job("entry-p"))
+
+    for _ in range(5):
+        assert office.turn() == ["AT"]
+        assert office.redis.hget(KEYS.snapshot("p"), "owes")
+        office.an_hour_later()
+    assert office.turn() == ["REST"]
+
+    assert [attempt for name, attempt in office.shaky.seen if name == event] == [1, 2, 3, 4, 5, 6]
+    assert [office.standing(job_id) for job_id in ids] == ["done", "refused"]
+    assert not {"owes", "retry_at"} & office.fields()
+    assert not office.redis.exists(KEYS.urgent("p"), KEYS.mailbox("p"))
+
+
 def test_what_failed_for_good_is_noted_as_owed(office: ShakyOffice) -> None:
     office.shaky.fails["send"] = 2
     office.start()
@@ -275,6 +307,27 @@ def test_so_is_an_entry_event_that_waits_to_be_tried_again(
     assert office.snapshot().status == "running"
     assert office.standing("entry-p--entry") == "done"
     assert not office.redis.exists(KEYS.urgent("p"), KEYS.mailbox("p"))
+
+
+@pytest.mark.parametrize("away", [_cancel, _delete])
+def test_so_is_one_that_was_made_again_before(office: ShakyOffice, away: Callable[[ShakyOffice, str], None]) -> None:
+    # Seen to fail where what was taken away was left before the one made in its place: that was run twice, and as often
+    # as it failed, since its attempts were not counted.
+    office.shaky.fails["begin"] = 3
+    office.start()
+    for job_id in ("entry-p", "entry-p--entry"):
+        assert office.turn() == ["AT"]
+        away(office, job_id)
+        office.an_hour_later()
+
+    assert office.turn() == ["AT"]
+    assert office.redis.lrange(KEYS.urgent("p"), 0, -1) == [b"entry-p--entryentry"]
+    office.an_hour_later()
+    assert office.turn() == ["REST"]
+
+    assert office.shaky.seen == [("begin", 1), ("begin", 1), ("begin", 1), ("begin", 2)]
+    assert "refused" not in office.fields()
+    assert not office.redis.exists(KEYS.urgent("p"), KEYS.mailbox("p"), "rq:scheduled:fsm")
 
 
 def test_a_suspect_that_is_to_be_tried_again_is_charged_no_more(office: ShakyOffice) -> None:

@@ -208,6 +208,24 @@ def test_a_suspect_of_a_later_queue_waits_for_a_turn_of_its_own(fake_redis: fake
     assert hall.ready("crates") == ["suspect"]
     assert hall.locked() == {"box"}
 
+    # Seen to fail without `_is_suspects_turn`: it was never run while the first queue always had something.
+    hall.start("another")
+    assert hall.claim() == ["suspect"]
+    assert hall.ready() == ["another"]
+    assert hall.claim() == ["another"]
+
+
+def test_a_strange_suspect_of_a_later_queue_holds_up_nobody_of_it(fake_redis: fakeredis.FakeRedis) -> None:
+    # Seen to fail where it went back to the front: that queue's others were never claimed.
+    hall = Hall(fake_redis, ("fsm", "crates"))
+    hall.start("box")
+    hall.start("suspect", "crate", machine=Crate)
+    hall.suspect("suspect")
+    hall.redis.hset(KEYS.snapshot("suspect"), "machine", "Chest")
+
+    assert hall.claim() == ["box"]
+    assert hall.ready("crates") == ["crate", "suspect"]
+
 
 def test_a_suspect_is_not_claimed_ahead_where_the_batch_before_may_kill_its_worker(hall: Hall) -> None:
     # Seen to fail without `leaves_suspects` in `claim_ahead`: it was charged with a death at which it was not run.
