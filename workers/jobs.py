@@ -9,6 +9,7 @@ Who calls this: RQ, by the dotted path in every job's data. The application come
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import signal
@@ -25,6 +26,7 @@ from fsm import config
 from fsm.app import load
 from fsm.errors import ConfigError, FailedError, FSMFinishedError, RefusedError
 from fsm.store import calls
+from fsm.store.codec import whole
 from fsm.store.keys import Keys
 from fsm.store.requests import Request, run
 from fsm.verbs import JobView, ended, view
@@ -43,6 +45,8 @@ _LEASE_MS = 15_000
 # How long a job waits for another worker that holds its FSM, before it goes back to RQ's list.
 _PATIENCE_S = 5.0
 _PAUSE_S = 0.05
+# How soon a job looks again whose FSM only an operator lets go on: that makes it ready itself.
+_STANDING_S = 60.0
 
 
 @lru_cache(maxsize=1)
@@ -97,9 +101,10 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
             turn = replace(turn, number=turn.number + 2, found="")
             if not is_served:
                 _look_after_others(client, keys, job.origin)
-                if time.monotonic() > give_up_at:
+                seconds = run(client, _stands_for(keys, name))
+                if seconds > _PATIENCE_S or time.monotonic() > give_up_at:
                     # It stays in its mailbox, whatever becomes of this job in RQ's eyes.
-                    return Retry(max=1_000_000, interval=0)
+                    return Retry(max=1_000_000, interval=math.ceil(seconds))
                 time.sleep(_PAUSE_S)
             is_served = _is_served(turn, executor, keeper)
     finally:
@@ -117,6 +122,18 @@ def _look_after_others(client: Redis, keys: Keys, queue: str) -> None:
     """
     run(client, calls.due(keys))
     run(client, calls.recover(keys, queues=(queue,)))
+
+
+def _stands_for(keys: Keys, name: str) -> Request[float]:
+    """Ask for how many seconds nothing is applied to an FSM: it waits for its time, is paused, or has failed."""
+
+    def read(reply: Any) -> float:
+        (retry_at, paused, status), (s, us) = reply
+        if paused is not None or status == b"failed":
+            return _STANDING_S
+        return max(0.0, whole(retry_at) / 1000 - int(s) - int(us) / 1_000_000)
+
+    return Request(read, commands=[("HMGET", keys.snapshot(name), "retry_at", "paused", "status"), ("TIME",)])
 
 
 def _result_ttl(keys: Keys, job_id: str) -> Request[int]:

@@ -117,3 +117,20 @@ def test_where_only_stock_workers_run_rqs_scheduler_brings_retries_back(processe
 
     assert job.result(40).ok
     assert shaky.state().payload["attempts"] == [3]
+
+
+@pytest.mark.parametrize("how", ["waits", "paused"])
+def test_a_stock_worker_is_not_held_up_by_an_fsm_that_stands(
+    processes: Processes, client: Client, raw_redis: redis.Redis, how: str
+) -> None:
+    # Seen to fail while such a job waited for five seconds and went back to the end of RQ's list, for ever.
+    shaky = client.start_fsm(Shaky, "shaky")
+    processes.rq_worker("--burst", "fsm").communicate(timeout=60)
+    job = shaky.transition("add", {"n": 1, "fails": 1, "pause": 3600})
+    if how == "paused":
+        shaky.pause()
+
+    output, _ = processes.rq_worker("--burst", "fsm").communicate(timeout=60)
+
+    assert job.status() == "waiting", output
+    assert raw_redis.zscore("rq:scheduled:fsm", job.id)
