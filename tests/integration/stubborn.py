@@ -1,4 +1,4 @@
-"""Handlers that no time-out can interrupt, for workers that are told to give up sooner than they would.
+"""Handlers that no time-out can interrupt.
 
 A mutex of the C library that is locked twice by one thread blocks it for good; unlike most that waits, that wait goes
 on after a signal.
@@ -10,12 +10,6 @@ import ctypes
 from typing import Any
 
 from fsm import Machine, Settings, Transition, on
-from workers import countdown, executors, pulse
-
-# What is seconds elsewhere, so that tests are quick.
-executors._GRACE_S = 0.3
-countdown.AT_ONCE_S = 0.5
-pulse.Pulse.is_due.__defaults__ = (0.2,)
 
 _MUTEX_BYTES = 64
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Until = Callable[..., Any]
 
-STUBBORN = "tests.integration.stubborn"
+STUBBORN = "tests.integration.stubborn_and_hasty"
 
 
 def at_work(raw_redis: redis.Redis) -> dict[str, int]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Until = Callable[..., Any]
 
-STUBBORN = "tests.integration.stubborn"
+STUBBORN = "tests.integration.stubborn_and_hasty"
 
 
 def nothing_is_held(raw_redis: redis.Redis) -> bool:

@@ -875,6 +875,8 @@ class World:
                     "paused": "paused" in one,
                     "retry": _when(one.get("retry_at")),
                     "tries": int(one.get("tries", 0)),
+                    "is_suspect": "tries" in one,
+                    "probation": int(one.get("probation", 0)),
                     "owes": one.get("owes", ""),
                     "mailbox": found.get("mailbox", {}).get(name, []),
                     "urgent": found.get("urgent", {}).get(name, []),
@@ -949,7 +951,7 @@ def _read_claims(claims: Any) -> Any:
         return [
             (
                 one.name, one.token, one.born, one.state, one.version, one.status, one.tries, one.owes or b"",
-                one.attempts,
+                one.attempts, one.probation,
                 orjson.loads(one.payload)["applied"], one.urgent,
                 [(mail.job_id, mail.event, mail.place, mail.status if mail.event else None) for mail in one.mail],
             )
@@ -958,7 +960,7 @@ def _read_claims(claims: Any) -> Any:
     return [
         (
             one.name, one.token, one.fsm.born, one.fsm.state, one.fsm.version, one.fsm.status, one.fsm.tries,
-            one.fsm.owes.encode(), one.attempts, one.fsm.applied, one.urgent,
+            one.fsm.owes.encode(), one.attempts, one.probation, one.fsm.applied, one.urgent,
             [
                 (job_id, job.event, job.place.encode(), job.status.encode()) if job else (job_id, None, None, None)
                 for job_id, job in one.mail

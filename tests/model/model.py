@@ -36,6 +36,7 @@ MAX_ATTEMPTS = 1
 MAX_MAILBOX = 6
 # Most events of one FSM in a claim, however many the claim may take.
 _MOST_MAIL = 100
+_MOST_PROBATION = 64
 
 
 @dataclass
@@ -68,6 +69,8 @@ class Fsm:
     owes: str = ""
     failed_from: str = ""
     tries: int = 0
+    is_suspect: bool = False
+    probation: int = 0
     paused: bool = False
     retry: str = ""  # "later" while its oldest event waits to be tried again, "due" when it may be
     lock: tuple[str, str] | None = None
@@ -135,6 +138,7 @@ class Taken:
     urgent: int
     mail: list[tuple[str, Job | None]]
     attempts: int | None = None
+    probation: int | None = None  # of a suspect: how many events it may have next, 0 where it is cleared
 
 
 @dataclass
@@ -185,6 +189,11 @@ class Model:
             if name not in self.ready:
                 self.ready.append(name)
             self.listed.append(job_id)
+
+    def _flush_front(self, front: Sequence[tuple[str, str]]) -> None:
+        names = [name for name, _ in front]
+        self.ready = names + [name for name in self.ready if name not in names]
+        self.listed = [job_id for _, job_id in front] + self.listed
 
     def _if_mail(self, name: str) -> list[tuple[str, str]]:
         head = self.fsms[name].head() if name in self.fsms else None
@@ -357,14 +366,14 @@ class Model:
         taken: list[Taken] = []
         while popped:
             fsm = self.fsms.get(popped[0])
-            is_suspect = fsm is not None and fsm.tries > 0
+            is_suspect = fsm is not None and fsm.is_suspect
             if look.count >= events or (is_suspect and (taken or leaves_suspects)):
                 break
             one = popped.pop(0)
             if fsm is not None and fsm.retry == "later":
                 self.timers[one] = "later"
                 continue
-            if fsm is None or fsm.paused or fsm.status in ("failed", "purging"):
+            if fsm is None or fsm.status in ("failed", "purging") or (fsm.paused and fsm.status != "finished"):
                 continue
             opened = look.open(one, token)
             if not opened.mail:
@@ -402,7 +411,7 @@ class Model:
                 job.status, job.has_ended = "failed", True
                 return
             fsm.mailbox.append(job_id)
-            job.place, job.has_ended = "mail", False
+            job.place, job.has_ended, job.attempt = "mail", False, 0
             if len(fsm.mailbox) == 1 and fsm.moves:
                 self._flush([(job.fsm, job_id)])
 
@@ -503,9 +512,7 @@ class Model:
                 rung += self._if_mail(name)
             else:
                 front += self._if_mail(name)
-        names = [name for name, _ in front]
-        self.ready = names + [name for name in self.ready if name not in names]
-        self.listed = [job_id for _, job_id in front] + self.listed
+        self._flush_front(front)
         self._flush(rung)
         return words
 
@@ -519,12 +526,12 @@ class Model:
         return words
 
     def recover(self, dead: Sequence[str]) -> tuple[int, int]:
-        freed, rehung, rung = 0, 0, list[tuple[str, str]]()
+        freed, rehung, front, rung = 0, 0, list[tuple[str, str]](), list[tuple[str, str]]()
         for worker in dead:
             me = self.worker(worker)
             for name, token in me.claims.items():
                 if self._holds(name, worker, token):
-                    self._free(name, rung)
+                    self._free(name, front, rung)
                     freed += 1
             me.claims = {}
             for job_id in me.hand:
@@ -536,17 +543,20 @@ class Model:
             if name in self.fsms and self.fsms[name].lock:
                 self.held[name] = False
             else:
-                self._free(name, rung)
+                self._free(name, front, rung)
                 freed += 1
+        self._flush_front(front)
         self._flush(rung)
         return freed, rehung
 
-    def _free(self, name: str, rung: list[tuple[str, str]]) -> None:
+    def _free(self, name: str, front: list[tuple[str, str]], rung: list[tuple[str, str]]) -> None:
         self.held.pop(name, None)
         if name in self.fsms:
-            self.fsms[name].lock = None
-            self.fsms[name].tries += 1
-            rung += self._if_mail(name)
+            fsm = self.fsms[name]
+            fsm.lock = None
+            fsm.tries += 1
+            fsm.is_suspect, fsm.probation = True, 0
+            (front if fsm.tries == 1 else rung).extend(self._if_mail(name))
 
     def due(self) -> int:
         rung = []
@@ -719,7 +729,7 @@ class Model:
 
     def _forget_tries(self, fsm: Fsm, name: str) -> None:
         self.held.pop(name, None)
-        fsm.retry, fsm.tries = "", 0
+        fsm.retry, fsm.tries, fsm.is_suspect, fsm.probation = "", 0, False, 0
         self.timers.pop(name, None)
 
     # Time.
@@ -767,7 +777,10 @@ class _Look:
 
     def open(self, name: str, token: str) -> Taken:
         fsm = self._model.fsms[name]
-        most = 1 if fsm.tries else max(1, min(self._events - self.count, _MOST_MAIL))
+        allowed = 0
+        if fsm.is_suspect:
+            allowed = 1 if fsm.tries else fsm.probation or 1
+        most = max(1, min(self._events - self.count, allowed or _MOST_MAIL))
         urgent = fsm.urgent[:most] if fsm.owes else []
         mail = []
         for job_id in [*urgent, *fsm.mailbox[: most - len(urgent)]]:
@@ -785,7 +798,11 @@ class _Look:
         if fsm.retry:
             first = self._model.jobs.get(mail[0][0]) if mail else None
             attempts = first.attempt if first else 0
-        return Taken(name, token, seen, len(urgent), mail, attempts)
+        probation = None
+        if allowed:
+            is_more = len(fsm.mailbox) + len(urgent) > len(mail)
+            probation = 2 * allowed if is_more and allowed < _MOST_PROBATION else 0
+        return Taken(name, token, seen, len(urgent), mail, attempts, probation)
 
 
 class _Run:
@@ -800,26 +817,23 @@ class _Run:
         self.is_retried = False
         self.count = 0
 
-    def run(self, count: int) -> Block:  # noqa: C901, PLR0912 - one activation
+    def run(self, count: int) -> Block:  # noqa: C901 - one activation
         before, fsm, block = self.taken.fsm, self.fsm, self.block
         owed = fsm.owes if fsm.status == "running" else ""
         for n, (job_id, job) in enumerate(self.taken.mail[:count]):
             if self._is_over():
                 break
-            is_gone = False
-            if fsm.status == "starting" and not self._is_entry(job):
-                self._make(derived_id(job_id, "entry"), ENTRY)
-            elif owed and not (job_id == owed and self._is_whole(job)):
-                is_gone = job_id == owed
+            again = self._owed(job_id, job, owed) if owed or fsm.status == "starting" else None
+            owed = ""
+            if again:
+                is_gone = not self._is_whole(job)
                 if is_gone:
                     self._one(job_id, job, n)
-                if fsm.state in HARD:
-                    self._make(derived_id(owed, "again"), HARD[fsm.state])
-            owed = ""
-            if is_gone:
-                continue
-            if self._is_over():
-                break
+                self._make(*again)
+                if is_gone:
+                    continue
+                if self._is_over():
+                    break
             self._one(job_id, job, n)
         block.urgent = min(self.taken.urgent, len(block.done))
         block.state = fsm.state
@@ -827,14 +841,30 @@ class _Run:
             if getattr(fsm, name) != getattr(before, name):
                 block.fields[name] = getattr(fsm, name)
         block.fields["version"] = fsm.version
-        if self.count:
-            block.fields["tries"] = 0
+        if self.taken.probation is not None and (self.count or block.done):
+            self._clear()
         if self.taken.attempts is not None and not self.is_retried:
             block.fields["retry"] = ""
         # While an urgent event stays where it is, the FSM goes on to owe it.
         if self.is_owing or (before.owes and len(block.done) >= self.taken.urgent):
             block.fields["owes"] = fsm.owes if self.is_owing else ""
         return block
+
+    def _clear(self) -> None:
+        """Clear a suspect, step by step."""
+        fields, is_all_done = self.block.fields, len(self.block.done) == len(self.taken.mail)
+        fields["tries"] = 0
+        if is_all_done and not self.taken.probation and not self.is_owing:
+            fields["is_suspect"], fields["probation"] = False, 0
+        elif is_all_done:
+            fields["probation"] = self.taken.probation or 1
+
+    def _owed(self, job_id: str, job: Job | None, owed: str) -> tuple[str, str] | None:
+        if self.fsm.status == "starting":
+            return None if self._is_entry(job) else (derived_id(job_id, "entry"), ENTRY)
+        if (job_id == owed and self._is_whole(job)) or self.fsm.state not in HARD:
+            return None
+        return derived_id(owed, "again"), HARD[self.fsm.state]
 
     def _is_over(self) -> bool:
         return self.fsm.status == "failed" or self.is_retried or bool(self.fsm.tries and self.count)
