@@ -842,7 +842,7 @@ class _Run:
                 block.fields[name] = getattr(fsm, name)
         block.fields["version"] = fsm.version
         if self.taken.probation is not None and (self.count or block.done):
-            self._clear()
+            self._clear(min(count, len(self.taken.mail)))
         if self.taken.attempts is not None and not self.is_retried:
             block.fields["retry"] = ""
         # While an urgent event stays where it is, the FSM goes on to owe it.
@@ -850,9 +850,9 @@ class _Run:
             block.fields["owes"] = fsm.owes if self.is_owing else ""
         return block
 
-    def _clear(self) -> None:
-        """Clear a suspect, step by step."""
-        fields, is_all_done = self.block.fields, len(self.block.done) == len(self.taken.mail)
+    def _clear(self, given: int) -> None:
+        """Clear a suspect, step by step; so many events were given to the worker."""
+        fields, is_all_done = self.block.fields, len(self.block.done) == given
         fields["tries"] = 0
         if is_all_done and not self.taken.probation and not self.is_owing:
             fields["is_suspect"], fields["probation"] = False, 0
