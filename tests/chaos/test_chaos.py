@@ -13,7 +13,9 @@ from tests.chaos.voyage import Voyage
 if TYPE_CHECKING:
     from fsm.store.embedded import EmbeddedServer
 
-SHORT = Plan(fsms=30, events=2400, workers=3, kills=4, stops=3, restarts=1, cuts=3, poisons=0, lease_ms=1000)
+SHORT = Plan(
+    fsms=30, events=2400, workers=3, kills=4, stops=3, restarts=1, cuts=3, poisons=0, lease_ms=1000, retries=True
+)
 
 
 @pytest.mark.slow
