@@ -83,6 +83,8 @@ def hire(
         hired.append(worker)
         monkeypatch.setattr(worker._keeper, "start", lambda: None)
         monkeypatch.setattr(worker._relief, "start", lambda: None)
+        # Its thread would outlive the test, and meet what another test puts in the place of `run`.
+        monkeypatch.setattr(worker._rescuer, "start", lambda: None)
         worker.register_birth()
         return worker
 
