@@ -6,25 +6,11 @@ import orjson
 import pytest
 
 from fsm.engine.transition import Effect, Mail, NewFSM
-from fsm.machine import Machine, Settings
 from fsm.store import commits
 from fsm.store.requests import run
 
 if TYPE_CHECKING:
     from tests.store.conftest import Store, Work
-
-
-class Small(Machine):
-    """A machine with room for two events."""
-
-    settings = Settings(max_mailbox=2)
-    diagram = """
-    stateDiagram-v2
-        [*] --> open
-        open --> open : note
-        open --> shut : shut
-        shut --> [*]
-    """
 
 
 def mail(target: str, job_id: str = "cause--s1", event: str = "note") -> Mail:

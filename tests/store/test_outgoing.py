@@ -8,23 +8,10 @@ import orjson
 import pytest
 
 from fsm.engine.transition import Effect, Mail, NewFSM
-from fsm.machine import Machine, Settings
+from tests.store.small import Small
 
 if TYPE_CHECKING:
     from tests.store.conftest import Store
-
-
-class Small(Machine):
-    """A machine with room for two events."""
-
-    settings = Settings(max_mailbox=2)
-    diagram = """
-    stateDiagram-v2
-        [*] --> open
-        open --> open : note
-        open --> shut : shut
-        shut --> [*]
-    """
 
 
 def mail(target: str, job_id: str = "cause--s1", event: str = "note") -> Mail:

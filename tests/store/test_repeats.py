@@ -23,9 +23,9 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fsm.engine import Effect, Mail, NewFSM
-from fsm.machine import Machine, Settings
 from fsm.store import calls, commits, effects, presence, steering
 from fsm.store.requests import Request, run
+from tests.store.small import Small
 from workers.carrier import Carrier
 
 if TYPE_CHECKING:
@@ -36,19 +36,6 @@ if TYPE_CHECKING:
     from tests.store.conftest import Store
 
 AT = "2026-01-02T03:04:05.000006Z"
-
-
-class Small(Machine):
-    """A machine with room for two events."""
-
-    settings = Settings(max_mailbox=2)
-    diagram = """
-    stateDiagram-v2
-        [*] --> open
-        open --> open : note
-        open --> shut : shut
-        shut --> [*]
-    """
 
 
 @dataclass
