@@ -199,8 +199,8 @@ class Activation:
             Whether it ended; False where it is to be tried again.
         """
         tries = self.fsm.tries
-        self._is_starting = life.status == "starting"
         if tries > self.behaviour.definition.settings.max_attempts:
+            self._is_starting = life.status == "starting"
             decision = await abandon(self.behaviour, life, event, tries)
             self._write(life, block, decision, asked=asked, ms=0)
         else:

@@ -25,8 +25,8 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
 RETURNS   COMMITTED, then one word an FSM: REST nothing waits; READY more mail waits; AT its oldest event waits to be
           tried again, and all other mail behind it; STALE the lock is not ours;
           BROKEN its snapshot is not a hash any more. Outgoing mail that found no target is noted in its own record
-REPEATED  known by the nonce: the verdicts of the last sixteen are kept, nothing is written. Still later its tokens are gone:
-          STALE
+REPEATED  known by the nonce: the verdicts of the last sixteen are kept, nothing is written. Still later its tokens are
+          gone: STALE
 ]]
 local held, claims, replies, log, ended, over_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local prefix, ns, default_queue, worker, nonce, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
