@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from tests.chaos.witness import Orphan
 
 _PAUSE_S = 0.02
-# With nothing applied for so long, something is stuck.
-_STUCK_S = 45.0
+# With nothing applied for so long, something is stuck. An id in the hand of a worker that died without a parent goes
+# back when that was silent for 30 s, and for 20 s of looks after.
+_STUCK_S = 75.0
 _BLOW_PAUSE_S = 0.1
 _SHOWN = 30
 # Events that wait, for each FSM.
