@@ -186,7 +186,7 @@ def _host(  # noqa: PLR0913 - all that a host is made of
         raise SystemExit(code)
 
 
-def _run(  # noqa: PLR0913 - all that a worker is made of
+def _run(  # noqa: C901, PLR0913 - all that a worker is made of, and each way in which it ends
     app: App,
     url: str | None,
     queues: list[str],
@@ -206,7 +206,8 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
     from workers.worker import TransitionWorker  # noqa: PLC0415
 
     resolved = config.resolve("url", url)
-    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
+    early = _EarlyEnd()
+    before = {number: signal.signal(number, early) for number in (signal.SIGTERM, signal.SIGINT)}
     process: TransitionWorker | None = None
     countdown = Countdown(shutdown_s, lambda: None if process is None else process.give_back_at_once())
     try:
@@ -221,12 +222,17 @@ def _run(  # noqa: PLR0913 - all that a worker is made of
         )
         # Before anything of ours is registered, the worker for effects too.
         process.open_app()
+        early.check()
         # What RQ has to say at "info", we say ourselves.
         with _effects_beside(process, resolved, effects, log_level):
             process.work(burst=is_burst, logging_level="DEBUG" if log_level == "debug" else "WARNING")
     except _EndedEarlyError:
         if process is not None and process.birth_date is not None:
             process.teardown()
+        raise
+    except RuntimeError:
+        # What `threading` says where a signal has broken off the start of a thread.
+        early.check()
         raise
     except (redis.RedisError, StoreError) as error:
         # The worker's own requests do not know at which URL they failed.
@@ -296,9 +302,20 @@ class _EndedEarlyError(SystemExit):
     """Raised by a signal that comes before RQ's own handlers are there: what was registered is taken back."""
 
 
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    """End a worker that is still starting."""
-    raise _EndedEarlyError(0)
+class _EarlyEnd:
+    """What SIGTERM and Ctrl-C do to a worker that is still starting: it ends."""
+
+    def __init__(self) -> None:
+        self._is_asked = False
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        self._is_asked = True
+        raise _EndedEarlyError(0)
+
+    def check(self) -> None:
+        """End where a signal was heard in a place from which nothing can be raised, such as a `__del__`."""
+        if self._is_asked:
+            raise _EndedEarlyError(0)
 
 
 def _check_packages() -> None:
