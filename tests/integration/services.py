@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -163,12 +164,28 @@ def hanging_at_the_end() -> Iterator[dict[str, Any]]:
     time.sleep(600)
 
 
+class Passing:
+    """Has its process asked to end where what that raises comes to nothing."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def asked_in_passing() -> Iterator[dict[str, Any]]:
+    """Is asked to end while it opens, in a place from which nothing can be raised."""
+    with services() as given:
+        Passing()
+        yield given
+
+
 plain = App([Teller], lifespan=services, around=around)
 awaited = App([AsyncTeller], lifespan=async_services, around=async_around)
 unopened = App([Teller], lifespan=raising)
 unclosed = App([Teller], lifespan=raising_at_the_end)
 slow = App([Teller], lifespan=hanging)
 async_slow = App([Teller], lifespan=async_hanging)
+asked = App([Teller], lifespan=asked_in_passing)
 slow_to_end = App([Teller], lifespan=hanging_at_the_end)
 
 

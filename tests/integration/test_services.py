@@ -152,6 +152,18 @@ def test_a_signal_while_services_are_opened_takes_them_back(
     assert "Traceback" not in output
 
 
+def test_a_signal_where_nothing_can_be_raised_ends_a_worker_that_starts_all_the_same(
+    shop: Shop, raw_redis: redis.Redis
+) -> None:
+    # Seen to fail without `early.check()` in `workers.command`: the signal was heard by nobody, and the worker served.
+    process = shop.worker("asked")
+
+    code, output = ended(process)
+
+    assert code == 0, output
+    assert raw_redis.keys() == []
+
+
 def test_a_second_signal_ends_a_closing_that_hangs(
     shop: Shop, client: Client, raw_redis: redis.Redis, until: Until
 ) -> None:
