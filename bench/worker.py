@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Self
 from fsm import FSMError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 __all__ = ["ROOT", "BenchError", "WorkerProcess"]
@@ -47,10 +48,21 @@ class WorkerProcess:
     Args:
         url: Redis.
         namespace: Of the FSMs.
+        app: The module with the machines.
+        options: Further options of `fsm worker`.
+        program: What Python is told to run: a worker that is not quite the usual one is a program of its own.
     """
 
-    def __init__(self, url: str, namespace: str) -> None:
-        self._arguments = ["--app", "bench.machine", "--namespace", namespace]
+    def __init__(
+        self,
+        url: str,
+        namespace: str,
+        *,
+        app: str = "bench.machine",
+        options: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "workers"),
+    ) -> None:
+        self._arguments = [*program, "--app", app, "--namespace", namespace, *options]
         self._environment = {**os.environ, "FSM_URL": url}
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
@@ -58,7 +70,7 @@ class WorkerProcess:
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(  # noqa: S603 - our own command, no shell
-            [sys.executable, "-m", "workers", *self._arguments],
+            [sys.executable, *self._arguments],
             cwd=ROOT,
             env=self._environment,
             stdin=subprocess.DEVNULL,

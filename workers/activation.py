@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["Activation"]
 
 _log = logging.getLogger("fsm.worker")
-_MS = 1_000_000
+# Where mail lies that is to be applied, as its record says.
+_PLACES = (b"mail", b"later")
 
 
 @dataclass(slots=True)
@@ -71,6 +73,8 @@ class Activation:
     event: str = ""
     _is_keyed: bool = False
     _is_starting: bool = False
+    _born: bytes = b""
+    _ended_at: float = 0.0
 
     async def run(self, until: float) -> list[Any]:
         """Run events until they are used up, the FSM ends, or the time is over; at least one is run.
@@ -82,6 +86,7 @@ class Activation:
             The block for `commits.commit`.
         """
         behaviour, fsm = self.behaviour, self.fsm
+        self._born = fsm.born.encode()
         history = _history(fsm.history) if fsm.history else ()
         life = Life(
             fsm.name,
@@ -93,10 +98,10 @@ class Activation:
             self.now_ms,
             history,
         )
-        block = Block(self.keys, fsm, behaviour.definition.settings, self.now_ms)
+        block = Block(self.keys, fsm, behaviour.settings, self.now_ms)
         owed = text(fsm.owes) if life.status == "running" else ""
         for mail in fsm.mail:
-            if self._is_over(life) or (self.done + self.failed and time.monotonic() > until):
+            if self._is_over(life) or self._ended_at > until:
                 break
             again = self._owed(life, mail, owed) if owed or life.status == "starting" else None
             owed = ""
@@ -123,29 +128,46 @@ class Activation:
         """Run one event of the mailbox, and what follows from it; one that is to be tried again stays there."""
         # What follows from an event with a key is remembered as long as that event: who repeats it may want to settle.
         self._is_keyed = mail.is_keyed
-        self._is_starting = life.status == "starting"
-        if mail.event is not None and mail.place not in (b"mail", b"later"):
-            block.take(mail.job_id)
-            return  # applied, failed or taken away already, or another FSM's: its id lies here twice, or was put here
-        if mail.event is None or mail.status == b"canceled":
-            block.take(mail.job_id)
-            how = "deleted" if mail.event is None else "cancelled"
-            self._keep(block)
-            block.gone(mail.job_id)
-            block.log({"name": life.name, "event": mail.event, "job": mail.job_id, "error": f"{how} by an operator"})
+        if life.status == "finished" or not self._is_whole(mail):
+            self._pass_over(life, block, mail)
             return
-        if mail.born != self.fsm.born.encode():
-            block.take(mail.job_id)
-            block.gone(mail.job_id)
-            line = {"name": life.name, "event": mail.event, "job": mail.job_id, "error": "sent to an earlier life"}
-            block.log(line)
-            return
+        name: str = mail.event  # type: ignore[assignment] # it is whole
         attempt = 1
         if self.fsm.attempts is not None and mail is self.fsm.mail[0]:
             attempt += self.fsm.attempts
-        event = Event(mail.job_id, mail.event, b"null", _meta(mail.meta), attempt, _version(mail.if_version))
-        if life.status == "finished":
+        meta = _meta(mail.meta) if mail.meta else {}
+        if_version = None if mail.if_version is None else _version(mail.if_version)
+        event = Event(mail.job_id, name, b"null", meta, attempt, if_version)
+        if life.status != "starting":  # an entry event carries no data
+            try:
+                event.raw = event_data(mail.data, self.keys.namespace, life.name, name)
+            except (ValueError, TypeError) as error:
+                self._is_starting = False
+                decision = await give_up(self.behaviour, life, event, f"its job record was edited by hand: {error}")
+                block.take(mail.job_id)
+                await self._follow(life, block, self._write(life, block, decision, asked=mail.asked, ms=0))
+                return
+        follower = await self._apply(life, block, event, asked=mail.asked)
+        if not self.is_retried:
             block.take(mail.job_id)
+            if follower is not None:
+                await self._follow(life, block, follower)
+
+    def _pass_over(self, life: Life, block: Block, mail: Mail) -> None:
+        """Take out of the mailbox what is not to be run, and tell whoever waits for it."""
+        block.take(mail.job_id)
+        line = {"name": life.name, "event": mail.event, "job": mail.job_id}
+        if mail.event is not None and mail.place not in _PLACES:
+            return  # applied, failed or taken away already, or another FSM's: its id lies here twice, or was put here
+        if mail.event is None or mail.status == b"canceled":
+            how = "deleted" if mail.event is None else "cancelled"
+            self._keep(block)
+            block.gone(mail.job_id)
+            block.log({**line, "error": f"{how} by an operator"})
+        elif mail.born != self._born:
+            block.gone(mail.job_id)
+            block.log({**line, "error": "sent to an earlier life"})
+        else:
             reason = f"the FSM has finished in state {life.state!r}"
             self._keep(block)
             block.applied(
@@ -153,24 +175,12 @@ class Activation:
                 {"refused": "finished", "reason": reason, "state": life.state, "version": life.version},
                 asked=mail.asked,
             )
-            block.log({"name": life.name, "event": mail.event, "job": mail.job_id, "refused": "finished"})
-            return
-        if life.status != "starting":  # an entry event carries no data
-            try:
-                event.raw = event_data(mail.data, self.keys.namespace, life.name, mail.event)
-            except (ValueError, TypeError) as error:
-                decision = await give_up(self.behaviour, life, event, f"its job record was edited by hand: {error}")
-                block.take(mail.job_id)
-                self._write(life, block, decision, asked=mail.asked, ms=0)
-                await self._follow(life, block, decision)
-                return
-        if await self._apply(life, block, event, asked=mail.asked):
-            block.take(mail.job_id)
+            block.log({**line, "refused": "finished"})
 
     def _is_whole(self, mail: Mail) -> bool:
         """Tell whether this is an event of this life that is to be applied."""
-        is_mail = mail.place in (b"mail", b"later") and mail.status != b"canceled"
-        return is_mail and mail.event is not None and mail.born == self.fsm.born.encode()
+        is_here = mail.event is not None and mail.place in _PLACES
+        return is_here and mail.status != b"canceled" and mail.born == self._born
 
     def _owed(self, life: Life, mail: Mail, owed: str) -> tuple[str, str] | None:
         """Give id and name of the entry or hard event that was taken away: an FSM makes it again for itself."""
@@ -189,69 +199,65 @@ class Activation:
     async def _make(self, life: Life, block: Block, job_id: str, name: str) -> None:
         """Make an entry or hard event anew, and apply it."""
         block.record(job_id, name)
-        if not await self._apply(life, block, Event(job_id, name), asked=False):
+        follower = await self._apply(life, block, Event(job_id, name), asked=False)
+        if self.is_retried:
             block.owe(job_id)
+        await self._follow(life, block, follower)
 
-    async def _apply(self, life: Life, block: Block, event: Event, *, asked: bool) -> bool:
-        """Run an event, or give it up where too many workers died on it; then what follows from it.
+    async def _apply(self, life: Life, block: Block, event: Event, *, asked: bool) -> Event | None:
+        """Run one event within its machine's time-out, or give it up where too many workers died on it.
 
         Returns:
-            Whether it ended; False where it is to be tried again.
+            The hard event that follows; whether this one is to be tried again, `is_retried` tells.
         """
-        tries = self.fsm.tries
-        if tries > self.behaviour.definition.settings.max_attempts:
-            self._is_starting = life.status == "starting"
-            decision = await abandon(self.behaviour, life, event, tries)
-            self._write(life, block, decision, asked=asked, ms=0)
-        else:
-            decision = await self._timed(life, block, event, asked=asked)
-        await self._follow(life, block, decision)
-        return decision.kind != "retry"
-
-    async def _timed(self, life: Life, block: Block, event: Event, *, asked: bool) -> Decision:
-        """Run one event within its machine's time-out."""
-        behaviour = self.behaviour
+        behaviour, tries = self.behaviour, self.fsm.tries
+        self._is_starting = life.status == "starting"
+        if tries > behaviour.settings.max_attempts:
+            decision = await abandon(behaviour, life, event, tries)
+            return self._write(life, block, decision, asked=asked, ms=0)
         if points.armed is not None:
             points.armed.reach("before handler", (life.name,))
-        seconds = behaviour.definition.settings.timeout_for(event.name) / 1000
-        self._is_starting = life.status == "starting"
         self.event = event.name
-        begin = time.perf_counter_ns()
-        decision: Decision | None = None
+        ended: Decision | None = None
+        begin = time.monotonic()
         try:
-            with self.executor.timed(seconds, is_async=behaviour.is_async):
-                decision = await step(behaviour, life, event)
+            with self.executor.timed(behaviour.settings.timeout_for(event.name) / 1000, is_async=behaviour.is_async):
+                ended = await step(behaviour, life, event)
         except HandlerTimeout:
             # The alarm rang between the end of the step and its own end: the step's decision stands. Where it rang in
             # the step's own code the FSM may be half moved: nothing of it must be written.
-            if decision is None:
+            if ended is None:
                 problem = f"the time-out of event {event.name!r} of FSM {life.name!r} rang outside of its handlers"
                 raise RuntimeError(problem) from None
-        ms = (time.perf_counter_ns() - begin) // _MS
+        self._ended_at = time.monotonic()
         if points.armed is not None:
             points.armed.reach("after handler", (life.name,))
-        self._write(life, block, decision, asked=asked, ms=ms)
-        return decision
+        return self._write(life, block, ended, asked=asked, ms=int((self._ended_at - begin) * 1000))
 
-    async def _follow(self, life: Life, block: Block, decision: Decision) -> None:
+    async def _follow(self, life: Life, block: Block, event: Event | None) -> None:
         """Run the hard events that follow, each as a job of its own; a suspect's are left to a claim of their own."""
         count = 0
-        while event := follow_up(self.behaviour, life, decision):
+        while event is not None:
             block.record(event.job_id, event.name)
             if self.fsm.tries:
                 block.owe(event.job_id, is_keyed=self._is_keyed)
                 return
             if count < LONGEST_CHAIN:
-                decision = await self._timed(life, block, event, asked=False)
-                if decision.kind == "retry":
+                follower = await self._apply(life, block, event, asked=False)
+                if self.is_retried:
                     block.owe(event.job_id, is_keyed=self._is_keyed)
+                event = follower
             else:
                 decision = await break_circle(self.behaviour, life, event, count - LONGEST_CHAIN)
-                self._write(life, block, decision, asked=False, ms=0)
+                event = self._write(life, block, decision, asked=False, ms=0)
             count += 1
 
-    def _write(self, life: Life, block: Block, decision: Decision, *, asked: bool, ms: int) -> None:
-        """Write one decision: the job's end, the snapshot's notes, what goes out, and a line of the log."""
+    def _write(self, life: Life, block: Block, decision: Decision, *, asked: bool, ms: int) -> Event | None:
+        """Write one decision: the job's end, the snapshot's notes, what goes out, and a line of the log.
+
+        Returns:
+            The hard event that follows.
+        """
         event = decision.event
         line: dict[str, Any] = {
             "name": life.name,
@@ -265,11 +271,11 @@ class Activation:
         }
         if event.meta:
             line["meta"] = event.meta
-        if follower := follow_up(self.behaviour, life, decision):
-            decision.result["next"] = follower.job_id
         if decision.kind == "retry":
             self._wait(block, decision, line)
-            return
+            return None
+        if follower := follow_up(self.behaviour, life, decision):
+            decision.result["next"] = follower.job_id
         self._keep(block)
         if decision.kind == "failed" and not decision.soft:
             self.failed += 1
@@ -290,6 +296,7 @@ class Activation:
         block.log(line)
         if decision.outbox:
             block.send_out(decision)
+        return follower
 
     def _end(self, block: Block, decision: Decision) -> None:
         block.end(decision.ending)
@@ -367,6 +374,7 @@ class Activation:
             block.set("probation", self.fsm.probation or 1)
 
 
+@lru_cache(maxsize=1024)  # the FSMs of a machine have few different ones
 def _history(raw: bytes) -> tuple[str, ...]:
     """Read the last states; where they were edited by hand they begin anew, for the FSM must go on."""
     try:

@@ -28,6 +28,9 @@ R = TypeVar("R")
 _GRACE_S, _GRACE = 2.0, 0.1
 # A ring is for the handler, a second one for a failure hook that hangs as well: whoever heeds neither, heeds none.
 _MOST_RINGS = 2
+# For so long the timer is taken to be as it was set: code of the user's may set it for itself.
+_TRUSTED_S = 0.010
+_LEAST_S = 0.001
 
 
 class Executor(Protocol):
@@ -98,23 +101,46 @@ class InlineExecutor:
 
 
 class _Alarm:
-    """The timer of the process, armed around each event: a system call at either end, and nothing in between."""
+    """The timer of the process, which interrupts an event whose time is over.
+
+    A system call at either end of each event would cost more than many a handler. So the timer is left as it is while
+    it rings early enough for the event that is run; when it rings, an event that has time left gets the rest of it, and
+    where none is run nobody is interrupted.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._armed = False
+        self._is_armed = False
         self._rings = 0
-        # When an event must have ended, or its handler been interrupted, if it can be.
-        self.heeded_by = math.inf
+        # All by `time.monotonic()`. When the time of this event is over.
+        self._due_at = 0.0
+        # When the timer was set, and when it rings.
+        self._set_at = self._rings_at = -math.inf
+        # When an event is expected to have ended, or its handler to have been interrupted.
+        self._expected_at = math.inf
         self._before = signal.signal(signal.SIGALRM, self._ring)
 
-    def _ring(self, _signal: int, _frame: FrameType | None) -> None:
-        if not self._armed:
+    @property
+    def heeded_by(self) -> float:
+        """When an event must have ended, or its handler been interrupted, if it can be."""
+        return self._expected_at + max(_GRACE_S, _GRACE * self.seconds)
+
+    def _ring(self, _signal: int, frame: FrameType | None) -> None:
+        self._rings_at = -math.inf
+        if not self._is_armed or (frame is not None and frame.f_code is _EXIT):
+            # Nothing is run, or it has just ended: raised there, this would leave the alarm armed for ever.
+            return
+        now = time.monotonic()
+        if now < self._due_at:
+            # It was set for an event before this one.
+            self._set(now, self._due_at - now)
             return
         self._rings += 1
         if self._rings <= _MOST_RINGS:
-            self._expect()
+            self._expected_at = now + self.seconds
+        # It rings again: a failure hook that hangs is interrupted as well.
+        self._set(now, self.seconds)
         if self.loop is not None and asyncio.current_task(self.loop) is None:
             # The loop waits for something and blocks nobody. Raised here, this would break the loop and the worker, and
             # not reach the handler, whose own time-out is about to speak.
@@ -122,21 +148,28 @@ class _Alarm:
         raise HandlerTimeout
 
     def __enter__(self) -> None:
-        self._armed = True
+        now = time.monotonic()
         self._rings = 0
-        self._expect()
-        # It rings again: a failure hook that hangs is interrupted as well.
-        signal.setitimer(signal.ITIMER_REAL, self.seconds, self.seconds)
+        self._due_at = self._expected_at = now + self.seconds
+        # Only now: a ring before this is for nobody, and one after it finds when it is due.
+        self._is_armed = True
+        if now - self._set_at > _TRUSTED_S or not now < self._rings_at <= self._due_at:
+            self._set(now, self.seconds)
 
     def __exit__(self, *_: object) -> None:
-        self._armed = False
-        self.heeded_by = math.inf
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._is_armed = False
+        self._expected_at = math.inf
 
-    def _expect(self) -> None:
-        self.heeded_by = time.monotonic() + self.seconds + max(_GRACE_S, _GRACE * self.seconds)
+    def _set(self, now: float, seconds: float) -> None:
+        # To set less than a µs is to set nothing at all.
+        seconds = max(seconds, _LEAST_S)
+        self._set_at, self._rings_at = now, now + seconds
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def remove(self) -> None:
         """Give the signal back to whoever had it."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
+
+
+_EXIT = _Alarm.__exit__.__code__

@@ -5,17 +5,36 @@ Who calls this: the app builds one `Behaviour` per machine, the step reads it. P
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fsm.engine.around import is_async_context
+from fsm.machine.names import END
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fsm.engine.around import Around
-    from fsm.machine import Codec, Definition, Machine
+    from fsm.machine import Codec, Definition, Edge, Machine
 
-__all__ = ["Behaviour"]
+__all__ = ["Behaviour", "Straight"]
+
+
+@dataclass(frozen=True, slots=True)
+class Straight:
+    """An event that leads from its state to one other, with nothing of the user's on the way but a handler.
+
+    Args:
+        target: Where it leads.
+        edges: The one edge.
+        method: The handler, if there is one.
+        data: The codec of the event's data, where the handler declares their type.
+    """
+
+    target: str
+    edges: tuple[Edge, ...]
+    method: Callable[..., Any] | None
+    data: Codec | None
 
 
 class Behaviour:
@@ -28,7 +47,7 @@ class Behaviour:
 
     __slots__ = (
         "around", "definition", "enter", "graph", "guards", "handlers", "hooks", "is_around_async", "is_async", "leave",
-        "machine", "name",
+        "machine", "name", "settings", "straight",
     )  # fmt: skip
 
     def __init__(self, machine: Machine[Any], around: Around | None = None) -> None:
@@ -37,6 +56,7 @@ class Behaviour:
         self.machine = machine
         self.definition = definition
         self.name = definition.name
+        self.settings = definition.settings
         self.graph = definition.graph
         self.around = around
         self.is_around_async = around is not None and is_async_context(around)
@@ -53,6 +73,18 @@ class Behaviour:
             self.handlers[key] = (getattr(machine, handler.method), handler.data)
         self.enter = {state: self._bound(definition.enter, state, "on_enter") for state in self.graph.states}
         self.leave = {state: self._bound(definition.leave, state, "on_leave") for state in self.graph.states}
+        self.straight = dict(self._straight())
+
+    def _straight(self) -> Iterator[tuple[tuple[str, str], Straight]]:
+        """Find by (state, event) what the step may take straight: no guard, no hook, no end, no context around it."""
+        if self.around is not None:
+            return
+        for key in {(edge.source, edge.event) for edge in self.graph.edges}:
+            edges = self.graph.edges_for(*key)
+            if len(edges) != 1 or edges[0].guard or edges[0].target == END or edges[0].target in self.graph.ends:
+                continue
+            if not self.leave[key[0]] and not self.enter[edges[0].target]:
+                yield key, Straight(edges[0].target, edges, *self.handlers.get(key, (None, None)))
 
     def _bound(self, decorated: Any, state: str, every: str) -> tuple[Callable[..., Any], ...]:
         """Give the hooks of one state: those decorated for it, then the one for every state."""

@@ -37,9 +37,9 @@ from fsm.machine.values import JSON
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsm.engine.behaviour import Behaviour
+    from fsm.engine.behaviour import Behaviour, Straight
     from fsm.engine.life import Event, Life
-    from fsm.machine import Edge
+    from fsm.machine import Codec, Edge
 
 __all__ = ["abandon", "give_up", "step"]
 
@@ -58,7 +58,7 @@ class _WrongAnswerError(Exception):
     """A handler decided what the diagram does not allow."""
 
 
-async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:  # noqa: PLR0911 - one a way to end
+async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:  # noqa: C901, PLR0911 - one a way to end
     """Apply one event to one FSM.
 
     Args:
@@ -70,15 +70,27 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:  # n
         What is to be committed.
     """
     t: Transition[Any] = Transition(life, event, life.state)
+    way = behaviour.straight.get((life.state, event.name))
+    target: str | None
     try:
-        # Not by way of `within` where there is no such context: this is the path of every event.
-        has_around = behaviour.around is not None
-        done = await (
-            within(behaviour, t, _work, behaviour, life, event, t) if has_around else _work(behaviour, life, event, t)
-        )
-        if isinstance(done, _RefusedHere):
-            raise done  # noqa: TRY301 - it comes as a value, for the application's context is to see no failure
-        target, ending, raw = done
+        if way is not None and event.if_version is None and life.status != "starting":
+            # Nearly all events: nothing of the user's but a handler, so there is one place where it may have to wait.
+            answer, target = _handled(way, event, t), way.target
+            if answer is not None:
+                answer = await _awaited(behaviour, way.method, answer, t)
+                target = _target(answer, way.edges, event.name)
+            ending, raw = "", _encoded(behaviour, life)
+        else:
+            # Not by way of `within` where there is no such context: a coroutine less.
+            has_around = behaviour.around is not None
+            done = await (
+                within(behaviour, t, _work, behaviour, life, event, t)
+                if has_around
+                else _work(behaviour, life, event, t)
+            )
+            if isinstance(done, _RefusedHere):
+                raise done  # noqa: TRY301 - it comes as a value, for the application's context is to see no failure
+            target, ending, raw = done
     except Reject as rejection:
         if life.status != "starting":
             return await _refused(behaviour, life, t, "rejected", rejection.reason, rejection.details or {})
@@ -156,23 +168,59 @@ async def _work(
     return target, await _finish(behaviour, t) if is_end else "", _encoded(behaviour, life)
 
 
+def _handled(way: Straight, event: Event, t: Transition[Any]) -> Any:
+    """Call the handler of an edge that has nothing else of the user's; `None` where it has none."""
+    if way.method is None:
+        return None
+    if way.data is None:
+        t.target = way.target
+        return _called(way.method, t)
+    t.data = _data(way.data, event)
+    t.target = way.target
+    return _called(way.method, t, t.data)
+
+
+def _data(codec: Codec, event: Event) -> Any:
+    try:
+        return codec.decode(event.raw)
+    except PayloadError as error:
+        raise _RefusedHere("invalid_data", str(error), {"path": error.path}) from error
+
+
 async def _run(behaviour: Behaviour, func: Callable[..., Any], t: Transition[Any], *more: Any) -> Any:
-    """Call user code, plain or async; what it calls can see that it is inside."""
+    """Run user code, plain or async."""
+    answer = _called(func, t, *more)
+    return None if answer is None else await _awaited(behaviour, func, answer, t)
+
+
+def _called(func: Callable[..., Any], t: Transition[Any], *more: Any) -> Any:
+    """Call user code; what it calls can see that it is inside."""
+    current = inside.current
+    before = current.get()
+    current.set(t)
+    try:
+        return func(t, *more)
+    finally:
+        # Not by a token: that is bound to its context, and a coroutine that is thrown away is closed in another one.
+        current.set(before)
+
+
+async def _awaited(behaviour: Behaviour, func: Callable[..., Any] | None, answer: Any, t: Transition[Any]) -> Any:
+    """Wait for what user code gave, if it is to be waited for; what that calls can see that it is inside as well."""
+    if not inspect.isawaitable(answer):
+        return answer
+    if not behaviour.is_async:
+        if inspect.iscoroutine(answer):
+            answer.close()
+        name = getattr(func, "__name__", "")
+        problem = f"{name!r} is a plain method and returned something to await: declare it `async def`"
+        raise _WrongAnswerError(problem)
     before = inside.current.get()
     inside.current.set(t)
     try:
-        answer = func(t, *more)
-        if answer is None or not inspect.isawaitable(answer):
-            return answer
-        if not behaviour.is_async:
-            if inspect.iscoroutine(answer):
-                answer.close()
-            problem = f"{func.__name__!r} is a plain method and returned something to await: declare it `async def`"
-            raise _WrongAnswerError(problem)
         return await in_time(answer, t.deadline(behaviour.definition.settings.timeout_for(t.event) / 1000))
     finally:
-        # Not by a token: that is bound to its context, and a coroutine that is thrown away is closed in another one.
-        inside.current.set(before)
+        inside.current.set(before)  # not by a token, as above
 
 
 async def _begin(behaviour: Behaviour, t: Transition[Any]) -> str:
@@ -219,10 +267,7 @@ async def _decide(behaviour: Behaviour, life: Life, event: Event, t: Transition[
         raise _RefusedHere("not_allowed", "not allowed here", {})
     handler = behaviour.handlers.get((life.state, event.name))
     if handler and (codec := handler[1]) is not None:
-        try:
-            t.data = codec.decode(event.raw)
-        except PayloadError as error:
-            raise _RefusedHere("invalid_data", str(error), {"path": error.path}) from error
+        t.data = _data(codec, event)
     if len(edges) > 1 or edges[0].guard:
         edges = await _holding(behaviour, edges, t)
         if not edges:
