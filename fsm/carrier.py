@@ -8,9 +8,10 @@ Who calls this: the client, which is such a carrier with verbs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsm import verbs
+from fsm.store.ahead import Ahead, Ticket
 from fsm.store.requests import Request, run
 
 if TYPE_CHECKING:
@@ -94,4 +95,16 @@ class PlanCarrier:
 
     def do(self, plan: Plan[R]) -> R:
         """Carry a plan to its end: see `fsm.verbs`."""
-        return verbs.carry(plan, self.ask)
+        if self.world is not None:
+            return verbs.carry(plan, self.ask)
+        ahead = Ahead(lambda: self.redis, self.url)
+
+        def ask(what: Request[Any] | Ticket[Any]) -> Any:
+            if isinstance(what, Ticket):
+                return ahead.result(what)
+            return ahead.post(what) if what.is_ahead else run(self.redis, what, self.url)
+
+        try:
+            return verbs.carry(plan, ask)
+        finally:
+            ahead.close()

@@ -45,7 +45,7 @@ __all__ = [
 
 # One call of `send` or `start`: large enough that the round trip costs next to nothing, and bounded, since Redis serves
 # nobody else meanwhile.
-MOST_ITEMS = 2000
+MOST_ITEMS = 1000
 # 30 days, RQ's records of what failed.
 FAILURE_TTL_S = 2_592_000
 # Time-out and result_ttl of jobs of whose machine we know nothing: the defaults of our settings.

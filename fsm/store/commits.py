@@ -31,6 +31,8 @@ __all__ = ["LOG_LENGTH", "Block", "commit"]
 # makes 20 kB, so at full load 2,000 of them are some 40 MB and, at 200 commits a second, ten seconds' past; at one
 # transition a second they are half an hour.
 LOG_LENGTH = 2000
+# Where in a block begins what is of that FSM alone: before it are frame, name, token and lines of the log.
+_OWN = 4
 
 
 class Block:
@@ -46,6 +48,7 @@ class Block:
         "_lines",
         "_now_ms",
         "_operations",
+        "_plain",
         "_settings",
         "count",
         "size",
@@ -59,6 +62,8 @@ class Block:
         self._fields: dict[str, Any] = {}
         self._drops: list[str] = []
         self._done: list[str] = []
+        # What was applied, as id and result, while nothing else is to be said: nearly always all there is.
+        self._plain: list[Any] = []
         self._operations: list[Any] = []
         self._lines: list[bytes] = []
         self._ending = ""
@@ -119,7 +124,15 @@ class Block:
         """Add a line to the log."""
         self._lines.append(orjson.dumps(line))
 
+    def _spread(self) -> None:
+        """Lay out as operations what was applied so far, and is no mere list any more."""
+        plain, self._plain = self._plain, []
+        for at in range(0, len(plain), 2):
+            self._operations += ("D", plain[at], plain[at + 1], "")
+
     def _operation(self, *arguments: Any) -> None:
+        if self._plain:
+            self._spread()
         self._operations.extend(arguments)
         self.count += 1
 
@@ -146,7 +159,11 @@ class Block:
         """Write that an event ended, and how: done, refused, or failed where that is no error."""
         raw = orjson.dumps(result)
         self.size += len(raw)
-        self._operation("D", job_id, raw, pack_result(raw) if asked else "")
+        if asked or self._operations:
+            self._operation("D", job_id, raw, pack_result(raw) if asked else "")
+        else:
+            self._plain += (job_id, raw)
+            self.count += 1
 
     def again(self, job_id: str, wait_ms: int, attempt: int, text: str) -> None:
         """Write that an event is to be tried again: it stays where it is, and the mail behind it waits."""
@@ -194,27 +211,48 @@ class Block:
                 self._operation("E", item.job_id, item.queue, note, len(fields) // 2, *fields)
 
     def arguments(self, state: str) -> list[Any]:
-        """Lay all of it out for the script; `state` is where the FSM stands now."""
-        fsm, settings = self._fsm, self._settings
-        arguments: list[Any] = [
-            fsm.name,
+        """Lay all of it out for `commit`; `state` is where the FSM stands now.
+
+        Returns:
+            The frame: what most FSMs of a commit have in common; name; token; lines of the log; then what the script
+            wants of this FSM alone.
+        """
+        fsm, settings, fields, done = self._fsm, self._settings, self._fields, self._done
+        version = fields.pop("version", fsm.version)
+        payload = fields.pop("payload", None)
+        fields.pop("state", None)
+        arguments: list[Any] = [None, fsm.name, fsm.token, b",".join(self._lines), version]
+        if payload is not None:
+            arguments.append(payload)
+        for pair in fields.items():
+            arguments += pair
+        arguments += self._drops
+        count = self.count
+        if self._plain and self._plain[::2] == done:
+            count = -1
+            arguments += self._plain
+        else:
+            self._spread()
+            arguments += done
+            arguments += self._operations
+        arguments[0] = (
             fsm.token,
             fsm.queue,
-            math.ceil(settings.result_ttl_ms / 1000),
-            math.ceil(settings.failure_ttl_ms / 1000),
-            len(self._fields),
-        ]
-        for pair in self._fields.items():
-            arguments += pair
-        arguments.append(len(self._drops))
-        arguments += self._drops
-        arguments += (fsm.machine, fsm.state, state, self._ending)
-        arguments += (min(fsm.urgent, len(self._done)), len(self._done))
-        arguments += self._done
-        arguments.append(self.count)
-        arguments += self._operations
-        arguments.append(b",".join(self._lines))
-        return [len(arguments), *arguments]
+            -(-settings.result_ttl_ms // 1000),
+            -(-settings.failure_ttl_ms // 1000),
+            fsm.machine,
+            fsm.state,
+            state,
+            self._ending,
+            0 if payload is None else 1,
+            len(fields),
+            len(self._drops),
+            min(fsm.urgent, len(done)),
+            len(done),
+            count,
+            len(arguments) - _OWN,
+        )
+        return arguments
 
 
 def _job_fields(effect: Effect, name: str, namespace: str) -> list[Any]:
@@ -249,6 +287,12 @@ def commit(  # noqa: PLR0913 - the parts of one commit
         claimed_at: Time of the claim, as RQ writes it: when these jobs were started.
         blocks: `Block.arguments` of each FSM.
     """
+    frames: dict[tuple[Any, ...], int] = {}
+    own: list[Any] = []
+    for block in blocks:
+        own.append(frames.setdefault(block[0], len(frames) + 1))
+        own += block[_OWN:]
+    lines = [block[3] for block in blocks]
     arguments: list[Any] = [
         keys.prefix,
         keys.namespace,
@@ -259,8 +303,13 @@ def commit(  # noqa: PLR0913 - the parts of one commit
         LOG_LENGTH,
         claimed_at,
         180,
+        b"[%b]" % b",".join(filter(None, lines)),
+        ",".join([str(len(line)) for line in lines]),
+        len(blocks),
+        len(frames),
+        *map(orjson.dumps, frames),
+        *[block[1] for block in blocks],
+        *own,
     ]
-    for block in blocks:
-        arguments += block
     names = (keys.held, keys.claims(worker), keys.replies(worker), keys.log, keys.ended, keys.finished)
     return Request(lambda reply: [word.decode() for word in reply[1:]], "commit", names, arguments)

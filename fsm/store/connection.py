@@ -1,13 +1,14 @@
 """How we connect: URLs, time-outs, repeats, what a server must be, and errors in plain words.
 
 Who calls this: the client, the workers and the command line; everything else is given a connection.
-What it may import: `redis`, `fsm.config`, `fsm.errors`, and `embedded`, `packing`, `passing` and `server` beside it.
+What it may import: `redis`, `fsm.config`, `fsm.errors`, and `embedded`, `packing`, `passing`, `server` and `wire`
+beside it.
 
 How long redis-py may go on repeating a call matters, because our scripts recognise a repeat by a record that lives at
 least 60 s beyond its event. From the first sending of a call to the last, at most:
 
     10 s   first try: `socket_timeout` without a reply
-   + 1 s   until `_REPEAT_WITHIN` is over; no repeat begins after 11 s
+   + 1 s   until `REPEAT_WITHIN` is over; no repeat begins after 11 s
    + 1 s   pause before that last repeat
    + 6 s   connecting anew: 3 s for each address of the host, and names with more than two are rare
    +10 s   the handshake of TLS, where there is one
@@ -15,8 +16,11 @@ least 60 s beyond its event. From the first sending of a call to the last, at mo
     ----
     34 s   and 44 s until the last reply is given up.
 
+What was sent ahead (see `ahead`) is run again up to `REPEAT_WITHIN` after it was sent, and then all of this begins:
+45 s from the first sending to the last.
+
 RQ raises `socket_timeout` to 415 s on the pool of a worker (so give a worker its own); a call that waited so long is
-beyond `_REPEAT_WITHIN` and not repeated at all.
+beyond `REPEAT_WITHIN` and not repeated at all.
 """
 
 from __future__ import annotations
@@ -36,11 +40,12 @@ from fsm import config
 from fsm.errors import ConfigError, StoreError
 from fsm.store import embedded, passing, server
 from fsm.store.packing import packer
+from fsm.store.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BoundedRetry", "connect", "explain", "mask", "memory_parts"]
+__all__ = ["REPEAT_WITHIN", "BoundedRetry", "connect", "explain", "mask", "memory_parts"]
 
 T = TypeVar("T")
 Redis = redis.Redis
@@ -49,7 +54,7 @@ _SOCKET_TIMEOUT = 10.0
 _CONNECT_TIMEOUT = 3.0  # for each address of the host
 _HANDSHAKE_TIMEOUT = 2.0  # for each reply
 _REPEATS = 6  # pauses of at most 0.02, 0.04, 0.08, 0.16, 0.32 and 0.64 s
-_REPEAT_WITHIN = 11.0
+REPEAT_WITHIN = 11.0
 _MAX_CONNECTIONS = 10_000  # as many as threads ask for, up to what a server takes; redis-py's 100 fails the 101st
 _MAX_PORT = 65535
 _FORMS = (
@@ -98,7 +103,7 @@ class BoundedRetry(Retry):
         """Call `do` until it succeeds or may not be repeated; `fail` is told of each failure."""
         if self._at_work:
             return do()
-        last_repeat = time.monotonic() + _REPEAT_WITHIN
+        last_repeat = time.monotonic() + REPEAT_WITHIN
         failures = 0
         self._at_work = True
         try:
@@ -123,7 +128,7 @@ def connect(
     socket_timeout: float = _SOCKET_TIMEOUT,
     check: bool = True,
     warn: Callable[[str], None] | None = None,
-) -> redis.Redis:
+) -> Wire:
     """Make a connection pool for this URL; it may be shared by threads and survives a fork.
 
     Replies are RESP2 and raw bytes. Sockets open when they are first needed. `embedded://` starts a server, or joins
@@ -160,7 +165,7 @@ def connect(
         target = given
     host = {"ssl_check_hostname": True} if parts.scheme == "rediss" and "ssl_cert_reqs" not in parts.query else {}
     try:
-        client = redis.Redis.from_url(
+        client: Wire = Wire.from_url(  # type: ignore[assignment] # redis-py makes the class it is asked for
             target,
             **host,  # redis-py's default depends on its version; what the URL says goes before
             socket_timeout=socket_timeout,

@@ -19,11 +19,12 @@ import redis
 from fsm.errors import StoreError
 from fsm.store.connection import explain
 from fsm.store.passing import is_demoted
+from fsm.store.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Request", "run", "script"]
+__all__ = ["Request", "drop_demoted", "read", "run", "script"]
 
 R = TypeVar("R")
 _LUA = files("fsm.store") / "lua"
@@ -46,6 +47,7 @@ class Request(Generic[R]):
         keys: KEYS of the script.
         arguments: ARGV of the script.
         commands: Plain commands, sent in one pipeline.
+        is_ahead: The reply may be read later: a carrier that can gives a ticket, by which a plan asks for it.
     """
 
     read: Callable[[Any], R]
@@ -53,6 +55,7 @@ class Request(Generic[R]):
     keys: Sequence[str] = ()
     arguments: Sequence[Any] = ()
     commands: Sequence[tuple[Any, ...]] = ()
+    is_ahead: bool = False
 
 
 def run(client: redis.Redis, request: Request[R], url: str = "") -> R:
@@ -64,10 +67,25 @@ def run(client: redis.Redis, request: Request[R], url: str = "") -> R:
     try:
         reply = _send(client, request)
     except redis.RedisError as error:
-        if is_demoted(error):
-            # A server that became a replica keeps its connections: only new ones find the primary.
-            client.connection_pool.disconnect(inuse_connections=False)
+        drop_demoted(client, error)
         raise explain(error, url) from error
+    return read(request, reply)
+
+
+def drop_demoted(client: redis.Redis, error: redis.RedisError) -> None:
+    """Close idle connections where a replica said this: it keeps them, and only new ones find the primary."""
+    if is_demoted(error):
+        if isinstance(client, Wire):
+            client.hand_back()
+        client.connection_pool.disconnect(inuse_connections=False)
+
+
+def read(request: Request[R], reply: Any) -> R:
+    """Read the reply to a request.
+
+    Raises:
+        StoreError: What Redis holds cannot be read.
+    """
     try:
         return request.read(reply)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -83,6 +101,8 @@ def _send(client: redis.Redis, request: Request[Any]) -> Any:
         text, sha = script(request.script)
         count = len(request.keys)
         try:
+            if isinstance(client, Wire):
+                return client.evalsha_at_once(sha, count, *request.keys, *request.arguments)
             return execute("EVALSHA", sha, count, *request.keys, *request.arguments)
         except redis.exceptions.NoScriptError:
             return execute("EVAL", text, count, *request.keys, *request.arguments)

@@ -1,5 +1,7 @@
 """What a plan is: a generator that yields requests and is given their replies.
 
+For a request that is marked `is_ahead` it may be given a ticket instead: then it asks for the reply by yielding that.
+
 Who calls this: the verbs, which are plans, and the client, which carries them.
 """
 
@@ -9,6 +11,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fsm.errors import StoreError
+from fsm.store.ahead import Ticket
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
@@ -17,15 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "carry", "pause"]
 
 R = TypeVar("R")
-Plan = Generator[Request[Any], Any, R]
+Plan = Generator[Request[Any] | Ticket[Any], Any, R]
 
 
-def carry(plan: Plan[R], ask: Callable[[Request[Any]], Any]) -> R:
+def carry(plan: Plan[R], ask: Callable[[Any], Any]) -> R:
     """Carry a plan to its end.
 
     Args:
         plan: What is to be done.
-        ask: Carries one request; what it raises as `StoreError`, the plan may handle.
+        ask: Carries one request; what it raises as `StoreError`, the plan may handle. Only where it gives tickets is it
+            asked for the replies to them.
     """
     try:
         request = plan.send(None)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -32,13 +33,14 @@ from fsm.machine import did_you_mean
 from fsm.machine.settings import PAYLOAD_LIMIT, check_size
 from fsm.machine.values import JSON
 from fsm.store import calls
+from fsm.store.ahead import Ticket
 from fsm.store.codec import new_ids, text
 from fsm.store.requests import Request
 from fsm.verbs.plans import pause
 from fsm.verbs.verdicts import Verdict, broken
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from fsm.machine import Definition
     from fsm.store.blueprint import Blueprint
@@ -50,6 +52,8 @@ __all__ = ["Sending", "checked_version", "purge", "send_many", "sending"]
 _LONGEST_KEY = 512
 # The largest integer that Lua compares exactly; no FSM gets so far.
 _LARGEST_VERSION = 2**53
+# Calls under way at once: one is executed by Redis, one is on its way there, and the next is written here.
+_MOST_AHEAD = 2
 
 
 @dataclass(slots=True)  # not frozen, as `calls.Letter`
@@ -211,28 +215,85 @@ def send_many(  # noqa: PLR0913 - one keyword an option of a send
         born: Ties them to one life of the name.
         first_payload: FSMs that do not exist are started with this, of that machine.
     """
-    verdicts: list[Verdict] = []
-    refused: set[str] = set()
+    bulk = _Bulk(keys, machine, asked, born, first_payload)
+    if len(items) <= calls.MOST_ITEMS:
+        part = bulk.part(items)
+        if part.letters:
+            part.words = yield bulk.request(part)
+        bulk.settle(part)
+        return bulk.verdicts
+    under_way: deque[_Part] = deque()
     for first in range(0, len(items), calls.MOST_ITEMS):
-        part = items[first : first + calls.MOST_ITEMS]
+        some = items[first : first + calls.MOST_ITEMS]
+        names = {item.name for item in some}
+        # What was refused stays refused: an FSM's next events wait for the verdicts on those before them.
+        while len(under_way) == _MOST_AHEAD or any(not names.isdisjoint(part.names) for part in under_way):
+            yield from _settle_oldest(bulk, under_way)
+        part = bulk.part(some, names)
+        if part.letters:
+            part.words = yield replace(bulk.request(part), is_ahead=True)
+        under_way.append(part)
+    while under_way:
+        yield from _settle_oldest(bulk, under_way)
+    return bulk.verdicts
+
+
+def _settle_oldest(bulk: _Bulk, under_way: deque[_Part]) -> Plan[None]:
+    part = under_way.popleft()
+    if isinstance(part.words, Ticket):
+        part.words = yield part.words
+    bulk.settle(part)
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is sent in one call: the events, those among them that are not sent, and what is said of the others."""
+
+    items: Sequence[Sending]
+    names: Collection[str]
+    letters: list[calls.Letter]
+    early: dict[int, Verdict]
+    words: Sequence[str] | Ticket[list[str]] = ()
+
+
+@dataclass(slots=True)
+class _Bulk:
+    """A send of many: what is common to its parts, the verdicts so far, and FSMs of which an event was refused."""
+
+    keys: Keys
+    machine: Definition | Blueprint | None
+    asked: bool
+    born: str
+    first_payload: bytes | None
+    verdicts: list[Verdict] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+
+    def part(self, items: Sequence[Sending], names: Collection[str] = ()) -> _Part:
+        """Write the letters of some events. The script knows only its own call: what was refused stays refused."""
         letters: list[calls.Letter] = []
         early: dict[int, Verdict] = {}
-        for n, (item, job_id) in enumerate(zip(part, new_ids(len(part)), strict=True)):
-            # The script knows only its own call: what was refused in an earlier one, or here, stays refused.
-            if item.error is not None or item.name in refused:
-                early[n] = Verdict(item.name, job_id, _not_sent(item, job_id, is_first=item.name not in refused))
-                refused.add(item.name)
+        refused, born, asked, raw_payload = self.refused, self.born, self.asked, self.first_payload
+        for n, (item, drawn) in enumerate(zip(items, new_ids(len(items)), strict=True)):
+            name = item.name
+            if item.error is not None or name in refused:
+                early[n] = Verdict(name, drawn, _not_sent(item, drawn, is_first=name not in refused))
+                refused.add(name)
                 continue
-            birth = None if first_payload is None else calls.Birth(item.name, new_ids(1)[0], first_payload)
-            job_id = item.job_id or job_id  # noqa: PLW2901 - the one drawn was in case
+            birth = None if raw_payload is None else calls.Birth(name, new_ids(1)[0], raw_payload)
             letters.append(
-                calls.Letter(item.name, job_id, item.event, item.raw, born, asked, item.meta, item.more, birth)
+                calls.Letter(name, item.job_id or drawn, item.event, item.raw, born, asked, item.meta, item.more, birth)
             )
-        words: Sequence[str] = ()
-        if letters:
-            words = yield calls.send(keys, letters, machine, starts=first_payload is not None)
-        answers = zip(letters, words, strict=True)
-        for n, item in enumerate(part):
+        return _Part(items, names, letters, early)
+
+    def request(self, part: _Part) -> Request[list[str]]:
+        return calls.send(self.keys, part.letters, self.machine, starts=self.first_payload is not None)
+
+    def settle(self, part: _Part) -> None:
+        """Read the words that were said of the events of a part."""
+        assert not isinstance(part.words, Ticket)  # noqa: S101 - its reply was asked for
+        verdicts, early = self.verdicts, part.early
+        answers = zip(part.letters, part.words, strict=True)
+        for n, item in enumerate(part.items):
             if early and n in early:
                 verdicts.append(early[n])
                 continue
@@ -240,11 +301,10 @@ def send_many(  # noqa: PLR0913 - one keyword an option of a send
             if word == "SENT":
                 verdicts.append(Verdict(letter.name, letter.job_id))
                 continue
-            verdict = _verdict(keys, item, letter.job_id, word)
+            verdict = _verdict(self.keys, item, letter.job_id, word)
             verdicts.append(verdict)
             if verdict.error is not None:
-                refused.add(item.name)
-    return verdicts
+                self.refused.add(item.name)
 
 
 def _not_sent(item: Sending, job_id: str, *, is_first: bool) -> FSMError:

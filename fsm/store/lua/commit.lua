@@ -3,12 +3,15 @@ commit: write what a worker did with the FSMs that it holds: all of it for each,
 
 KEYS      1 held   2 claims:<worker>   3 replies:<worker>   4 log   5 ended   6 finished
 ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a number that grows   6 lease, ms
-          7 most entries of the log   8 time of the claim as RQ writes it   9 timeout of new jobs, s   10.. per FSM:
-            how many arguments follow for it, name, token, queue, result_ttl s, failure_ttl s,
-            fields to set: count, then field and value;   fields to drop: count, then field,
-            machine, state before, state after, ending ("", "finished" or "failed"),
-            urgent ids done: count;   mailbox ids done: count, then ids, urgent ones first,
-            operations: count, then each with its arguments:
+          7 most entries of the log   8 time of the claim as RQ writes it   9 timeout of new jobs, s
+          10 a JSON array, the lines of the log, of one FSM after the other   11 how many bytes of it are each FSM's
+          12 how many FSMs   13 how many frames   14.. the frames: what most FSMs of a commit have in common, as JSON:
+            token, queue, result_ttl s, failure_ttl s, machine, state before, state after,
+            ending ("", "finished" or "failed"), counts: 1 where the payload changed, further fields to set, fields to
+            drop, urgent ids done, ids done, operations (-1: each id done is followed by its result, and was applied),
+            arguments of the FSM
+          then the names of all FSMs, then per FSM: number of its frame, version, payload where it changed, fields and
+            values, fields to drop, ids done, urgent ones first, and operations, each with its arguments:
               N id event data           a new record of this FSM (a hard event)
               K ttl                     the record of the next operation, D, F or G, is kept for at least so long, s
               D id result stream        applied; stream is the result for a waiter, or ""
@@ -21,7 +24,6 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
                                         max_mailbox timeout ttl name id payload data
               E id queue note count fields   an ordinary RQ job; the note is what is kept of it while it is open
               (an id that was used, by an earlier run of an event that was requeued, gets a new end)
-            the log lines, a piece of JSON
 RETURNS   COMMITTED, then one word an FSM: REST nothing waits; READY more mail waits; AT its oldest event waits to be
           tried again, and all other mail behind it; STALE the lock is not ours;
           BROKEN its snapshot is not a hash any more. Outgoing mail that found no target is noted in its own record
@@ -45,29 +47,36 @@ end
 local ms, s, us = clock()
 local now = rq_time(s, us)
 
--- First pass: where each FSM's arguments begin, and whether its lock is ours. One MGET for all of them.
-local ARGV, at = ARGV, 10
+-- What the FSMs have in common, read once each; and whose locks are ours: one MGET for all of them.
+local ARGV, at = ARGV, 13
 local function take()
   at = at + 1
   return ARGV[at - 1]
 end
-local starts, locks, lock_prefix, last = {}, {}, prefix .. 'lock:', #ARGV
-while at <= last do
-  local n = #starts + 1
-  starts[n] = at + 1
-  locks[n] = lock_prefix .. ARGV[at + 1]
-  at = at + 1 + ARGV[at]
+local count, finished = tonumber(ARGV[12]), {}
+local frames = {}
+for i = 1, ARGV[13] do
+  local f = cjson.decode(ARGV[13 + i])
+  local index = prefix .. 'state:' .. f[5] .. ':'
+  frames[tostring(i)] = {
+    holder = worker .. '/' .. f[1], queue = f[2], result_ttl = f[3], failure_ttl = f[4], left = index .. f[6],
+    state = f[7], entered = index .. f[7], ending = f[8], has_payload = f[9] == 1, sets = f[10], drops = f[11],
+    urgent = f[12], mail = f[13], operations = f[14], size = f[15],
+  }
 end
+local first_name = 13 + ARGV[13]
+at = first_name + count + 1
+local locks, lock_prefix = {}, prefix .. 'lock:'
+for n = 1, count do locks[n] = lock_prefix .. ARGV[first_name + n] end
 local owners = {}
-for first = 1, #locks, 1000 do
-  for _, owner in ipairs(call('MGET', unpack(locks, first, math.min(first + 999, #locks)))) do
+for first = 1, count, 1000 do
+  for _, owner in ipairs(call('MGET', unpack(locks, first, math.min(first + 999, count)))) do
     owners[#owners + 1] = owner
   end
 end
 
 local verdicts, freed_locks, freed, lines = {}, {}, {}, {}
-local entered, left, begun_at, over = {}, {}, {}, {}
-local finished, opened = {}, {}
+local entered, left, over, opened = {}, {}, {}, {}
 local function gather(map, key, value, more)
   local list = map[key]
   if not list then
@@ -77,6 +86,28 @@ local function gather(map, key, value, more)
   local n = #list
   list[n + 1] = value
   if more then list[n + 2] = more end
+end
+
+-- An event that was applied: its record ends, and is remembered for as long as the queue's records are kept.
+local function finish(id, queue, ttl, result)
+  local added = try('HSET', 'rq:job:' .. id, 'status', 'finished', 'place', 'done', 'started_at', claimed_at,
+    'ended_at', now, 'worker_name', worker, 'result', result)
+  if added ~= 4 then
+    -- Four fields are new where nobody but us wrote its record: here RQ has, which may have taken it for failed.
+    try('HDEL', 'rq:job:' .. id, 'exc_info')
+    try('ZREM', 'rq:failed:' .. queue, id)
+  end
+  local kept_for = finished[queue]
+  if not kept_for then
+    kept_for = {}
+    finished[queue] = kept_for
+  end
+  local ids = kept_for[ttl]
+  if not ids then
+    ids = {}
+    kept_for[ttl] = ids
+  end
+  ids[#ids + 1] = id
 end
 
 -- A job that failed: its record, RQ's registry, and RQ's result, at which a waiter wakes. What an operator put under
@@ -98,68 +129,89 @@ local function note(target, event, id, word)
     .. '","error":' .. cjson.encode('undeliverable: ' .. word) .. '}'
 end
 
-for n, start in ipairs(starts) do
-  at = start
-  local name, token, queue = take(), take(), take()
-  local result_ttl, failure_ttl = tonumber(take()), tonumber(take())
-  local snapshot, mailbox = prefix .. 'snapshot:' .. name, prefix .. 'mailbox:' .. name
+local is_whole_log = true
+for n = 1, count do
+  local name, frame = ARGV[first_name + n], frames[ARGV[at]]
+  local queue, result_ttl, failure_ttl, ending = frame.queue, frame.result_ttl, frame.failure_ttl, frame.ending
+  local snapshot, mailbox, next_fsm = prefix .. 'snapshot:' .. name, prefix .. 'mailbox:' .. name, at + frame.size + 1
   local verdict
-  if owners[n] ~= worker .. '/' .. token then
+  if owners[n] ~= frame.holder then
     verdict = 'STALE'
   else
-    local count = tonumber(take())
-    local written = try('HSET', snapshot, 'updated_at', ms, unpack(ARGV, at, at + 2 * count - 1))
-    at = at + 2 * count
+    local version, written = ARGV[at + 1], nil
+    at = at + 2
+    local sets = at + (frame.has_payload and 1 or 0)
+    if frame.has_payload then
+      written = try('HSET', snapshot, 'updated_at', ms, 'version', version, 'state', frame.state, 'payload', ARGV[at],
+        unpack(ARGV, sets, sets + 2 * frame.sets - 1))
+    else
+      written = try('HSET', snapshot, 'updated_at', ms, 'version', version, 'state', frame.state,
+        unpack(ARGV, sets, sets + 2 * frame.sets - 1))
+    end
+    at = sets + 2 * frame.sets
     if type(written) == 'table' then verdict = 'BROKEN' end
   end
-  if not verdict then
-    local drops = tonumber(take())
+  if verdict then
+    is_whole_log = false
+  else
+    local drops = frame.drops
     if drops > 0 then call('HDEL', snapshot, unpack(ARGV, at, at + drops - 1)) end
     at = at + drops
-    local machine, before, after, ending = take(), take(), take(), take()
-    if before ~= after then
-      gather(left, prefix .. 'state:' .. machine .. ':' .. before, name)
-      gather(entered, prefix .. 'state:' .. machine .. ':' .. after, ms, name)
+    if frame.left ~= frame.entered then
+      gather(left, frame.left, name)
+      gather(entered, frame.entered, ms, name)
     end
     if ending == 'finished' then
       over[#over + 1] = ms
       over[#over + 1] = name
     end
 
-    local urgent, mail = tonumber(take()), tonumber(take())
+    -- Of ids that are applied, each is followed by its result.
+    local urgent, mail, operations = frame.urgent, frame.mail, frame.operations
+    local step = operations < 0 and 2 or 1
+    local next_id
     if urgent > 0 then try('LPOP', prefix .. 'urgent:' .. name, urgent) end
     if mail > urgent then
-      local gone = try('LPOP', mailbox, mail - urgent)
-      -- Only the lock's holder takes mail out; were it otherwise once, nobody's mail is to be lost by it.
-      if gone and not gone.err and (gone[2] or gone[1] ~= ARGV[at + urgent]) then
-        local applied = {}
-        for k = at + urgent, at + mail - 1 do applied[ARGV[k]] = true end
-        for k = #gone, 1, -1 do
-          -- What is no id was passed over, and Python may have read it as another text.
-          if not applied[gone[k]] and string.find(gone[k], '^[%w_-]+$') then call('LPUSH', mailbox, gone[k]) end
+      -- One more than was done, where nothing is added meanwhile: it tells what waits next, and goes back.
+      local want = mail - urgent
+      local gone = try('LPOP', mailbox, operations < 0 and want + 1 or want)
+      if gone and not gone.err then
+        local k = 1
+        while k <= want and gone[k] == ARGV[at + step * (urgent + k - 1)] do k = k + 1 end
+        if k <= want then
+          -- Only the lock's holder takes mail out; were it otherwise once, nobody's mail is to be lost by it.
+          local applied = {}
+          for i = at, at + step * (mail - 1), step do applied[ARGV[i]] = true end
+          for i = #gone, 1, -1 do
+            -- What is no id was passed over, and Python may have read it as another text.
+            if i > want or not applied[gone[i]] and string.find(gone[i], '^[%w_-]+$') then
+              call('LPUSH', mailbox, gone[i])
+            end
+          end
+          next_id = try('LINDEX', mailbox, 0)
+        elseif gone[k] then
+          next_id = gone[k]
+          call('LPUSH', mailbox, next_id)
         end
       end
     end
-    at = at + mail
 
-    local operations, owes, kept, waits = tonumber(take()), urgent > 0, nil, false
+    local owes, kept, waits = urgent > 0, nil, false
+    if operations < 0 then
+      for i = at, at + 2 * (mail - 1), 2 do finish(ARGV[i], queue, result_ttl, ARGV[i + 1]) end
+    else
+      at = at + mail
+    end
     for _ = 1, operations do
       local op = take()
       if op == 'D' then
         local id, result, stream = take(), take(), take()
-        local added = try('HSET', 'rq:job:' .. id, 'status', 'finished', 'place', 'done', 'started_at', claimed_at,
-          'ended_at', now, 'worker_name', worker, 'result', result)
-        if added ~= 4 then
-          -- Four fields are new where nobody but us wrote its record: here RQ has, which may have taken it for failed.
-          try('HDEL', 'rq:job:' .. id, 'exc_info')
-          try('ZREM', 'rq:failed:' .. queue, id)
-        end
+        finish(id, queue, kept or result_ttl, result)
         if stream ~= '' then result_stream(id, 1, worker, 'return_value', stream, result_ttl) end
         if kept then
           -- A stock worker of RQ's lets a record expire by this field.
           try('HSET', 'rq:job:' .. id, 'result_ttl', kept)
         end
-        gather(finished, queue .. ' ' .. (kept or result_ttl), id)
         kept = nil
       elseif op == 'F' then
         local id, result, text, packed = take(), take(), take(), take()
@@ -241,12 +293,16 @@ for n, start in ipairs(starts) do
         opened[#opened + 1] = id .. ' ' .. name
       end
     end
-    local line = take()
-    if line ~= '' then lines[#lines + 1] = line end
 
     freed_locks[#freed_locks + 1] = locks[n]
     freed[#freed + 1] = name
-    local next_id = ending ~= 'failed' and not waits and (owes and head(prefix, name) or try('LINDEX', mailbox, 0))
+    if ending == 'failed' or waits then
+      next_id = nil
+    elseif owes then
+      next_id = head(prefix, name)
+    elseif operations >= 0 or mail == urgent then
+      next_id = try('LINDEX', mailbox, 0)
+    end
     if type(next_id) == 'string' then
       ring(queue, name, next_id)
       verdict = 'READY'
@@ -255,6 +311,7 @@ for n, start in ipairs(starts) do
     end
   end
   verdicts[n] = verdict
+  at = next_fsm
 end
 
 for key, members in pairs(left) do variadic('ZREM', key, members) end
@@ -276,22 +333,41 @@ if (tonumber(number) or 0) < tonumber(nonce) then call('HSET', replies, slot, no
 call('PEXPIRE', replies, lease * 4)
 
 -- From here on nothing carries state: none of it may fail the commit.
-if #lines > 0 then
-  try('XADD', log, 'MAXLEN', '~', log_length, '*', 'worker', worker, 'transitions', '[' .. table.concat(lines, ',') .. ']')
-end
-local batches = 1
-for place, ids in pairs(finished) do
-  local queue, ttl = string.match(place, '^(.*) (%d+)$')
-  for first = 1, #ids, 500 do
-    local part, scored = {}, {}
-    for k = first, math.min(first + 499, #ids) do
-      part[#part + 1] = ids[k]
-      scored[#scored + 1] = s + ttl
-      scored[#scored + 1] = ids[k]
+local text = ARGV[10]
+if not is_whole_log then
+  -- Of FSMs that were not written, nothing is told.
+  local kept, begin, n = {}, 2, 0
+  for size in string.gmatch(ARGV[11], '%d+') do
+    n = n + 1
+    if size ~= '0' then
+      if verdicts[n] ~= 'STALE' and verdicts[n] ~= 'BROKEN' then
+        kept[#kept + 1] = string.sub(text, begin, begin + size - 1)
+      end
+      begin = begin + size + 1
     end
-    try('ZADD', 'rq:finished:' .. queue, unpack(scored))
-    try('ZADD', ended, s + ttl, queue .. ' ' .. table.concat(part, ' '))
-    batches = batches + 1
+  end
+  text = '[' .. table.concat(kept, ',') .. ']'
+end
+if #lines > 0 then
+  text = '[' .. table.concat(lines, ',') .. (text == '[]' and ']' or ',' .. string.sub(text, 2))
+end
+if text ~= '[]' then try('XADD', log, 'MAXLEN', '~', log_length, '*', 'worker', worker, 'transitions', text) end
+local batches = 1
+for queue, kept_for in pairs(finished) do
+  for ttl, ids in pairs(kept_for) do
+    -- Of what ends in the same second, each commit comes behind those before it: a registry grows at its end, since a
+    -- place among equals would have to be looked for.
+    local score = string.format('%.0f.%06d', s + ttl, us)
+    for first = 1, #ids, 500 do
+      local scored = {}
+      for k = first, math.min(first + 499, #ids) do
+        scored[#scored + 1] = score
+        scored[#scored + 1] = ids[k]
+      end
+      try('ZADD', 'rq:finished:' .. queue, unpack(scored))
+      try('ZADD', ended, s + ttl, queue .. ' ' .. table.concat(ids, ' ', first, math.min(first + 499, #ids)))
+      batches = batches + 1
+    end
   end
 end
 drop_ended(ended, s, batches)

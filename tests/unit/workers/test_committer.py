@@ -51,7 +51,7 @@ class Road:
 
     def _note(self, request: Request[Any], until: float, way: str) -> None:
         self.nonces.append(request.arguments[4])
-        self.sent.append([word for word in request.arguments[9:] if isinstance(word, str)])
+        self.sent.append([word for word in request.arguments[13:] if isinstance(word, str)])
         self.untils.append(until)
         self.did.append(way)
 
@@ -75,7 +75,7 @@ class Road:
         return [self.trusted[name] for name, _ in pairs]
 
     def commit(self, *names: str, later: bool = True) -> None:
-        self.committer.commit("now", [[2, name, "token"] for name in names], names, later)
+        self.committer.commit("now", [[("token",), name, "token", b""] for name in names], names, later)
 
 
 def test_the_reply_to_a_commit_is_read_before_the_next_is_sent_and_only_once() -> None:
@@ -151,7 +151,7 @@ def test_what_is_done_under_a_lock_that_is_not_trusted_any_more_is_not_sent(
     road.commit("b", "a", "c", later=later)
     road.committer.read()
 
-    assert road.sent == [["b", "token", "c", "token"]]
+    assert road.sent == [["b", "c"]]
     assert road.untils == [115.0]
     assert [record.getMessage() for record in caplog.records] == [
         "the lock of FSM 'a' was lost before its commit: nothing was written"

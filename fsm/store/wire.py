@@ -1,0 +1,66 @@
+"""The short way of a script to Redis and back.
+
+redis-py takes a connection out of its pool for each command, looks whether something lies on it unread, counts for an
+observer that nobody has here, and puts it back: that costs more than all else that is done for one event. What a client
+runs a million times are scripts, so these keep their connections: one that is idle is taken up again by the next thread
+that asks for a script, and whatever goes wrong goes the way that redis-py would take, over the same repeats.
+
+Nothing may lie unread on a connection: one on which anything was broken off, also by a signal, is closed. One that the
+server has closed is noticed when it is used, and the repeat connects anew; each script knows its repeats.
+
+Who calls this: `connection` makes it, `requests` runs scripts over it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import redis
+
+__all__ = ["Wire"]
+
+
+class Wire(redis.Redis):
+    """A client of redis-py, which may be shared by threads and used after a fork, with a short way for scripts."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._idle: list[Any] = []
+        self._pid = os.getpid()
+
+    def evalsha_at_once(self, *arguments: Any) -> Any:
+        """Run a script that Redis knows: SHA-1, number of keys, keys, arguments.
+
+        Raises:
+            RedisError: As of any command.
+        """
+        if self._pid != os.getpid():
+            # The parent's: two processes would take each other's replies.
+            self._idle, self._pid = [], os.getpid()
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self.connection_pool.get_connection()
+
+        def attempt() -> Any:
+            connection.send_command("EVALSHA", *arguments)
+            return connection.read_response()
+
+        try:
+            reply = connection.retry.call_with_retry(attempt, lambda _error: connection.disconnect())
+        except redis.exceptions.ResponseError:
+            # A reply like others: it is read.
+            self._idle.append(connection)
+            raise
+        except BaseException:
+            connection.disconnect()
+            self.connection_pool.release(connection)
+            raise
+        self._idle.append(connection)
+        return reply
+
+    def hand_back(self) -> None:
+        """Give idle connections back to the pool, for those that are to be closed there."""
+        while self._idle:
+            self.connection_pool.release(self._idle.pop())
