@@ -73,6 +73,7 @@ class Activation:
     event: str = ""
     _is_keyed: bool = False
     _is_starting: bool = False
+    _has_error: bool = False
     _born: bytes = b""
     _ended_at: float = 0.0
 
@@ -86,22 +87,14 @@ class Activation:
             The block for `commits.commit`.
         """
         behaviour, fsm = self.behaviour, self.fsm
-        self._born = fsm.born.encode()
+        self._born, self._has_error = fsm.born.encode(), fsm.has_error
         history = _history(fsm.history) if fsm.history else ()
-        life = Life(
-            fsm.name,
-            fsm.state,
-            fsm.payload,
-            fsm.version,
-            fsm.status,
-            behaviour.definition,
-            self.now_ms,
-            history,
-        )
+        definition = behaviour.definition
+        life = Life(fsm.name, fsm.state, fsm.payload, fsm.version, fsm.status, definition, self.now_ms, history)
         block = Block(self.keys, fsm, behaviour.settings, self.now_ms)
         owed = text(fsm.owes) if life.status == "running" else ""
         for mail in fsm.mail:
-            if self._is_over(life) or self._ended_at > until:
+            if self._ended_at > until or self._is_over(life):
                 break
             again = self._owed(life, mail, owed) if owed or life.status == "starting" else None
             owed = ""
@@ -109,13 +102,23 @@ class Activation:
                 # What was taken away goes first, and that is told: else it would lie before what is made in its place,
                 # where that waits to be tried again.
                 if is_gone := not self._is_whole(mail):
-                    await self._one(life, block, mail)
+                    self._pass_over(life, block, mail)
                 await self._make(life, block, *again)
                 if is_gone:
                     continue
                 if self._is_over(life):
                     break
-            await self._one(life, block, mail)
+            if life.status == "finished" or not self._is_whole(mail):
+                self._pass_over(life, block, mail)
+                continue
+            event, fault = self._read(life, mail)
+            # What follows from an event with a key is remembered as long as that: who repeats it may want to settle.
+            self._is_keyed = mail.is_keyed
+            follower = await self._apply(life, block, event, asked=mail.asked, fault=fault)
+            if not self.is_retried:
+                block.take(mail.job_id)
+                if follower is not None:
+                    await self._follow(life, block, follower)
         self._snapshot(life, block, history)
         self.size = block.size
         return block.arguments(life.state)
@@ -124,44 +127,32 @@ class Activation:
         """Tell whether nothing further is to be run: it failed, it waits, or a suspect has had its one event."""
         return life.status == "failed" or self.is_retried or bool(self.fsm.tries and self.done + self.failed)
 
-    async def _one(self, life: Life, block: Block, mail: Mail) -> None:
-        """Run one event of the mailbox, and what follows from it; one that is to be tried again stays there."""
-        # What follows from an event with a key is remembered as long as that event: who repeats it may want to settle.
-        self._is_keyed = mail.is_keyed
-        if life.status == "finished" or not self._is_whole(mail):
-            self._pass_over(life, block, mail)
-            return
+    def _read(self, life: Life, mail: Mail) -> tuple[Event, str]:
+        """Read an event of the mailbox, and say why it cannot be run, where it cannot."""
+        fsm = self.fsm
         name: str = mail.event  # type: ignore[assignment] # it is whole
-        attempt = 1
-        if self.fsm.attempts is not None and mail is self.fsm.mail[0]:
-            attempt += self.fsm.attempts
+        attempt = 1 if fsm.attempts is None or mail is not fsm.mail[0] else fsm.attempts + 1
         meta = _meta(mail.meta) if mail.meta else {}
         if_version = None if mail.if_version is None else _version(mail.if_version)
-        event = Event(mail.job_id, name, b"null", meta, attempt, if_version)
+        raw, fault = b"null", ""
         if life.status != "starting":  # an entry event carries no data
             try:
-                event.raw = event_data(mail.data, self.keys.namespace, life.name, name)
+                raw = event_data(mail.data, self.keys.namespace, fsm.name, name)
             except (ValueError, TypeError) as error:
-                self._is_starting = False
-                decision = await give_up(self.behaviour, life, event, f"its job record was edited by hand: {error}")
-                block.take(mail.job_id)
-                await self._follow(life, block, self._write(life, block, decision, asked=mail.asked, ms=0))
-                return
-        follower = await self._apply(life, block, event, asked=mail.asked)
-        if not self.is_retried:
-            block.take(mail.job_id)
-            if follower is not None:
-                await self._follow(life, block, follower)
+                fault = f"its job record was edited by hand: {error}"
+        return Event(mail.job_id, name, raw, meta, attempt, if_version), fault
 
     def _pass_over(self, life: Life, block: Block, mail: Mail) -> None:
         """Take out of the mailbox what is not to be run, and tell whoever waits for it."""
+        self._is_keyed = mail.is_keyed
         block.take(mail.job_id)
         line = {"name": life.name, "event": mail.event, "job": mail.job_id}
         if mail.event is not None and mail.place not in _PLACES:
             return  # applied, failed or taken away already, or another FSM's: its id lies here twice, or was put here
         if mail.event is None or mail.status == b"canceled":
             how = "deleted" if mail.event is None else "cancelled"
-            self._keep(block)
+            if mail.is_keyed:
+                block.keep()
             block.gone(mail.job_id)
             block.log({**line, "error": f"{how} by an operator"})
         elif mail.born != self._born:
@@ -169,7 +160,8 @@ class Activation:
             block.log({**line, "error": "sent to an earlier life"})
         else:
             reason = f"the FSM has finished in state {life.state!r}"
-            self._keep(block)
+            if mail.is_keyed:
+                block.keep()
             block.applied(
                 mail.job_id,
                 {"refused": "finished", "reason": reason, "state": life.state, "version": life.version},
@@ -202,18 +194,20 @@ class Activation:
         follower = await self._apply(life, block, Event(job_id, name), asked=False)
         if self.is_retried:
             block.owe(job_id)
-        await self._follow(life, block, follower)
+        elif follower is not None:
+            await self._follow(life, block, follower)
 
-    async def _apply(self, life: Life, block: Block, event: Event, *, asked: bool) -> Event | None:
-        """Run one event within its machine's time-out, or give it up where too many workers died on it.
+    async def _apply(self, life: Life, block: Block, event: Event, *, asked: bool, fault: str = "") -> Event | None:
+        """Run one event within its machine's time-out, or give it up: at a fault, or if too many workers died on it.
 
         Returns:
             The hard event that follows; whether this one is to be tried again, `is_retried` tells.
         """
         behaviour, tries = self.behaviour, self.fsm.tries
         self._is_starting = life.status == "starting"
-        if tries > behaviour.settings.max_attempts:
-            decision = await abandon(behaviour, life, event, tries)
+        if fault or tries > behaviour.settings.max_attempts:
+            giving_up = give_up(behaviour, life, event, fault) if fault else abandon(behaviour, life, event, tries)
+            decision = await giving_up
             return self._write(life, block, decision, asked=asked, ms=0)
         if points.armed is not None:
             points.armed.reach("before handler", (life.name,))
@@ -234,8 +228,9 @@ class Activation:
             points.armed.reach("after handler", (life.name,))
         return self._write(life, block, ended, asked=asked, ms=int((self._ended_at - begin) * 1000))
 
-    async def _follow(self, life: Life, block: Block, event: Event | None) -> None:
+    async def _follow(self, life: Life, block: Block, first: Event) -> None:
         """Run the hard events that follow, each as a job of its own; a suspect's are left to a claim of their own."""
+        event: Event | None = first
         count = 0
         while event is not None:
             block.record(event.job_id, event.name)
@@ -276,7 +271,8 @@ class Activation:
             return None
         if follower := follow_up(self.behaviour, life, decision):
             decision.result["next"] = follower.job_id
-        self._keep(block)
+        if self._is_keyed:
+            block.keep()
         if decision.kind == "failed" and not decision.soft:
             self.failed += 1
             block.failed(event.job_id, decision.result, decision.text)
@@ -285,11 +281,13 @@ class Activation:
         else:
             self.done += 1
             block.applied(event.job_id, decision.result, asked=asked)
-        if decision.kind == "refused":
-            line["refused"] = decision.result["refused"]
-        elif decision.kind == "failed":
-            line["error"] = decision.result["message"]
-        self._note(block, decision)
+        if decision.kind == "done":
+            if self._has_error:
+                block.clear_error(was_set=self.fsm.has_error)
+        else:
+            is_refused = decision.kind == "refused"
+            line["refused" if is_refused else "error"] = decision.result["refused" if is_refused else "message"]
+            self._note(block, decision)
         if decision.ending:
             line["ending"] = decision.ending
             self._end(block, decision)
@@ -322,15 +320,10 @@ class Activation:
         line["retry_in_ms"] = decision.wait_ms
         block.log(line)
 
-    def _keep(self, block: Block) -> None:
-        if self._is_keyed:
-            block.keep()
-
     def _note(self, block: Block, decision: Decision) -> None:
-        """Keep the last failure and the last refusal in the snapshot; an event that is done clears the failure."""
-        if decision.kind == "done":
-            block.clear_error(was_set=self.fsm.has_error)
-        elif not decision.soft:
+        """Keep the last failure and the last refusal in the snapshot."""
+        if not decision.soft:
+            self._has_error = True
             note = {"event": decision.event.name, "job": decision.event.job_id, "at_ms": self.now_ms, **decision.result}
             block.set("refused" if decision.kind == "refused" else "error", orjson.dumps(note))
 

@@ -46,8 +46,8 @@ class Behaviour:
     """
 
     __slots__ = (
-        "around", "definition", "enter", "graph", "guards", "handlers", "hooks", "is_around_async", "is_async", "leave",
-        "machine", "name", "settings", "straight",
+        "around", "definition", "enter", "graph", "guards", "handlers", "hard", "hooks", "is_around_async", "is_async",
+        "leave", "machine", "name", "settings", "straight",
     )  # fmt: skip
 
     def __init__(self, machine: Machine[Any], around: Around | None = None) -> None:
@@ -58,6 +58,7 @@ class Behaviour:
         self.name = definition.name
         self.settings = definition.settings
         self.graph = definition.graph
+        self.hard = definition.graph.hard_events
         self.around = around
         self.is_around_async = around is not None and is_async_context(around)
         self.is_async = definition.has_async or self.is_around_async

@@ -28,7 +28,7 @@ def follow_up(behaviour: Behaviour, life: Life, decision: Decision) -> Event | N
     """Give the hard event that a decision owes, or `None`: a job of its own, with an id derived from its cause."""
     if not decision.entered or decision.ending:
         return None
-    name = behaviour.graph.hard_event(life.state)
+    name = behaviour.hard.get(life.state)
     return Event(derived_id(decision.event.job_id, "h1"), name) if name else None
 
 

@@ -333,7 +333,7 @@ async def _finish(behaviour: Behaviour, t: Transition[Any]) -> str:
 
 
 def _encoded(behaviour: Behaviour, life: Life) -> bytes:
-    return check_size(life.encoded(), "the payload has", behaviour.definition.settings.payload_limit)
+    return check_size(life.encoded(), "the payload has", behaviour.settings.payload_limit)
 
 
 def _timed_out(behaviour: Behaviour, event: Event) -> Exception:

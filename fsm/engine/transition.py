@@ -10,7 +10,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fsm.engine.effects import Effect, call_of, checked_queue, path_of, seconds_of, waits_of
 from fsm.errors import HandlerError, PayloadError
@@ -143,7 +143,8 @@ class Transition(Generic[P]):
     @property
     def payload(self) -> P:
         """The FSM's payload, to be changed in place or replaced; kept only if the transition is done."""
-        return cast("P", self._life.payload)
+        payload: P = self._life.payload
+        return payload
 
     @payload.setter
     def payload(self, value: P) -> None:

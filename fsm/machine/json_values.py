@@ -154,14 +154,12 @@ class JSONCodec(Codec):
 def is_plain_json(value: Any) -> bool:
     """Say whether `value` is made of JSON's own builtins; keys, ranges and surrogates are left to orjson."""
     kind: type[Any] = type(value)
-    if kind in _ATOMS:
-        return True
-    if kind is float:
-        return bool(value - value == 0.0)
-    try:
-        return (kind is dict or kind is list) and _is_plain(value, 1)
-    except RecursionError:  # the caller's own stack is nearly used up: let refuse_json judge, it needs none
-        return fault_in(value) is None
+    if kind is dict or kind is list:
+        try:
+            return _is_plain(value, 1)
+        except RecursionError:  # the caller's own stack is nearly used up: let refuse_json judge, it needs none
+            return fault_in(value) is None
+    return kind in _ATOMS or (kind is float and bool(value - value == 0.0))
 
 
 def _is_plain(value: dict[str, Any] | list[Any], depth: int) -> bool:

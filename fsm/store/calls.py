@@ -50,6 +50,9 @@ MOST_ITEMS = 1000
 FAILURE_TTL_S = 2_592_000
 # Time-out and result_ttl of jobs of whose machine we know nothing: the defaults of our settings.
 UNKNOWN_SECONDS = (180, 60)
+# The reply of `claim`: what stands before the FSMs, and what stands of each before its events.
+_FIRST_OF_CLAIM = 5
+_HEAD_OF_FSM = 16
 _TURN_MS = 900  # less than the second between two looks of a worker: one alone always has the turn
 
 
@@ -275,47 +278,63 @@ def claim(  # noqa: PLR0913 - the bounds of one claim
 def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
     if reply[0] == b"LATE":
         return Claims([], [])
-    claims = Claims([], [], reply[1].decode(), int(reply[2]))
-    for one in reply[3:]:
-        if one[0] == b"BROKEN" and len(one) == 3:  # noqa: PLR2004 - word, name, why; an FSM's own list is longer
-            claims.broken.append((text(one[1]), text(one[2])))
-            continue
-        if one[0] == b"MOVED" and len(one) == 2:  # noqa: PLR2004 - word and id, as above
-            claims.moved.append(text(one[1]))
-            continue
-        machine, state, payload, version, status, born, history, tries, owes, error, definition, attempts = one[1][:12]
-        name = text(one[0])
-        if name.encode() != one[0]:
+    broken, moved = reply[3], reply[4]
+    claims = Claims([], [], reply[1].decode(), int(reply[2]), [text(job_id) for job_id in moved])
+    claims.broken += [(text(broken[at]), text(broken[at + 1])) for at in range(0, len(broken), 2)]
+    # Names of machines, states, events, statuses: few, and each of them comes many times.
+    said: dict[bytes | None, str] = {None: ""}
+    at, end = _FIRST_OF_CLAIM, len(reply)
+    while at < end:
+        (
+            raw, machine, state, payload, version, status, born, history, tries, owes, error, definition, attempts,
+            probation, urgent, count,
+        ) = reply[at : at + _HEAD_OF_FSM]  # fmt: skip
+        at += _HEAD_OF_FSM
+        for word in (machine, state, status, definition):
+            if word not in said:
+                said[word] = text(word)
+        mail = []
+        for first in range(at, at + 3 * count, 3):
+            job_id, event, data = reply[first : first + 3]
+            if event is None:
+                mail.append(_mail(job_id, data))
+                continue
+            if event not in said:
+                said[event] = text(event)
+            mail.append(Mail(job_id.decode(), said[event], data, b"mail", b"queued", born, None, False))  # noqa: FBT003 - by place, since this is the busiest line of all
+        at += 3 * count
+        name = text(raw)
+        if name.encode() != raw:
             # Its lock ends with its lease: nothing can be written under a name that we cannot write.
             claims.broken.append((name, "its name is no UTF-8"))
             continue
-        probation = int(one[1][12]) if len(one[1]) > 12 else None  # noqa: PLR2004 - the 13th is of suspects only
         claims.held.append(
             Claimed(
                 name,
                 token,
                 queue,
-                text(machine),
-                text(state),
+                said[machine],
+                said[state],
                 payload or b"",
                 int(version or 0),
-                text(status) or "running",
+                said[status] or "running",
                 text(born),
                 history,
                 int(tries or 0),
                 owes,
                 error is not None,
-                text(definition),
+                said[definition],
                 None if attempts is None else int(attempts),
-                probation,
-                one[2],
-                [_mail(one[i], one[i + 1]) for i in range(3, len(one), 2)],
+                None if probation is None else int(probation),
+                urgent,
+                mail,
             )
         )
     return claims
 
 
 def _mail(job_id: bytes, record: list[Any]) -> Mail:
+    """Read an event of which more is to be said than its name and its data."""
     if record[0] is None:
         return Mail(text(job_id), None, b"", None, None, None, None, asked=False)
     event, data, place, status, born, meta, asked, if_version, key = record

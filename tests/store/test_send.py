@@ -268,3 +268,27 @@ def test_an_event_that_was_deleted_in_the_hands_of_a_worker_is_not_applied_again
 
     assert store.send("a", "note", "one") == "DUPLICATE done"
     assert store.mailbox("a") == []
+
+
+def test_one_known_id_is_found_among_hundreds_of_new_ones(store: Store) -> None:
+    # Seen to fail where the answer for the last hundreds counts for all of them.
+    store.idle("a", "b")
+    store.sent("a", "known")
+    letters = [store.letter("b", job_id=f"new-{n}") for n in range(1200)]
+    letters[300] = store.letter("a", job_id="known")
+
+    words = store.send_all(letters)
+    assert [word for word in words if word != "SENT"] == ["DUPLICATE mail"]
+    assert words[300] == "DUPLICATE mail"
+    assert store.mailbox("a") == ["known"]
+
+
+def test_an_id_that_comes_twice_in_one_call_of_new_ones_is_known_the_second_time(store: Store) -> None:
+    # Seen to fail where what the call itself makes is not noted.
+    store.idle("a")
+
+    assert store.send_all([store.letter("a", job_id="one"), store.letter("a", job_id="one")]) == [
+        "SENT",
+        "DUPLICATE mail",
+    ]
+    assert store.mailbox("a") == ["one"]

@@ -11,13 +11,14 @@ ARGV      1 prefix   2 worker   3 token   4 number of this claim   5 lease, ms  
           8 most bytes   9 queue   10 default queue   11 effects queue   12 namespace   13 one FSM by name, or ""
           14 "1" leaves FSMs on which workers died to a later claim   15.. tokens that the worker still holds, and ids
           that it took off RQ's list as "id:<id>"
-RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, then per FSM a list: name, list of 12 fields of the
-          snapshot (the last: how often its oldest event failed already), of one on which workers died a 13th (how many
-          events it may have next, 0 where it is cleared), urgent ids, then of each event its id and a
-          list: event, data, place, status, born, meta, asked, if_version, key (an id without a record has no event; one
-          that comes twice has place `done` the second time, one of another FSM `other`);
-          LATE a newer claim of this worker was answered already; BROKEN as one FSM's list: name, why; MOVED as a list:
-          a foreign job that went to the effects list
+RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, a list of names and why each of these FSMs is BROKEN, a
+          list of foreign jobs that went to the effects list, then per FSM: name, 12 fields of the snapshot (the last:
+          how often its oldest event failed already), of one on which workers died how many events it may have next (0
+          where it is cleared), how many urgent ids, how many ids, and of each event its id, name and data. Where more is
+          to be said of an event its name is nil, and in the place of data is a list: event, data, place, status, born,
+          meta, asked, if_version, key (an id without a record has no event; one that comes twice has place `done` the
+          second time, one of another FSM `other`). Of all others place is `mail`, status `queued`, born the FSM's;
+          LATE a newer claim of this worker was answered already
 REPEATED  known by the number: the same FSMs come again, as far as their locks stand, with their mail as it is now;
           those that are BROKEN are named once
 ]]
@@ -33,9 +34,14 @@ call('PEXPIRE', claims, lease * 4)
 call('ZCARD', ready)
 local ms, s, us = clock()
 local now = rq_time(s, us)
-local answer = { 'CLAIMED', now, ms }
+local broken, moved = {}, {}
+local answer, last_of_answer = { 'CLAIMED', now, ms, broken, moved }, 5
 local events, bytes, find = 0, 0, string.find
 local seen = {}
+local function break_off(name, why)
+  broken[#broken + 1] = name
+  broken[#broken + 1] = why
+end
 
 local function read(name)
   local f = try('HMGET', prefix .. 'snapshot:' .. name, 'machine', 'state', 'payload', 'version', 'status', 'born',
@@ -47,7 +53,8 @@ local function read(name)
   return f
 end
 
--- The FSM's answer: snapshot, urgent mail, then mail, within the bounds of this claim.
+-- Writes the FSM's answer: snapshot, urgent mail, then mail, within the bounds of this claim. Gives where it ends, which
+-- the caller notes where the FSM is ours; nil and why where it cannot be read; 0 where nothing waits.
 local function open(name, f)
   local allowed = f[8] and 1
   if f[8] == '0' then
@@ -55,53 +62,76 @@ local function open(name, f)
     allowed = is_whole(probation) and tonumber(probation) or 1
   end
   local most = math.max(1, math.min(most_events - events, 100, allowed or 100))
-  local urgent = f[9] and try('LRANGE', prefix .. 'urgent:' .. name, 0, most - 1) or {}
-  if urgent.err then return nil, urgent.err end
-  local one = { name, f, #urgent }
+  local urgent = f[9] and try('LRANGE', prefix .. 'urgent:' .. name, 0, most - 1) or nil
+  if urgent and urgent.err then return nil, urgent.err end
+  local count_urgent = urgent and #urgent or 0
   local ids = urgent
-  if #ids < most then
-    local mail = try('LRANGE', prefix .. 'mailbox:' .. name, 0, most - #ids - 1)
+  if count_urgent < most then
+    local mail = try('LRANGE', prefix .. 'mailbox:' .. name, 0, most - count_urgent - 1)
     if mail.err then return nil, mail.err end
-    if #ids == 0 then ids = mail else for _, id in ipairs(mail) do ids[#ids + 1] = id end end
+    if count_urgent == 0 then ids = mail else for _, id in ipairs(mail) do ids[#ids + 1] = id end end
   end
   if f[12] then
     -- It is to be tried again: that it was tried before stands in its record, and dies with it.
     f[12] = try('HGET', 'rq:job:' .. (ids[1] or ''), 'attempt')
     if not is_whole(f[12]) then f[12] = '0' end
   end
-  f[13] = nil
+  f[13] = false
   if allowed then
     -- How much it may have next time, when this is done; 0 where it is cleared then.
     local all = try('LLEN', prefix .. 'mailbox:' .. name)
-    f[13] = type(all) == 'number' and all + one[3] > #ids and allowed < 64 and 2 * allowed or 0
+    f[13] = type(all) == 'number' and all + count_urgent > #ids and allowed < 64 and 2 * allowed or 0
   end
+  if #ids == 0 then return 0 end
   bytes = bytes + #(f[3] or '')
-  local count = 0
+  local at, born, count = last_of_answer + 1, f[6], 0
+  answer[at] = name
+  for k = 1, 13 do answer[at + k] = f[k] end
+  answer[at + 14] = count_urgent
+  at = at + 15
   for _, id in ipairs(ids) do
     if count > 0 and bytes > most_bytes then break end
     -- What is no id was written here by hand: it has no record, whatever lies under that key.
     local job = find(id, '^[%w_-]+$') and try('HMGET', 'rq:job:' .. id, 'event', 'data', 'place', 'status', 'born',
-      'meta', 'asked', 'if_version', 'key', 'fsm') or { false }
+      'fsm', 'meta', 'asked', 'if_version', 'key') or { false }
     count = count + 1
     if job.err then
       job = { false }
     elseif job[2] then
-      bytes = bytes + #job[2] + #(job[6] or '')
+      bytes = bytes + #job[2] + #(job[7] or '')
     end
-    -- An id whose record was deleted and that was sent anew lies there twice, and is to be applied once.
-    if job[10] and job[10] ~= name then
-      -- Another FSM's, put here by hand: it is that one's to apply.
-      job[3], job[4] = 'other', false
+    local is_known = seen[id]
+    if not (job[6] and job[6] ~= name) then seen[id] = true end
+    answer[at + 1] = id
+    if not is_known and job[6] == name and job[3] == 'mail' and job[4] == 'queued' and job[5] == born and job[1]
+      and job[2] and not (job[7] or job[8] or job[9] or job[10]) then
+      answer[at + 2] = job[1]
+      answer[at + 3] = job[2]
     else
-      if seen[id] then job[3] = 'done' end
-      seen[id] = true
+      if job[6] and job[6] ~= name then
+        -- Another FSM's, put here by hand: it is that one's to apply.
+        job[3], job[4] = 'other', false
+      elseif is_known then
+        -- An id whose record was deleted and that was sent anew lies there twice, and is to be applied once.
+        job[3] = 'done'
+      end
+      answer[at + 2] = false
+      answer[at + 3] = {
+        job[1], job[2] or false, job[3] or false, job[4] or false, job[5] or false, job[7] or false, job[8] or false,
+        job[9] or false, job[10] or false,
+      }
     end
-    job[10] = nil
-    one[2 + 2 * count] = id
-    one[3 + 2 * count] = job
+    at = at + 3
   end
+  answer[last_of_answer + 16] = count
   events = events + count
-  return one
+  return at
+end
+
+-- Also what was written last may not be ours.
+local function answered()
+  for k = #answer, last_of_answer + 1, -1 do answer[k] = nil end
+  return answer
 end
 
 local last = tonumber(call('HGET', replies, 'claim') or 0)
@@ -112,10 +142,10 @@ if number == last then
     if mine[i + 1] == token and try('GET', prefix .. 'lock:' .. mine[i]) == worker .. '/' .. token then
       local f = read(mine[i])
       local one = f and open(mine[i], f)
-      if one then answer[#answer + 1] = one end
+      if one and one > 0 then last_of_answer = one end
     end
   end
-  return answer
+  return answered()
 end
 
 -- What an older claim of this worker left, and the worker does not name: its reply was lost.
@@ -185,20 +215,20 @@ for i = 1, #popped, 2 do
     status = 'paused'
   end
   if not f then
-    answer[#answer + 1] = { 'BROKEN', name, why }
+    break_off(name, why)
   elseif f[6] and status ~= 'paused' and status ~= 'failed' and status ~= 'purging' and status ~= 'later' then
     local one, fault = open(name, f)
     if not one then
-      answer[#answer + 1] = { 'BROKEN', name, fault }
-    elseif #one > 3 and not try('SET', prefix .. 'lock:' .. name, holder, 'NX', 'PX', lease) then
+      break_off(name, fault)
+    elseif one > 0 and not try('SET', prefix .. 'lock:' .. name, holder, 'NX', 'PX', lease) then
       -- Its holder makes it ready again; or `recover`, where the lock is nobody's and so not in `held`.
       try('ZADD', held, 'NX', ends, name)
-    elseif #one > 3 then
+    elseif one > 0 then
       taken[#taken + 1] = name
       taken[#taken + 1] = token
       locked[#locked + 1] = ends
       locked[#locked + 1] = name
-      answer[#answer + 1] = one
+      last_of_answer = one
     end
   end
   if suspect and #taken > 0 then
@@ -224,7 +254,7 @@ for _, id in ipairs(found) do
       call('HSET', key, 'origin', effects)
       try('RPUSH', 'rq:queue:' .. effects, id)
       try('SADD', 'rq:queues', 'rq:queue:' .. effects)
-      answer[#answer + 1] = { 'MOVED', id }
+      moved[#moved + 1] = id
     elseif job[2] == 'done' then
       call('HSET', key, 'status', 'finished')
     elseif (job[2] == 'failed' or job[2] == 'gone')
@@ -248,4 +278,4 @@ for _, id in ipairs(found) do
     end
   end
 end
-return answer
+return answered()
