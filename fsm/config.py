@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LARGEST_BATCH",
     "LOG_LEVELS",
+    "MOST_CONCURRENT",
     "SETTINGS",
     "Found",
     "Origin",
@@ -40,6 +41,8 @@ Origin = Literal["argument", "environment", "pyproject.toml", "default"]
 
 # One claim names its FSMs in one Redis command, and Lua's `unpack` carries some 8,000 arguments.
 LARGEST_BATCH = 1000
+# Threads, each with a stack; and a commit names as many FSMs as a claim.
+MOST_CONCURRENT = 1000
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _FILE = "pyproject.toml"
@@ -154,6 +157,15 @@ def _batch(given: Any, place: str) -> int:
     return given
 
 
+def _concurrency(given: Any, place: str) -> int:
+    if isinstance(given, str) and _COUNT.fullmatch(given):
+        given = int(given)
+    # As above: a boolean is an int.
+    if type(given) is not int or not 1 <= given <= MOST_CONCURRENT:
+        raise ConfigError(place, f"must be a whole number from 1 to {MOST_CONCURRENT}, not {given!r}")
+    return given
+
+
 def _log_level(given: Any, place: str) -> str:
     if not isinstance(given, str) or given.lower() not in LOG_LEVELS:
         raise ConfigError(place, f"must be one of {', '.join(LOG_LEVELS)}, not {given!r}")
@@ -198,6 +210,7 @@ SETTINGS: Mapping[str, Setting] = {
         Setting("app", None, _text, "--app"),
         Setting("queues", [], _queues, "--queue"),
         Setting("batch", 128, _batch, "--batch"),
+        Setting("concurrency", 1, _concurrency, "--concurrency"),
         Setting("lease", "15s", _lease, "--lease"),
         Setting("processes", None, _processes, "--processes"),
         Setting("shutdown_timeout", "30s", _shutdown_timeout, "--shutdown-timeout"),
@@ -262,7 +275,9 @@ def resolve(name: Literal["url", "namespace", "log_level"], argument: str | None
 @overload
 def resolve(name: Literal["app"], argument: str | None = None) -> str | None: ...
 @overload
-def resolve(name: Literal["lease", "batch", "shutdown_timeout"], argument: str | int | None = None) -> int: ...
+def resolve(
+    name: Literal["lease", "batch", "concurrency", "shutdown_timeout"], argument: str | int | None = None
+) -> int: ...
 @overload
 def resolve(name: Literal["processes"], argument: str | int | None = None) -> int | None: ...
 @overload

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fsm.engine import Behaviour
     from fsm.store.calls import Claimed, Mail
     from fsm.store.keys import Keys
-    from workers.executors import Executor
+    from workers.executors import Timer
 
 __all__ = ["Activation"]
 
@@ -64,7 +64,7 @@ class Activation:
     behaviour: Behaviour
     fsm: Claimed
     keys: Keys
-    executor: Executor
+    executor: Timer
     now_ms: int
     done: int = 0
     failed: int = 0

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fsm.errors import StoreError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fsm.store.calls import Claimed, Claims
 
-__all__ = ["Batch", "Relief"]
+__all__ = ["Batch", "InHand", "Relief"]
 
 _log = logging.getLogger("fsm.worker")
 # What is done is committed so soon, though its neighbours still run; looked at twice in that time.
@@ -125,6 +125,13 @@ class Batch:
             self._give_back(rest)
 
 
+class InHand(Protocol):
+    """What a worker has in its hands, as `Relief` knows it."""
+
+    def relieve(self) -> None:
+        """Commit and give back what is to be."""
+
+
 class Relief:
     """The thread that looks after the batch in hand, some hundred times a second; it rests while there is none.
 
@@ -134,8 +141,9 @@ class Relief:
 
     def __init__(self, also: Callable[[], None] = lambda: None) -> None:
         self._also = also
-        self._batch: Batch | None = None
+        self._batch: InHand | None = None
         self._is_working = threading.Event()
+        self._is_hurried = threading.Event()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="fsm-relief", daemon=True)
 
@@ -143,7 +151,7 @@ class Relief:
         """Start the thread."""
         self._thread.start()
 
-    def watch(self, batch: Batch | None) -> None:
+    def watch(self, batch: InHand | None) -> None:
         """Look after this batch from now on; `None`: after none."""
         self._batch = batch
         if batch is None:
@@ -151,10 +159,15 @@ class Relief:
         else:
             self._is_working.set()
 
+    def hurry(self) -> None:
+        """Look at once."""
+        self._is_hurried.set()
+
     def stop(self) -> bool:
         """Stop the thread and wait for it, for five seconds at most; tells whether it has ended."""
         self._is_over.set()
         self._is_working.set()
+        self._is_hurried.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
         return not self._thread.is_alive()
@@ -172,4 +185,5 @@ class Relief:
                     _log.warning("what is done waits for the slow handler beside it: %s", error)
                 except Exception:  # noqa: BLE001 - a thread that ended here would let each slow handler delay all others
                     _log.exception("what is done waits for the slow handler beside it")
-            self._is_over.wait(_LOOK_S)
+            self._is_hurried.wait(_LOOK_S)
+            self._is_hurried.clear()

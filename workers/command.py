@@ -57,6 +57,12 @@ _STDERR = 2
     help="Most FSMs in one claim.  [FSM_BATCH, else [tool.fsm], else 128]",
 )
 @click.option(
+    "--concurrency",
+    type=click.IntRange(1, config.MOST_CONCURRENT),
+    metavar="N",
+    help="Run handlers of so many FSMs side by side.  [FSM_CONCURRENCY, else [tool.fsm], else 1]",
+)
+@click.option(
     "--lease", metavar="TIME", help="How long locks outlive a dead worker.  [FSM_LEASE, else [tool.fsm], else 15s]"
 )
 @click.option(
@@ -98,6 +104,7 @@ def worker(  # noqa: PLR0913 - one parameter an option
     queues: tuple[str, ...],
     is_burst: bool,
     batch: int | None,
+    concurrency: int | None,
     lease: str | None,
     has_effects: bool | None,
     effects_queues: tuple[str, ...],
@@ -115,6 +122,7 @@ def worker(  # noqa: PLR0913 - one parameter an option
     _check_packages()
     lease_ms = config.resolve("lease", lease)
     most = config.resolve("batch", batch)
+    slots = config.resolve("concurrency", concurrency)
     level = config.resolve("log_level", log_level)
     named = config.resolve("queues", queues or None)
     is_beside = config.resolve("effects", has_effects)
@@ -129,6 +137,7 @@ def worker(  # noqa: PLR0913 - one parameter an option
     if count is not None:
         # What needs the application is checked by those who import it.
         options = ["--namespace", namespace, "--app", path, "--batch", str(most), "--lease", f"{lease_ms}ms"]
+        options += ["--concurrency", str(slots)]
         options += ["--shutdown-timeout", f"{shutdown_ms}ms", "--log-level", level, *(["--burst"] if is_burst else [])]
         options += [word for queue in named for word in ("--queue", queue)]
         options += [word for queue in effects_queues for word in ("--effects-queue", queue)]
@@ -154,6 +163,7 @@ def worker(  # noqa: PLR0913 - one parameter an option
         namespace=namespace,
         lease_ms=lease_ms,
         batch=most,
+        concurrency=slots,
         name=name or "",
         is_burst=is_burst,
         effects=effects if is_beside and not is_burst else (),
@@ -194,6 +204,7 @@ def _run(  # noqa: C901, PLR0913 - all that a worker is made of, and each way in
     namespace: str,
     lease_ms: int,
     batch: int,
+    concurrency: int,
     name: str,
     is_burst: bool,
     effects: Sequence[str],
@@ -212,7 +223,16 @@ def _run(  # noqa: C901, PLR0913 - all that a worker is made of, and each way in
     countdown = Countdown(shutdown_s, lambda: None if process is None else process.give_back_at_once())
     try:
         _listen(countdown, is_child=is_child)
-        process = TransitionWorker(app, url, queues, namespace=namespace, lease_ms=lease_ms, batch=batch, name=name)
+        process = TransitionWorker(
+            app,
+            url,
+            queues,
+            namespace=namespace,
+            lease_ms=lease_ms,
+            batch=batch,
+            concurrency=concurrency,
+            name=name,
+        )
         _log.info(
             "worker %s serves %s of namespace %s: machines %s",
             process.name,

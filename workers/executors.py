@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import FrameType
 
-__all__ = ["Executor", "InlineExecutor"]
+__all__ = ["Executor", "InlineExecutor", "Timer"]
 
 R = TypeVar("R")
 # What a time-out may come late in the eyes of who looks from outside, and the share of it if that is more.
@@ -33,14 +33,18 @@ _TRUSTED_S = 0.010
 _LEAST_S = 0.001
 
 
-class Executor(Protocol):
-    """Who drives activations, and keeps the time of their events."""
-
-    def run(self, work: Coroutine[Any, Any, R], *, is_async: bool) -> R:
-        """Drive a coroutine to its end."""
+class Timer(Protocol):
+    """Who keeps the time of events."""
 
     def timed(self, seconds: float, *, is_async: bool) -> AbstractContextManager[None]:
         """Bound what runs inside to so many seconds."""
+
+
+class Executor(Timer, Protocol):
+    """Who drives activations too."""
+
+    def run(self, work: Coroutine[Any, Any, R], *, is_async: bool) -> R:
+        """Drive a coroutine to its end."""
 
 
 class InlineExecutor:

@@ -55,6 +55,7 @@ class Intake:
         is_known: Whether this worker knows an FSM's machine, and its state.
         lease_ms: How long a lock lasts unrenewed.
         batch: Most FSMs in one claim.
+        in_hand: Gives the tokens of what is run beside the claims, which they must not free.
     """
 
     def __init__(  # noqa: PLR0913 - what a claim is made of
@@ -69,6 +70,7 @@ class Intake:
         *,
         lease_ms: int,
         batch: int,
+        in_hand: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._carrier = carrier
         self._line = line
@@ -79,6 +81,7 @@ class Intake:
         self._is_known = is_known
         self._lease_ms = lease_ms
         self._batch = batch
+        self._in_hand = in_hand
         # Numbers grow also over a restart under the same name: the last verdicts of the former life are not ours.
         self._number = time.time_ns() // 1000
         self._seconds_per_fsm = AHEAD_S / batch
@@ -97,13 +100,18 @@ class Intake:
         self.is_sleeping = False
         self._sleeps_here = False
 
-    def claim(self) -> Claims:
-        """Claim from each queue in order, until the batch is full: about 20 ms of work, down to one FSM."""
-        want = self._want()
+    def claim(self, room: int | None = None, *, leaves_suspects: bool = False) -> Claims:
+        """Claim from each queue in order, until the batch is full.
+
+        Args:
+            room: At most so many FSMs; if not given, about 20 ms of work, down to one FSM.
+            leaves_suspects: Leave FSMs on which workers died, and those behind them, to a later claim.
+        """
+        want = self._want() if room is None else min(room, self._batch)
         claims = self._take_ahead()
         if not claims.held:
             for queue in self._queues:
-                more = self._collect(self._post(queue, want - len(claims.held)))
+                more = self._collect(self._post(queue, want - len(claims.held), leaves_suspects=leaves_suspects))
                 if claims.held and more.has_suspect:
                     # A suspect is run alone: another turn, and of two turns it gets one, for an earlier queue may
                     # always have something. One that nobody here can run must not be before the others of its queue.
@@ -172,7 +180,7 @@ class Intake:
             lease_ms=self._lease_ms,
             fsms=fsms,
             leaves_suspects=leaves_suspects,
-            kept=(*self._recent, *self._left),
+            kept=(*self._recent, *self._in_hand(), *self._left),
             found=tuple(found),
         )
         return self._line.post(request), token, asked_at
@@ -235,11 +243,11 @@ class Intake:
         if fsms:
             self._seconds_per_fsm = 0.7 * self._seconds_per_fsm + 0.3 * seconds / fsms
 
-    def sleep(self) -> None:
+    def sleep(self, most_s: float = _SLEEP_S) -> None:
         """Sleep until an id comes on RQ's list, a second at most, and no longer than until something is due."""
         if self._asked_due_at == _NEVER:
             return
-        seconds = max(_LEAST_SLEEP_S, min(_SLEEP_S, self._due_at - time.monotonic()))
+        seconds = max(_LEAST_SLEEP_S, min(most_s, self._due_at - time.monotonic()))
         # With several queues the id is only in the reply: that sleep must not be broken off.
         self.is_sleeping = len(self._queues) == 1
         try:

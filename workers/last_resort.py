@@ -18,7 +18,7 @@ from fsm.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["EXIT_CODE", "end", "tell"]
+__all__ = ["EXIT_CODE", "end", "stack_of", "tell"]
 
 _log = logging.getLogger("fsm.worker")
 EXIT_CODE = 1
@@ -32,6 +32,12 @@ def tell(level: int, text: str) -> threading.Thread:
     return thread
 
 
+def stack_of(thread: int) -> str:
+    """Tell where a thread stands, as a traceback does."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, and the only way
+    return "".join(traceback.format_stack(frame)).rstrip() if frame else "(it has ended)"
+
+
 def end(do: Callable[[], object], why: str) -> NoReturn:
     """Do one thing more, for three seconds at most, and end this process with code 1, whatever its threads are in.
 
@@ -43,8 +49,9 @@ def end(do: Callable[[], object], why: str) -> NoReturn:
     # nobody reads blocks who writes it.
     faulthandler.dump_traceback_later(_WITHIN_S, exit=True, file=os.open(os.devnull, os.O_WRONLY))
     try:
-        stack = traceback.format_stack(sys._current_frames()[threading.main_thread().ident or 0])  # noqa: SLF001 - documented, and the only way
-        told = tell(logging.CRITICAL, f"{why}. Its main thread is here:\n{''.join(stack).rstrip()}")
+        told = tell(
+            logging.CRITICAL, f"{why}. Its main thread is here:\n{stack_of(threading.main_thread().ident or 0)}"
+        )
         try:
             do()
         except StoreError as error:

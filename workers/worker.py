@@ -41,6 +41,7 @@ from workers.commands import Listener
 from workers.committer import Committer
 from workers.countdown import ONE_SIGNAL_S
 from workers.executors import InlineExecutor
+from workers.hands import Hands
 from workers.intake import AHEAD_S, Intake
 from workers.lease import LeaseKeeper
 from workers.pulse import BEAT_S, Pulse, Record
@@ -89,6 +90,7 @@ class TransitionWorker(Listener):
         namespace: The world of FSMs.
         lease_ms: How long a lock lasts if this worker dies.
         batch: Most FSMs in one claim.
+        concurrency: How many FSMs are run side by side; with 1 in the main thread, which is the quickest.
         name: Unique; drawn when not given.
     """
 
@@ -101,6 +103,7 @@ class TransitionWorker(Listener):
         namespace: str = "default",
         lease_ms: int = DEFAULT_LEASE_MS,
         batch: int = DEFAULT_BATCH,
+        concurrency: int = 1,
         name: str = "",
     ) -> None:
         points.arm(os.environ)
@@ -131,6 +134,7 @@ class TransitionWorker(Listener):
             self._is_known,
             lease_ms=lease_ms,
             batch=batch,
+            in_hand=lambda: self._hands.tokens if self._hands else (),
         )
         self._committer = Committer(
             self._carrier,
@@ -142,6 +146,19 @@ class TransitionWorker(Listener):
             note_retry=self._intake.look_soon,
         )
         self._relief = Relief(self._end_if_stuck)
+        self._hands: Hands | None = None
+        if concurrency > 1:
+            self._hands = Hands(
+                concurrency,
+                batch,
+                app,
+                self.keys,
+                self._keeper,
+                self._intake,
+                self._committer,
+                self._relief,
+                self._pulse,
+            )
         self._rescuer = Rescuer(self._carrier, self.keys, self.name, queues)
         self.watch = EffectsWatch(self._client, self._carrier, self.keys)
         self.fault: Exception | None = None
@@ -271,12 +288,14 @@ class TransitionWorker(Listener):
         """Hold nothing and wait for nothing before a pause: what is claimed ahead goes back."""
         with self._pulse.unless_redis_is_in_trouble():
             self._intake.drop_ahead()
+            if self._hands is not None:
+                self._hands.drop_waiting()
         self._committer.read()
 
     def open_app(self) -> None:
         """Open the application's services on the loop of its handlers; `work` does so where nobody did before."""
         if not self.app.is_open:
-            self.app.open(self._executor.drive)
+            self.app.open(self._executor.drive if self._hands is None else self._hands.drive)
 
     def register_birth(self) -> None:
         """Open the application, register with RQ, announce our machines, and begin to keep locks."""
@@ -296,9 +315,11 @@ class TransitionWorker(Listener):
 
     def teardown(self) -> None:
         """Give back what is held, and register the death: as far as Redis lets us, the rest ends with its lease."""
-        self._is_ending = True
         try:
             try:
+                if self._hands is not None and not self.is_forced:
+                    with self._pulse.unless_redis_is_in_trouble():
+                        self._hands.finish()
                 self._leave()
             except _ForcedStop:
                 # It may have broken off what gives back.
@@ -308,8 +329,13 @@ class TransitionWorker(Listener):
             self._line.close()
             self.app.close()  # again: what was raised above may have come before
             self._executor.close()
+            if self._hands is not None:
+                self._hands.close()
 
     def _leave(self) -> None:
+        self._is_ending = True
+        if self._hands is not None:
+            self._hands.stop()
         has_ended = self._relief.stop()
         self._rescuer.stop()
         self._keeper.stop()
@@ -350,6 +376,8 @@ class TransitionWorker(Listener):
         Raises:
             StoreError: Redis does not answer; it may still do what it was told.
         """
+        if self._hands is not None:
+            last_resort.tell(logging.CRITICAL, f"handlers are here:\n{self._hands.where()}")
         self._release()
         self.register_death()  # type: ignore[no-untyped-call] # RQ is typed in part
 
@@ -358,14 +386,20 @@ class TransitionWorker(Listener):
 
         What was done before is committed by then, and what was to come was given back.
         """
-        self._stuck = self._stuck + 1 if self._executor.is_overdue else 0
-        if self._stuck < _LOOKS or self._work is None:
+        work = self._hands.overdue if self._hands else self._work if self._executor.is_overdue else None
+        self._stuck = self._stuck + 1 if work else 0
+        if self._stuck < _LOOKS or work is None:
             return
         about = "event %r of FSM %r heeds no time-out: worker %s ends, as if it had died"
-        last_resort.end(self._die, about % (self._work.event, self._work.fsm.name, self.name))
+        where = f". Handlers are here:\n{self._hands.where()}\n" if self._hands else ""
+        last_resort.end(lambda: self._die(work.fsm), about % (work.event, work.fsm.name, self.name) + where)
 
-    def _die(self) -> None:
-        handover.bury(self._carrier.once, self.keys, self.name)
+    def _die(self, culprit: Claimed) -> None:
+        if self._hands is not None:
+            # Else the main thread would claim again what is given back here.
+            self._hands.shut()
+        others = [pair for pair in self._keeper.held() if pair != (culprit.name, culprit.token)]
+        handover.release(self._carrier.once, self.keys, self.name, others, {*self._intake.left, culprit.token})
         self.register_death()  # type: ignore[no-untyped-call] # as above
 
     # Taking work.
@@ -407,9 +441,13 @@ class TransitionWorker(Listener):
             self._check_replaced()
             recovered = self._rescuer.sweep() + self._intake.ring_due()
             self.watch.look()
-            claims = self._intake.claim()
+            claims = self._intake.claim() if self._hands is None else self._hands.claim()
             if claims.held:
                 return claims, self.queues[0]
+            is_busy = self._hands is not None and self._hands.is_busy
+            if is_busy:
+                # What is in hand may make others ready.
+                idle_since, empty = time.monotonic(), -1
             empty += 1
             # A claim that brought nothing may have put requeued events into mailboxes: it takes two of them to say so.
             if is_burst and empty > 1:
@@ -417,9 +455,12 @@ class TransitionWorker(Listener):
             if max_idle_time is not None and time.monotonic() - idle_since > max_idle_time:
                 return None
             self._committer.read()
-            self._become(WorkerStatus.IDLE)
-            if not recovered and not is_burst and not self._stop_requested:
-                self._intake.sleep()
+            if self._hands is not None and is_busy:
+                self._hands.rest(is_burst=is_burst)
+            else:
+                self._become(WorkerStatus.IDLE)
+                if not recovered and not is_burst and not self._stop_requested:
+                    self._intake.sleep()
             self.check_for_suspension(is_burst)
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()
@@ -442,7 +483,10 @@ class TransitionWorker(Listener):
         """Run the events of the claimed FSMs, and commit them."""
         try:
             self._become(WorkerStatus.BUSY)
-            self._run_batch(job)
+            if self._hands is None:
+                self._run_batch(job)
+            else:
+                self._hands.put(job)
         except _ForcedStop:
             raise SystemExit from None
         except Exception as fault:

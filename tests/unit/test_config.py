@@ -44,6 +44,7 @@ def test_without_any_setting_the_defaults_hold() -> None:
     assert resolve("namespace", None) == "default"
     assert resolve("app", None) is None
     assert (resolve("lease"), resolve("batch"), resolve("log_level")) == (15_000, 128, "info")
+    assert resolve("concurrency") == 1
     assert (resolve("queues"), resolve("effects")) == ((), True)
     assert {origin(name) for name in SETTINGS} == {"default"}
 
@@ -66,6 +67,7 @@ def test_an_argument_beats_the_environment_and_that_beats_the_file_and_that_the_
         ("lease", '"1.5"', "2.5", "3", (1500, 2500, 3000)),
         ("batch", "64", "7", 9, (64, 7, 9)),
         ("batch", '"64"', "1000", 1, (64, 1000, 1)),
+        ("concurrency", "16", "128", 2, (16, 128, 2)),
         ("log_level", '"WARNING"', "debug", "error", ("warning", "debug", "error")),
         ("processes", "2", "3", "4", (2, 3, 4)),
         ("shutdown_timeout", "2", "1m", "1500ms", (2000, 60_000, 1500)),
@@ -133,6 +135,7 @@ def test_auto_is_a_process_a_core_that_may_be_used(monkeypatch: pytest.MonkeyPat
     [
         ("lease", "2h", "--lease: '2h' is not between"),
         ("batch", 0, "--batch: must be"),
+        ("concurrency", 1001, "--concurrency: must be a whole number from 1 to 1000"),
         ("queues", ["default"], "--queue: 'default' is not allowed"),
         ("log_level", "loud", "--log-level: must be one of"),
     ],
@@ -199,13 +202,14 @@ def test_a_directory_called_pyproject_toml_is_passed_over(elsewhere: Path) -> No
     [
         ("[tool.fsm", "is not TOML"),
         ('[tool.fsm]\nurl = "a"\nurl = "b"\n', "is not TOML"),
-        ('[tool.fsm]\nulr = "redis://a"\n', "ulr: is unknown, did you mean url? the keys are app, batch, effects, "),
+        ('[tool.fsm]\nulr = "redis://a"\n', "ulr: is unknown, did you mean url? the keys are app, batch, conc"),
         ("[tool.fsm]\nurl = 6379\n", "url: must be text in quotes, not 6379"),
         ('[tool]\nfsm = "redis://a"\n', "must be a table"),
         ("[tool.fsm]\nxyz = 1\n", "xyz: is unknown: the keys are app, batch"),
         ('[tool.fsm]\nnamespace = "a:b"\n', "namespace: use 1 to 64 of the characters"),
         ("[tool.fsm]\nbatch = 0\n", "batch: must be a whole number from 1 to 1000, not 0"),
         ("[tool.fsm]\nbatch = true\n", "batch: must be a whole number from 1 to 1000, not True"),
+        ("[tool.fsm]\nconcurrency = true\n", "concurrency: must be a whole number from 1 to 1000, not True"),
         ("[tool.fsm]\nbatch = 64.0\n", "batch: must be a whole number"),
         ('[tool.fsm]\nlease = "soon"\n', "lease: 'soon' is no length of time"),
         ("[tool.fsm]\nlease = nan\n", "lease: nan is negative"),
