@@ -10,7 +10,7 @@ from typing import Any
 
 from fsm import Machine, Settings, Transition, on
 
-__all__ = ["EVENT", "FIRST_COUNT", "PAYLOAD_BYTES", "Pendulum", "new_payload"]
+__all__ = ["EVENT", "FIRST_COUNT", "PAYLOAD_BYTES", "Hot", "Pendulum", "new_payload"]
 
 EVENT = "swing"
 PAYLOAD_BYTES = 100
@@ -34,6 +34,13 @@ class Pendulum(Machine[dict[str, Any]]):
     def swing(self, t: Transition[dict[str, Any]]) -> None:
         """Count: the trivial handler of the benchmark."""
         t.payload["count"] += 1
+
+
+class Hot(Pendulum):
+    """A pendulum that may have a long way before it: `bench.scale` sends 100,000 events to one FSM."""
+
+    # The records of all are read when the last has ended: on a loaded machine that may take more than a minute.
+    settings = Settings(max_mailbox=1_000_000, result_ttl="10m")
 
 
 def new_payload() -> dict[str, Any]:

@@ -212,3 +212,29 @@ def test_a_sample_is_charged_to_the_innermost_room() -> None:
         "redis-py, hiredis and the socket": 3,
         "activation": 2,
     }
+
+
+def _rates(name: str, *arguments: str) -> dict[str, Any]:
+    """Run another benchmark in its small form, see that each of its rates is above zero, and give what it prints."""
+    done = _bench("--small", "--json", "--rounds", "1", *arguments, name=name)
+    assert done.returncode == 0, done.stderr
+    assert "round 1" in done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert (said["bench"], said["unit"]) == (name, "transitions a second")
+    assert all(value > 0 for row in said["rows"] for value in row["values"]), said["rows"]
+    return said
+
+
+def test_scale_measures_sizes_a_backlog_a_hot_fsm_and_workers(redis_server: EmbeddedServer) -> None:
+    """It ends with an error unless all that was sent was applied."""
+    said = _rates("scale")
+    assert {row["name"] for row in said["rows"]} >= {"a sample of all FSMs", "a backlog at its end", "one hot FSM"}
+    # The figure that has a target is that of a million.
+    assert {"hot_fsm_per_s", "two_workers_against_one", "largest_against_smallest"} <= set(said["figures"])
+    assert "million_against_thousand" not in said["figures"]
+
+
+def test_slow_measures_handlers_that_wait_compute_and_linger(redis_server: EmbeddedServer) -> None:
+    said = _rates("slow")
+    assert {"concurrency", "workers"} == {key for row in said["rows"] for key in row["setting"]}
+    assert {"sync_50ms_at_16_per_s", "async_50ms_at_16_per_s", "two_workers_time_share"} <= set(said["figures"])
