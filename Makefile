@@ -13,6 +13,11 @@ BIN := $(VENV)/bin
 DEV := $(VENV)/.fsm-dev
 DEMO := $(VENV)/.fsm-demo
 ORACLE := tests/oracle
+PEERS := .venv-peers bench/peers/node/node_modules
+BENCHES := throughput enqueue latency scale slow overhead
+# The host's own Redis rather than the older one out of the package, where there is one.
+SERVER := $(or $(FSM_SERVER),$(shell command -v redis-server || command -v valkey-server))
+MEASURE := $(if $(SERVER),FSM_SERVER=$(SERVER) )$(BIN)/python
 # Written by npm when all is installed.
 MERMAID := $(ORACLE)/node_modules/.package-lock.json
 # What is there for development serves the demo as well.
@@ -32,11 +37,11 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test chaos oracle mermaid check bench clean
+.PHONY: help demo examples test chaos oracle mermaid check bench bench-peers clean
 
 help:  ## show this list
 	@echo "fsm-workers: durable finite state machines on Redis and RQ"
-	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 demo: $(RUN)  ## replay a real dpkg.log through state machines, with two workers
 	@$(BIN)/python -m examples.dpkg --workers $(WORKERS)
@@ -71,11 +76,17 @@ check: $(DEV)  ## format, lint, types, layers, compose file
 	    echo "docker-compose.yml: not checked, this machine has no docker compose"; \
 	fi
 
-bench: $(RUN)  ## measure speed and memory, under a minute, as JSON
-	@$(BIN)/python -m bench.quick --json
+bench: $(DEV) bench-peers  ## measure all, some half an hour, into bench/results and docs/benchmarks.md
+	@mkdir -p bench/results
+	@$(MEASURE) -m bench.quick --json >bench/results/quick.part && mv bench/results/quick.part bench/results/quick.json
+	@for name in $(BENCHES); do $(MEASURE) -m bench.$$name --save || exit 1; done
+	@$(MEASURE) -m bench.page
+
+bench-peers: $(RUN)  ## install the queues that bench measures beside ours, into .venv-peers
+	@$(BIN)/python -m bench.peers.environment
 
 clean:  ## remove the venv and all that the tools left behind
-	rm -rf $(VENV) $(ORACLE)/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov dist build
+	rm -rf $(VENV) $(PEERS) $(ORACLE)/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO): EXTRA := embedded

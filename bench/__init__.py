@@ -4,6 +4,13 @@
 `worker` (our worker as a process that can be held), `meter` (what is read out of Redis) and `report` (medians, table,
 JSON). They import `fsm` and RQ as any user does; nothing imports them.
 
-`scale` and `slow` measure what grows, and what takes its time: each candidate in a `lane` of its own. `page` makes the
-tables of docs/benchmarks.md of what was kept, `charts` its charts.
+The others stand on `suite`: rounds, medians, the command line, where results are kept.
+
+- `throughput` sets us beside the queues that one would use instead, which are in `peers`, and beside the `ceiling`,
+  what Redis takes for the commands alone.
+- `enqueue`, `latency` and `overhead` measure the way of an event and what it costs, with the FSMs of `pendulums`, the
+  schedule of `arrivals` and the profiler `sampler`.
+- `scale` and `slow` measure what grows, and what takes its time: each candidate in a `lane` of its own.
+
+`page` makes the tables of docs/benchmarks.md of what was kept, `charts` its charts.
 """

@@ -17,7 +17,7 @@ records are dropped between the drains). Against us: Redis writes everything to 
 than RQ, since Redis is what limits us; so does this process, which looks every 20 ms whether the backlog is empty.
 
 Who calls this: `make bench`, and a test in a small form. The Redis is an embedded one of its own; FSM_SERVER names
-another server program. Nobody imports it but that test.
+another server program. `bench.throughput` takes our side of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import argparse
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -40,7 +40,7 @@ from fsm.store.embedded import EmbeddedServer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main", "measure"]
+__all__ = ["Bench", "Plan", "main", "measure"]
 
 _NAMESPACE = "bench"
 _LARGE = 30_000
@@ -117,6 +117,10 @@ class Bench:
 
     def round(self, fsms: int, events: int) -> report.Round:
         """Drain so many events for each of so many FSMs with our worker, and then RQ's jobs with RQ's."""
+        return replace(self.drain(fsms, events), rq_per_s=self._drain_peer())
+
+    def drain(self, fsms: int, events: int) -> report.Round:
+        """Drain so many events for each of so many FSMs with our worker; nothing is said of RQ."""
         redis, worker = self.client.redis, self._worker
         # The n-th event of all FSMs comes before the next one of any: as the mail of many comes in.
         names = self._names[:fsms] * events
@@ -137,7 +141,7 @@ class Bench:
         return report.Round(
             fsms=fsms,
             ours_per_s=ours_per_s,
-            rq_per_s=self._drain_peer(),
+            rq_per_s=0.0,
             enqueue_per_s=enqueue_per_s,
             redis_us=scripts / count,
             server_us=server / count,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SKIPPED = {".git", ".venv", "build", "dist", "htmlcov", "node_modules", "__pycache__"}
+SKIPPED = {".git", ".venv", ".venv-peers", "build", "dist", "htmlcov", "node_modules", "__pycache__"}
 TEXTS = {".cfg", ".css", ".html", ".ini", ".j2", ".lua", ".md", ".mjs", ".py", ".sh", ".toml", ".txt", ".yaml", ".yml"}
 NAMED = {".dockerignore", ".gitignore", "Dockerfile", "LICENSE", "Makefile", "Procfile", "run"}
 

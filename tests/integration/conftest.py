@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import redis
+
+    from fsm.store.embedded import EmbeddedServer
+
+    # Name of a benchmark and further options -> what it prints.
+    Small = Callable[..., dict[str, Any]]
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = "tests.integration.machines"
@@ -69,6 +75,28 @@ class Processes:
                 process.kill()
                 process.communicate()
                 pytest.fail(f"process {process.args} did not stop on SIGTERM")
+
+
+@pytest.fixture(scope="session")
+def small(redis_server: EmbeddedServer) -> Small:
+    """Run a benchmark in its small form, and give what it prints."""
+
+    def run(name: str, *arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", f"bench.{name}", "--small", "--json", "--rounds", "1", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "round 1" in done.stderr
+        said: dict[str, Any] = json.loads(done.stdout)
+        assert said["bench"] == name
+        return said
+
+    return run
 
 
 @pytest.fixture
