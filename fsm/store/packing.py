@@ -13,7 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 from redis.connection import HiredisRespSerializer
+from redis.exceptions import DataError
 from redis.utils import HIREDIS_AVAILABLE
+
+if HIREDIS_AVAILABLE:
+    from hiredis import pack_command
 
 __all__ = ["Packer", "packer"]
 
@@ -27,8 +31,15 @@ class Packer(HiredisRespSerializer):
         Raises:
             DataError: An argument is none of bytes, text, int and float.
         """
-        packed: list[bytes] = super().pack(*[arg if type(arg) in _WHOLE else _said(arg) for arg in args])
-        return packed
+        words = [arg if type(arg) in _WHOLE else _said(arg) for arg in args]
+        if type(words[0]) is not str or " " in words[0]:
+            packed: list[bytes] = super().pack(*words)  # it takes such names apart
+            return packed
+        # Not by way of redis-py, which would look at each argument once more.
+        try:
+            return [pack_command(tuple(words))]
+        except TypeError as error:
+            raise DataError(error) from error
 
 
 def packer() -> Packer | None:
@@ -41,4 +52,6 @@ _WHOLE = (bytes, str)
 
 def _said(arg: Any) -> Any:
     # As hiredis writes them; what it refuses, such as True and None, is left for it to refuse.
-    return repr(arg) if type(arg) is int or isinstance(arg, float) else arg
+    if type(arg) is int or isinstance(arg, float):
+        return repr(arg)
+    return bytes(arg) if isinstance(arg, (bytearray, memoryview)) else arg
