@@ -221,19 +221,16 @@ class Client(PlanCarrier):
     ) -> list[Verdict]:
         """Send many events, in this order: `(name, event)` or `(name, event, data)`; one verdict each.
 
-        What is refused does not stop the others; but after a refusal, later events of the same FSM in the same round
-        trip are not sent either, so that no gap comes into its order.
+        What is refused does not stop the others; but after a refusal, later events of the same FSM in this call are not
+        sent either, so that no gap comes into its order.
 
         Raises:
             PayloadError: One of them is not what it should be: then none is sent.
-            StoreError: Redis cannot be used. The first of them may have been sent, up to any; where that matters, send
-                with `transition` and keys, which can be repeated.
+            StoreError: Redis cannot be used. Any may have been sent, of each FSM the first up to any; where that
+                matters, send with `transition` and keys, which can be repeated.
         """
         definition = None if machine is None else self._definition(machine)
-        checked = [
-            verbs.sending(definition, item[0], item[1], item[2] if len(item) > 2 else None, meta)  # noqa: PLR2004 - pair or triple
-            for item in items
-        ]
+        checked = verbs.sendings(definition, items, meta)
         return self.do(verbs.send_many(self.keys, checked, definition))
 
     def call(  # noqa: PLR0913 - as `transition`
@@ -272,7 +269,9 @@ class Client(PlanCarrier):
         job = self.transition(
             name, event, data, key=key, if_version=if_version, start=start, meta=meta, result=True, machine=machine
         )
-        return job.result(timeout, settle=settle)
+        wait = verbs.settle if settle else verbs.wait
+        # An event with a key may be an older one, which has ended long ago.
+        return self.do(wait(self.keys, job.id, name, event, timeout, just_sent=key is None))
 
     def wait_for(
         self,

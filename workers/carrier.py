@@ -117,10 +117,10 @@ class Line:
         self._under_way: deque[Ticket[Any]] = deque()
 
     def post(self, request: Request[R], until: float | None = None) -> Ticket[R]:
-        """Send a script; its reply is read later. It does not raise: what went wrong is told with the result.
+        """Send a request; its reply is read later. It does not raise: what went wrong is told with the result.
 
         Args:
-            request: The script.
+            request: A script, or one plain command.
             until: `time.monotonic()` after which it is not carried again.
         """
         if self._connection is None:
@@ -130,8 +130,11 @@ class Line:
         try:
             if self._connection is None:
                 self._connect()
-            _, sha = script(request.script)
-            self._connection.send_command("EVALSHA", sha, len(request.keys), *request.keys, *request.arguments)
+            if request.script:
+                _, sha = script(request.script)
+                self._connection.send_command("EVALSHA", sha, len(request.keys), *request.keys, *request.arguments)
+            else:
+                self._connection.send_command(*request.commands[0])
         except RedisError:
             self._carry_all()
         except BaseException:

@@ -32,6 +32,7 @@ from fsm.errors import ConfigError, StoreError
 from fsm.store import calls
 from fsm.store.connection import connect
 from fsm.store.keys import Keys
+from fsm.store.requests import Request
 from workers import handover, last_resort, points, upkeep
 from workers.activation import Activation
 from workers.answers import EffectsWatch
@@ -458,7 +459,10 @@ class TransitionWorker(Listener):
             if self._hands is not None and is_busy:
                 self._hands.rest(is_burst=is_burst)
             else:
-                self._become(WorkerStatus.IDLE)
+                if empty > 1 or self._state != WorkerStatus.BUSY:
+                    # A worker that is woken a hundred times a second is not idle in between: to say so costs more than
+                    # a transition.
+                    self._become(WorkerStatus.IDLE)
                 if not recovered and not is_burst and not self._stop_requested:
                     self._intake.sleep()
             self.check_for_suspension(is_burst)
@@ -467,9 +471,10 @@ class TransitionWorker(Listener):
         return None
 
     def _become(self, status: WorkerStatus) -> None:
-        """Show the state in RQ's registry, when it changes."""
+        """Show the state in RQ's registry, when it changes; nobody waits for that, or needs it."""
         if self._state != status:
-            self.set_state(status)
+            self._state = status
+            self._line.post(Request(lambda reply: reply, commands=[("HSET", self.key, "state", status)]))
 
     def _check_replaced(self) -> None:
         if self._pulse.is_replaced:

@@ -1,10 +1,9 @@
-"""Scripts that are sent before the reply to the one before is there, so that Redis and the caller work at once.
+"""Requests that are sent before the reply to the one before is there, so that Redis and the caller work at once.
 
-They go over one connection, and replies come in the order of the scripts. When it breaks, nobody knows which of them
-were executed: all that have no reply are run again, in their order, over other connections; each script knows its
-repeats. The first sending may be long ago by then, for a reply is waited for behind others: what was sent more than
-`REPEAT_WITHIN` ago is not run again, so that its last repeat stays within the time for which repeats are known (see
-`connection`).
+They go over one connection, and replies come in their order. When it breaks, nobody knows which of them were executed:
+all that have no reply are carried again, in their order, over other connections; each script knows its repeats. The
+first sending may be long ago by then, for a reply is waited for behind others: what was sent more than `REPEAT_WITHIN`
+ago is not carried again, so that its last repeat stays within the time for which repeats are known (see `connection`).
 
 Who calls this: the client's carrier, for plans that ask for it; one thread at a time.
 """
@@ -32,7 +31,7 @@ R = TypeVar("R")
 
 @dataclass(slots=True, eq=False)
 class Ticket(Generic[R]):
-    """One script on its way, when it was sent, and what came of it."""
+    """One request on its way, when it was sent, and what came of it."""
 
     request: Request[R]
     sent_at: float
@@ -42,7 +41,7 @@ class Ticket(Generic[R]):
 
 
 class Ahead:
-    """One connection on which scripts are sent ahead; none is opened before the first.
+    """One connection on which requests are sent ahead; none is opened before the first.
 
     Args:
         connect: Gives the client of whose pool the connection is.
@@ -56,7 +55,7 @@ class Ahead:
         self._under_way: deque[Ticket[Any]] = deque()
 
     def post(self, request: Request[R]) -> Ticket[R]:
-        """Send a script, and give the ticket for its reply.
+        """Send a script or one plain command, whose reply is read as it comes, and give the ticket for its reply.
 
         Raises:
             StoreError: Redis cannot be reached. What goes wrong after that is told with the result.
@@ -68,11 +67,14 @@ class Ahead:
                 raise explain(error, self._url) from error
         ticket = Ticket(request, time.monotonic())
         self._under_way.append(ticket)
-        _, sha = script(request.script)
         try:
-            self._connection.send_command("EVALSHA", sha, len(request.keys), *request.keys, *request.arguments)
+            if request.script:
+                _, sha = script(request.script)
+                self._connection.send_command("EVALSHA", sha, len(request.keys), *request.keys, *request.arguments)
+            else:
+                self._connection.send_command(*request.commands[0])
         except redis.RedisError as error:
-            self._run_all_again(error)
+            self._carry_all_again(error)
         return ticket
 
     def result(self, ticket: Ticket[R]) -> R:
@@ -104,13 +106,13 @@ class Ahead:
             reply = self._connection.read_response()
         except redis.exceptions.NoScriptError:
             # Those behind it keep their place: a plan sends ahead only what need not come after what is under way.
-            self._run_again(ticket)
+            self._carry_again(ticket)
         except redis.exceptions.ResponseError as error:
             drop_demoted(self._connect(), error)
             ticket.error = explain(error, self._url)
             ticket.error.__cause__ = error
         except redis.RedisError as error:
-            self._run_all_again(error)
+            self._carry_all_again(error)
             return
         else:
             try:
@@ -119,8 +121,8 @@ class Ahead:
                 ticket.error = problem
         self._end(ticket)
 
-    def _run_all_again(self, cause: redis.RedisError) -> None:
-        """Run all that has no reply by other connections, in order; this one is never read again."""
+    def _carry_all_again(self, cause: redis.RedisError) -> None:
+        """Carry all that has no reply by other connections, in order; this one is never read again."""
         self._connection.disconnect()
         while self._under_way:
             ticket = self._under_way[0]
@@ -128,10 +130,10 @@ class Ahead:
                 ticket.error = explain(cause, self._url)
                 ticket.error.__cause__ = cause
             else:
-                self._run_again(ticket)
+                self._carry_again(ticket)
             self._end(ticket)
 
-    def _run_again(self, ticket: Ticket[Any]) -> None:
+    def _carry_again(self, ticket: Ticket[Any]) -> None:
         try:
             ticket.value = run(self._connect(), ticket.request, self._url)
         except StoreError as problem:

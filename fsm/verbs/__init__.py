@@ -26,8 +26,9 @@ from fsm.verbs.looking import (
     states,
 )
 from fsm.verbs.plans import Plan, carry
+from fsm.verbs.purging import purge
 from fsm.verbs.reaching import wait_for
-from fsm.verbs.sending import Sending, purge, send_many, sending
+from fsm.verbs.sending import Sending, send_many, sending, sendings
 from fsm.verbs.starting import announce, blueprint, first_payload, start_many
 from fsm.verbs.steering import Steered, steer
 from fsm.verbs.verdicts import Verdict
@@ -71,6 +72,7 @@ __all__ = [
     "run_again",
     "send_many",
     "sending",
+    "sendings",
     "settle",
     "standing",
     "start_many",

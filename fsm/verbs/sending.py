@@ -1,4 +1,4 @@
-"""Plans that send events, and one that takes an FSM away.
+"""Plans that send events.
 
 Who calls this: the client.
 """
@@ -6,7 +6,6 @@ Who calls this: the client.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -14,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fsm.engine import checked_event, checked_name, inside
+from fsm.engine import checked_event, checked_name
 from fsm.errors import (
-    CallTimeoutError,
     FSMError,
     FSMExistsError,
     FSMFinishedError,
@@ -26,7 +24,6 @@ from fsm.errors import (
     PayloadError,
     RefusedError,
     StaleVersionError,
-    StoreError,
     UnknownFSMError,
 )
 from fsm.machine import did_you_mean
@@ -34,20 +31,19 @@ from fsm.machine.settings import PAYLOAD_LIMIT, check_size
 from fsm.machine.values import JSON
 from fsm.store import calls
 from fsm.store.ahead import Ticket
-from fsm.store.codec import new_ids, text
-from fsm.store.requests import Request
-from fsm.verbs.plans import pause
+from fsm.store.codec import new_ids
 from fsm.verbs.verdicts import Verdict, broken
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from fsm.machine import Definition
     from fsm.store.blueprint import Blueprint
     from fsm.store.keys import Keys
+    from fsm.store.requests import Request
     from fsm.verbs.plans import Plan
 
-__all__ = ["Sending", "checked_version", "purge", "send_many", "sending"]
+__all__ = ["Sending", "checked_version", "send_many", "sending", "sendings"]
 
 _LONGEST_KEY = 512
 # The largest integer that Lua compares exactly; no FSM gets so far.
@@ -122,6 +118,37 @@ def sending(  # noqa: PLR0913 - one keyword an option of a send
     if if_version is not None:
         more = (*more, "if_version", checked_version(if_version))
     return Sending(name, event, raw, job_id or "", packed, key or "", if_version, more)
+
+
+def sendings(
+    definition: Definition | None,
+    items: Iterable[tuple[str, str] | tuple[str, str, Any]],
+    meta: Mapping[str, Any] | None = None,
+) -> list[Sending]:
+    """Check and encode many events, as `sending` does; what is the same for all of them once.
+
+    Raises:
+        PayloadError: As `sending`, of the first that is not what it should be.
+    """
+    many: list[Sending] = []
+    packed: bytes | None = None
+    # Events that may be sent without data; a name is checked for each.
+    plain: set[str] = set()
+    for item in items:
+        name, event = item[0], item[1]
+        data = item[2] if len(item) > 2 else None  # noqa: PLR2004 - pair or triple
+        if data is None and packed is not None and type(event) is str and event in plain:
+            many.append(Sending(checked_name(name), event, b"null", "", packed))
+            continue
+        one = sending(definition, name, event, data, meta if packed is None else None)
+        many.append(one)
+        if one.error is None:
+            if packed is None:
+                packed = one.meta
+            one.meta = packed
+            if data is None:
+                plain.add(event)
+    return many
 
 
 def _no_such_event(definition: Definition, name: str, event: str) -> NotAllowedError:
@@ -344,32 +371,3 @@ def _verdict(keys: Keys, item: Sending, job_id: str, word: str) -> Verdict:
         case _:
             error = broken(keys, name)
     return Verdict(name, job_id, error)
-
-
-def purge(keys: Keys, name: str, born: str, timeout: float) -> Plan[None]:
-    """Take one FSM away with its mail.
-
-    Raises:
-        UnknownFSMError: There is none of this name.
-        CallTimeoutError: A worker was at it for all that time.
-        HandlerError: Called inside of a handler.
-    """
-    inside.refuse_to_wait(f"purge of FSM {name!r}")
-    begin = time.monotonic()
-    # From here on it is this life and no other: a call that is repeated late must not purge the next one.
-    try:
-        known = yield Request(text, commands=[("HGET", keys.snapshot(checked_name(name)), "born")])
-    except StoreError as error:
-        raise (broken(keys, name) if "WRONGTYPE" in error.problem else error) from error
-    if not known or (born and born != known):
-        raise UnknownFSMError(name, keys.namespace, born)
-    while True:
-        word = yield calls.purge(keys, name, known)
-        if word in ("PURGED", "UNKNOWN"):
-            return
-        if word == "BROKEN":
-            raise broken(keys, name)
-        if word == "HELD":
-            if time.monotonic() - begin > timeout:
-                raise CallTimeoutError(name, "purge", "", timeout, "a worker has it in hand")
-            yield pause(keys, 0.05)

@@ -6,7 +6,7 @@ Who calls this: the client, and jobs that stock RQ workers run.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -26,6 +26,7 @@ from fsm.errors import (
     StaleVersionError,
     StoreError,
 )
+from fsm.store.ahead import Ticket
 from fsm.store.codec import text
 from fsm.store.requests import Request
 from fsm.verbs.why import why
@@ -38,6 +39,7 @@ __all__ = ["JobView", "ended", "settle", "standing", "view", "wait"]
 
 # A waiter looks again after so long, whatever it hears: its mark may have come after the claim, and is not seen then.
 _SLICE_MS = 1000
+_LEAST_WAIT_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,9 @@ def _read_view(reply: list[Any]) -> JobView:
     )
 
 
-def wait(keys: Keys, job_id: str, name: str, event: str, timeout: float | None) -> Plan[Outcome]:
+def wait(  # noqa: PLR0913 - what is waited for, and how long
+    keys: Keys, job_id: str, name: str, event: str, timeout: float | None, *, just_sent: bool = False
+) -> Plan[Outcome]:
     """Wait until an event has ended; say how, or raise its error.
 
     Args:
@@ -83,13 +87,16 @@ def wait(keys: Keys, job_id: str, name: str, event: str, timeout: float | None) 
         name: Its FSM, for the error.
         event: Its event, for the error.
         timeout: Seconds; `None` waits for ever.
+        just_sent: It was sent a moment ago, with word that somebody waits: nobody has to ask whether it has ended.
     """
     inside.refuse_to_wait(f"waiting for {event!r} of FSM {name!r}")
-    seen = yield from _end_of(keys, job_id, name, event, timeout, time.monotonic())
+    seen = yield from _end_of(keys, job_id, name, event, timeout, time.monotonic(), just_sent=just_sent)
     return ended(job_id, seen, name, event)
 
 
-def settle(keys: Keys, job_id: str, name: str, event: str, timeout: float | None) -> Plan[Outcome]:
+def settle(  # noqa: PLR0913 - as above
+    keys: Keys, job_id: str, name: str, event: str, timeout: float | None, *, just_sent: bool = False
+) -> Plan[Outcome]:
     """Wait until an event has ended, and all hard events that follow from it; say where the FSM has come to rest.
 
     Returns:
@@ -107,7 +114,8 @@ def settle(keys: Keys, job_id: str, name: str, event: str, timeout: float | None
     first: Outcome | None = None
     ok, reason = True, ""
     while True:
-        seen = yield from _end_of(keys, link, name, link_event, timeout, begin)
+        seen = yield from _end_of(keys, link, name, link_event, timeout, begin, just_sent=just_sent)
+        just_sent = False
         outcome = _outcome_of(link, seen, name, link_event)
         first = first or outcome
         ok, reason = ok and outcome.ok, reason or outcome.reason
@@ -128,23 +136,27 @@ def _outcome_of(job_id: str, seen: JobView, name: str, event: str) -> Outcome:
 
 
 def _end_of(  # noqa: PLR0913 - what is waited for, and how long
-    keys: Keys, job_id: str, name: str, event: str, timeout: float | None, begin: float
+    keys: Keys, job_id: str, name: str, event: str, timeout: float | None, begin: float, *, just_sent: bool
 ) -> Plan[JobView]:
-    """Wait until an event has ended, so long from `begin`."""
-    while True:
-        seen: JobView = yield view(keys, job_id)
-        if seen.word != "WAITING" or is_cancelled(seen):
-            return seen
+    """Wait until an event has ended, so long from `begin`; what was `just_sent` has hardly ended yet."""
+    seen: JobView | None = None
+    if not just_sent or (timeout is not None and timeout < _LEAST_WAIT_S):
+        seen = yield view(keys, job_id)
+    while seen is None or (seen.word == "WAITING" and not is_cancelled(seen)):
         left_ms = _SLICE_MS
         if timeout is not None:
             left_ms = min(_SLICE_MS, int((timeout - (time.monotonic() - begin)) * 1000))
             if left_ms <= 0:
                 reason = yield from why(keys, name, job_id)
-                raise CallTimeoutError(name, seen.event or event, job_id, timeout, reason)
-        yield Request(
-            lambda reply: reply,
-            commands=[("XREAD", "COUNT", 1, "BLOCK", left_ms, "STREAMS", keys.result(job_id), seen.newest)],
-        )
+                raise CallTimeoutError(name, event if seen is None else seen.event or event, job_id, timeout, reason)
+        result = ("XREAD", "COUNT", 1, "BLOCK", left_ms, "STREAMS", keys.result(job_id), seen.newest if seen else "0")
+        # One behind the other: Redis looks at the record as soon as the result is there, and both replies come at once.
+        sleep = yield Request(lambda reply: reply, commands=[result], is_ahead=True)
+        look = yield replace(view(keys, job_id), is_ahead=True)
+        if isinstance(sleep, Ticket):
+            yield sleep
+        seen = (yield look) if isinstance(look, Ticket) else look
+    return seen
 
 
 _NOT_ALLOWED = ("not_allowed", "guard")

@@ -204,3 +204,38 @@ def test_an_fsm_of_another_machine_is_told_with_that(word: str, machine: str, te
     assert isinstance(verdict.error, FSMExistsError)
     assert verdict.error.machine == machine
     assert text in str(verdict.error)
+
+
+# Many at once.
+
+
+def test_many_are_checked_and_written_as_each_would_be_alone() -> None:
+    items: list[Any] = [
+        ("a", "put"),
+        ("b", "put"),
+        ("c", "putt"),
+        ("d", "put", {"n": 1}),
+        ("e", "put", None),
+        ("f", "put"),
+    ]
+
+    many = verbs.sendings(DEFINITION, iter(items), {"actor": "me"})
+
+    alone = [verbs.sending(DEFINITION, *item, meta={"actor": "me"}) for item in items]
+    assert [(one.name, one.event, one.raw, one.meta) for one in many if one.error is None] == [
+        (one.name, one.event, one.raw, one.meta) for one in alone if one.error is None
+    ]
+    assert [type(one.error) for one in many] == [type(one.error) for one in alone]
+    assert sum(one.error is not None for one in many) == 1
+
+
+@pytest.mark.parametrize("item", [("", "put"), (7, "put"), ("b", ""), ("b", ["put"]), ("b", "put", float("nan"))])
+def test_one_of_many_that_is_wrong_is_refused_behind_those_that_are_not(item: Any) -> None:
+    with pytest.raises(PayloadError):
+        verbs.sendings(None, [("a", "put"), ("a", "put"), item])
+
+
+def test_meta_that_is_wrong_is_refused_for_many_as_for_one() -> None:
+    with pytest.raises(PayloadError, match="meta is a dict"):
+        verbs.sendings(None, [("a", "put")], [1])  # type: ignore[arg-type]
+    assert verbs.sendings(None, [], [1]) == []  # type: ignore[arg-type]

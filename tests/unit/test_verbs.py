@@ -191,6 +191,24 @@ def test_a_waiter_looks_sleeps_and_looks_again() -> None:
     assert (command[command.index("BLOCK") + 1], command[-2:]) == (1000, ("rq:results:j", "0-0"))
 
 
+def test_of_what_was_just_sent_nobody_asks_whether_it_has_ended_before_the_sleep() -> None:
+    # Seen to fail without `just_sent`: a call took a round trip more.
+    requests, outcome = follow(
+        verbs.wait(KEYS, "j", "p", "put", 60, just_sent=True), None, seen("WAITING"), None, seen("DONE", AT)
+    )
+
+    assert [request.script or request.commands[0][0] for request in requests] == ["XREAD", "ask", "XREAD", "ask"]
+    assert [request.commands[0][-1] for request in requests[::2]] == ["0", "0-0"]
+    assert all(request.is_ahead for request in requests)
+    assert outcome.ok
+
+
+def test_without_time_to_wait_what_was_just_sent_is_looked_at_all_the_same() -> None:
+    (request,), outcome = follow(verbs.wait(KEYS, "j", "p", "put", 0, just_sent=True), seen("DONE", AT))
+
+    assert (request.script, outcome.ok) == ("ask", True)
+
+
 def test_a_waiter_without_a_limit_sleeps_in_slices() -> None:
     requests, _ = follow(verbs.wait(KEYS, "j", "p", "put", None), seen("WAITING"), None, seen("DONE", AT))
 
