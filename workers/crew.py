@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import sys
 import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +28,9 @@ R = TypeVar("R")
 _log = logging.getLogger("fsm.worker")
 # What is run here: in the context of a thread, or of a task.
 _about: contextvars.ContextVar[Any] = contextvars.ContextVar("fsm_about", default=None)
+# A thread that computes gives way so soon, a tenth of Python's own: with 16 of them, whoever commits waits for its turn
+# for 8 ms at most, not for 80, and each change of turns takes some µs.
+_SWITCH_S = 0.0005
 # What was told to break off has so long to do it.
 _BREAK_OFF_S = 1.0
 
@@ -40,6 +44,8 @@ class Crew:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self._switched_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
         self._orders: SimpleQueue[tuple[Callable[[], Coroutine[Any, Any, None]], Any] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._seats: list[Seat] = []
@@ -110,6 +116,7 @@ class Crew:
             self._loop_thread.join(timeout=_BREAK_OFF_S)
             self._loop = None
         self._timekeeper.stop()
+        sys.setswitchinterval(self._switched_s)
 
     def _serve(self) -> None:
         seat = self._here.seat = Seat()

@@ -10,6 +10,7 @@ front of those that wait, so that an idle worker gets it at once.
 
 **Suspects are alone.** An FSM on which a worker died is claimed only with empty hands, and nothing is claimed beside
 it: whoever dies with several FSMs in hand is charged for each of them, and then each runs alone until it is cleared.
+While it waits for empty hands, at the front, those behind it wait too; for a second, then they may pass.
 
 Who calls this: the worker, with `--concurrency` above 1.
 """
@@ -57,6 +58,8 @@ _GATHER_S, _GATHER = 0.002, 0.05
 _LOOK_S = 0.1
 # And looks so often whether it may have a suspect, which are left while something is in hand.
 _SLEEP_S = 0.2
+# A suspect before all others holds them up for so long, until hands are empty for it; each time twice as long.
+_PATIENCE_S, _LONGEST_PATIENCE_S = 1.0, 60.0
 _MOST_STACKS = 5
 _DOOR_S = 1.0
 # The weight of the last FSM in the mean of what they take.
@@ -125,6 +128,9 @@ class Hands:
         self._changed = threading.Condition()
         self._turn = threading.Lock()
         self._door = threading.Lock()
+        # When a claim brought something last, or could have.
+        self._brought_at = time.monotonic()
+        self._patience_s = _PATIENCE_S
 
     # From the main thread.
 
@@ -165,7 +171,28 @@ class Hands:
             time.sleep(min(_GATHER_S, _GATHER * self._mean_s))
             room = max(room, self._room())
         with self._door:
-            return Claims([], []) if self._is_over else self._intake.claim(room, leaves_suspects=self.is_busy)
+            if self._is_over:
+                return Claims([], [])
+            is_busy = self.is_busy
+            claims = self._intake.claim(room, leaves_suspects=is_busy)
+            if is_busy and not claims.held and time.monotonic() - self._brought_at > self._patience_s:
+                claims = self._pass_by()
+            if claims.held or not is_busy:
+                self._brought_at = time.monotonic()
+            return claims
+
+    def _pass_by(self) -> Claims:
+        """Let others pass a suspect that waits for empty hands: a handler of minutes may be what they are not empty of.
+
+        It waits for longer each time, so that it has its turn at last where hands are never empty for long.
+        """
+        claims = self._intake.claim(1)
+        self._brought_at = time.monotonic()
+        if not claims.has_suspect:
+            return claims
+        self._patience_s = min(2 * self._patience_s, _LONGEST_PATIENCE_S)
+        self._intake.give_back(claims.held, tail=True)
+        return Claims([], [])
 
     def shut(self) -> None:
         """Claim nothing any more, from now on; a claim that is under way may bring something until this returns."""
@@ -198,6 +225,8 @@ class Hands:
                 self._busy_since = now
                 self._relief.watch(self)
             self._has_suspect = claims.has_suspect
+            if self._has_suspect:
+                self._patience_s = _PATIENCE_S
             for fsm in claims.held:
                 self._tokens[fsm.token] += 1
                 self._waiting.append(_Piece(fsm, claims.at, claims.at_ms, now))
@@ -216,9 +245,11 @@ class Hands:
 
     def finish(self) -> None:
         """Give back what was not begun, and wait until all else is done and committed."""
-        self.drop_waiting()
-        while self.is_busy:
-            self.wait(0.1)
+        try:
+            self.drop_waiting()
+        finally:
+            while self.is_busy:
+                self.wait(0.1)
 
     def stop(self) -> None:
         """Run and commit nothing any more; what is in hand is given back by whoever calls this."""

@@ -11,7 +11,6 @@ Who calls this: the worker arms it; the rooms that claim, run and commit ask `ar
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -97,4 +96,5 @@ def _act(fault: FaultPoint) -> None:
     if fault.action == "delay":
         time.sleep(fault.seconds)
     else:
-        os.kill(os.getpid(), signal.SIGKILL if fault.action == "kill" else signal.SIGSTOP)
+        # To this thread itself: sent to the process it would be another one's, and this one would go on meanwhile.
+        signal.pthread_kill(threading.get_ident(), signal.SIGKILL if fault.action == "kill" else signal.SIGSTOP)

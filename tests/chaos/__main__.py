@@ -54,6 +54,7 @@ _OPTIONS = {
     "seed": "of all choices",
     "producers": "processes that send",
     "lease_ms": "how long locks outlive a dead worker",
+    "concurrency": "handlers side by side in each worker",
 }
 
 

@@ -82,6 +82,7 @@ class Slot:
         if self.fault:
             environment |= self.fault.environment()
         options = ("--lease", f"{plan.lease_ms}ms", "--no-effects", "--log-level", "warning")
+        options += ("--concurrency", str(plan.concurrency))
         with self.said.open("ab") as said:
             process = subprocess.Popen(
                 [sys.executable, "-m", "workers", "--url", self.way.url, "--app", APP, "--name", self.name, *options],

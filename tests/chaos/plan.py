@@ -37,6 +37,7 @@ class Plan:
         seed: Of all choices.
         producers: Processes that send.
         lease_ms: The lease.
+        concurrency: How many handlers each worker runs side by side.
         retries: Whether failing handlers are tried again.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     seed: int = 1
     producers: int = 2
     lease_ms: int = 1500
+    concurrency: int = 1
     retries: bool = False
 
     def as_dict(self) -> dict[str, Any]:
