@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.page import shown
 
@@ -45,6 +45,9 @@ _STYLE = {
 _US = ("ours", "fsm-workers")
 # What Redis itself can do, which is no candidate.
 _CEILING = ("ceiling", "redis-benchmark")
+
+# Of what a transition costs, besides its parts.
+_TOTALS = ("Python: worker in all",)
 
 Row = dict[str, Any]
 
@@ -83,7 +86,18 @@ def _label(row: Row) -> str:
 
 
 def _thousands(axis: Any) -> None:
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    # With so many digits that a million is not shown as 1e+06.
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.9g}"))
+
+
+def _ones_twos_fives(axis: Any) -> None:
+    """Label 1, 2, 5, 10, 20 … of a logarithmic axis: one that spans little more than a power of ten needs more than 10.
+
+    What lies between has no label; by itself it would get one like 6 × 10⁰.
+    """
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_formatter(NullFormatter())
+    _thousands(axis)
 
 
 def _bars(rows: list[Row], axis_title: str, *, is_log: bool = False) -> Figure:
@@ -95,6 +109,7 @@ def _bars(rows: list[Row], axis_title: str, *, is_log: bool = False) -> Figure:
     bars = axes.barh([_label(rows[index]) for index in order], [values[index] for index in order], color=colours)
     axes.bar_label(bars, [shown(values[index]) for index in order], padding=3)
     axes.grid(visible=False, axis="y")
+    axes.margins(y=0.3 / len(rows))
     if is_log:
         axes.set_xscale("log")
         # Such a bar has no zero to stand on: it begins a power of ten below the shortest.
@@ -126,7 +141,7 @@ def _latency(rows: list[Row]) -> Figure:
                 )
     axes.set(xscale="log", yscale="log", xlabel="events a second", ylabel="ms")
     _thousands(axes.xaxis)
-    _thousands(axes.yaxis)
+    _ones_twos_fives(axes.yaxis)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -149,7 +164,8 @@ def _scale(rows: list[Row]) -> Figure:
     axes.set_ylim(bottom=0)
     _thousands(axes.xaxis)
     _thousands(axes.yaxis)
-    axes.legend(frameon=False)
+    # Below the lines, which stand well above zero.
+    axes.legend(frameon=False, loc="lower left")
     return figure
 
 
@@ -172,28 +188,38 @@ def _slow(rows: list[Row]) -> Figure:
     axes.set_xticks(counts)
     axes.minorticks_off()
     _thousands(axes.xaxis)
-    _thousands(axes.yaxis)
-    axes.legend(frameon=False)
+    _ones_twos_fives(axes.yaxis)
+    # Lines that grow leave this corner free.
+    axes.legend(frameon=False, loc="upper left")
     return figure
 
 
 def _overhead(rows: list[Row]) -> Figure:
-    """Draw what a transition costs: of Redis by script, of Python by room, each with one event and with many."""
-    figure = Figure(figsize=(_WIDTH, 5.0), layout="constrained")
-    for axes, prefix, title in zip(
-        figure.subplots(2, 1), ("Redis: script ", "Python: "), ("Redis, by script", "worker, by room"), strict=True
-    ):
-        its = [row for row in rows if row["name"].startswith(prefix) and not row["name"].endswith("in all")]
-        events = sorted({row["setting"]["events"] for row in its}, reverse=True)
-        begins = dict.fromkeys(events, 0.0)
-        names = list(dict.fromkeys(row["name"] for row in its))
-        for name, colour in zip(names, mpl.colormaps["tab10"].colors * 2, strict=False):
-            of = {row["setting"]["events"]: row["median"] for row in its if row["name"] == name}
-            widths = [of.get(count, 0.0) for count in events]
-            labels = [f"{count} event{'s' if count > 1 else ''} a claim" for count in events]
-            axes.barh(labels, widths, left=list(begins.values()), color=colour, label=name.removeprefix(prefix))
-            begins = {count: begins[count] + width for count, width in zip(events, widths, strict=True)}
-        axes.set(xlabel="µs a transition", title=title)
-        axes.grid(visible=False, axis="y")
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    """Draw what a transition costs: of Redis by script, of Python by room, with one event for each FSM and with many.
+
+    No totals, and not the commands: they share out once more what the scripts share out.
+    """
+    panels = [
+        (title, prefix, [row for row in rows if row["name"].startswith(prefix) and row["name"] not in _TOTALS])
+        for title, prefix in (("Redis, by script", "Redis: script "), ("worker, by room", "Python: "))
+    ]
+    panels = [(title, prefix, its) for title, prefix, its in panels if its]
+    events = sorted({row["setting"]["events each"] for row in rows})
+    names = [list(dict.fromkeys(row["name"] for row in its)) for _, _, its in panels]
+    heights = [len(some) + 1 for some in names]
+    figure = Figure(figsize=(_WIDTH, 1.4 + 0.30 * sum(heights)), layout="constrained")
+    grid = figure.subplots(len(panels), len(events), squeeze=False, sharey="row", sharex="row", height_ratios=heights)
+    for line, (title, prefix, its), some in zip(grid, panels, names, strict=True):
+        for axes, count in zip(line, events, strict=True):
+            of = {row["name"]: row["median"] for row in its if row["setting"]["events each"] == count}
+            values = [of.get(name, 0.0) for name in some]
+            bars = axes.barh([name.removeprefix(prefix) for name in some], values, color=_OURS)
+            axes.bar_label(bars, [shown(value) for value in values], padding=3)
+            axes.set_title(f"{title}, {count} event{'s' if count > 1 else ''} each", fontsize=10)
+            axes.set_xlabel("µs a transition")
+            axes.grid(visible=False, axis="y")
+            # Room for the value of the longest bar.
+            axes.set_xlim(0, max(row["median"] for row in its) * 1.25)
+        # The first on top, as in the table; the axis is shared.
+        line[0].invert_yaxis()
     return figure

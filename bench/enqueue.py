@@ -27,11 +27,9 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from bench import suite
+from bench.lane import Lane, numbered
 from bench.machine import EVENT
-from bench.pendulums import NAMESPACE, Pendulums, numbered
 from bench.suite import Result, Row
-from bench.worker import WorkerProcess
-from fsm import Client
 from fsm.store.embedded import EmbeddedServer
 from fsm.store.keys import Keys
 
@@ -56,30 +54,30 @@ class _Round:
     """What is measured; each measure gives events a second, and leaves nothing behind.
 
     Args:
-        fsms: The worker and the client.
+        lane: The worker and the client.
         names: Of FSMs at rest.
         part: 1, or by how much everything is made smaller.
     """
 
-    def __init__(self, fsms: Pendulums, names: list[str], part: int) -> None:
-        self._fsms = fsms
+    def __init__(self, lane: Lane, names: list[str], part: int) -> None:
+        self._lane = lane
         self._names = names
         self._part = part
         self._started = 0
-        self._queue = Queue(_QUEUE, connection=fsms.client.redis, serializer=JSONSerializer)
+        self._queue = Queue(_QUEUE, connection=lane.client.redis, serializer=JSONSerializer)
 
     def one_by_one(self) -> float:
-        transition = self._fsms.client.transition
+        transition = self._lane.client.transition
         names = self._names[: _ONE_BY_ONE // self._part]
         return self._held(lambda: [transition(name, EVENT).id for name in names])
 
     def threads(self) -> float:
-        transition = self._fsms.client.transition
+        transition = self._lane.client.transition
         names = self._names[: 2 * _ONE_BY_ONE // self._part]
         with ThreadPoolExecutor(_THREADS) as pool:
             ready = Barrier(_THREADS)
             # Each has its connection before it is measured: a thread keeps it as long as it is used.
-            list(pool.map(lambda _: (ready.wait(), self._fsms.client.redis.ping()), range(_THREADS)))
+            list(pool.map(lambda _: (ready.wait(), self._lane.client.redis.ping()), range(_THREADS)))
 
             def send(number: int) -> list[str]:
                 return [transition(name, EVENT).id for name in names[number::_THREADS]]
@@ -87,17 +85,17 @@ class _Round:
             return self._held(lambda: [job_id for ids in pool.map(send, range(_THREADS)) for job_id in ids])
 
     def many(self) -> float:
-        return self._held(lambda: self._fsms.send(self._names))
+        return self._held(lambda: self._lane.send(self._names))
 
     def many_of_few(self) -> float:
         # The n-th event of all FSMs comes before the next one of any: as the mail of many comes in.
         names = self._names[: _FEW // self._part] * _EVENTS_OF_FEW
-        return self._held(lambda: self._fsms.send(names))
+        return self._held(lambda: self._lane.send(names))
 
     def start(self) -> float:
         names = numbered("started", _STARTED // self._part, self._started)
         self._started += len(names)
-        return self._held(lambda: self._fsms.start(names))
+        return self._held(lambda: self._lane.start(names))
 
     def peer_one_by_one(self) -> float:
         enqueue = self._queue.enqueue
@@ -114,15 +112,15 @@ class _Round:
         return self._cleared(send)
 
     def _held(self, send: Callable[[], list[str]]) -> float:
-        self._fsms.worker.hold()
+        self._lane.hold()
         rate, ids = _timed(send)
-        self._fsms.drain()
-        self._fsms.forget(ids)
+        self._lane.work_off()
+        self._lane.forget(ids)
         return rate
 
     def _cleared(self, send: Callable[[], list[str]]) -> float:
         rate, ids = _timed(send)
-        redis = self._fsms.client.redis
+        redis = self._lane.client.redis
         redis.unlink(Keys.rq_list(_QUEUE), *map(Keys.job, ids))
         return rate
 
@@ -143,14 +141,12 @@ def measure(options: argparse.Namespace) -> Result:
     part = _SMALL if options.small else 1
     with (
         EmbeddedServer({"auto-aof-rewrite-percentage": "0"}) as server,
-        WorkerProcess(server.url, NAMESPACE) as worker,
-        Client(server.url, namespace=NAMESPACE) as client,
+        Lane(server.url) as lane,
     ):
-        fsms = Pendulums(client, worker)
         names = numbered("fsm", _FSMS // part)
         suite.say(f"starting {len(names):,} FSMs")
-        fsms.rest(names)
-        one = _Round(fsms, names, part)
+        lane.rest(names)
+        one = _Round(lane, names, part)
         values = suite.in_turn(
             {
                 "transition": one.one_by_one,
@@ -163,7 +159,7 @@ def measure(options: argparse.Namespace) -> Result:
             },
             options.rounds,
         )
-        version = str(client.redis.info("server")["redis_version"])
+        version = str(lane.client.redis.info("server")["redis_version"])
     single, threads, many, few, started, peer_single, peer_many = values.values()
     rows = [
         Row("ours, transition", {"threads": 1, "events": _ONE_BY_ONE // part}, single),

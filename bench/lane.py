@@ -1,9 +1,13 @@
-"""One namespace with its FSMs and workers of its own: the lane in which one candidate runs.
+"""One namespace with FSMs and workers of its own: the lane in which one candidate runs.
 
-All lanes of a benchmark share one Redis, and those whose turn it is not are idle: nothing waits in them, and their
-workers look once a second. So rounds can go A B A B without starting and ending processes between them.
+FSMs are started, sent to in bulk, waited for, and what was applied is held against what was sent. Lanes of a benchmark
+may share one Redis: those whose turn it is not are idle, nothing waits in them, and their workers look once a second.
+So rounds can go A B A B without starting and ending processes between them.
 
-Who calls this: `bench.scale` and `bench.slow`.
+What is asked of Redis while workers are at work is asked by ZCOUNT, which no script of ours uses: so `bench.overhead`
+can tell it from what it measures.
+
+Who calls this: all benchmarks in which a worker of ours runs.
 """
 
 from __future__ import annotations
@@ -28,20 +32,28 @@ if TYPE_CHECKING:
 
     from fsm import Machine
 
-__all__ = ["Lane", "names_of"]
+__all__ = ["QUIET", "Lane", "numbered"]
+
+# Of workers that share a Redis with other lanes and have no effects: no process that looks whether there are some.
+QUIET = ("--no-effects",)
 
 _LOOK_S = 0.02
 _STUCK_S = 60.0
 _START_S = 120.0
-_PORTION = 20_000
+# Sent in one call: bounds what the payloads of a million FSMs take here, and leaves no benchmark of calls in two.
+_PORTION = 50_000
 _PAGE = 1000
 # More FSMs than these are looked at by a sample.
 _CHECKED = 50_000
 
 
-def names_of(count: int) -> list[str]:
-    """Give the names of so many FSMs."""
-    return [f"fsm-{number:07d}" for number in range(count)]
+def numbered(prefix: str, count: int, first: int = 0) -> list[str]:
+    """Give so many names.
+
+    >>> numbered("fsm", 2)
+    ['fsm-000000', 'fsm-000001']
+    """
+    return [f"{prefix}-{number:06d}" for number in range(first, first + count)]
 
 
 class Lane:
@@ -49,7 +61,7 @@ class Lane:
 
     Args:
         url: Redis.
-        namespace: Which no other lane has.
+        namespace: Which no other lane has at the same time.
         machine: Of all its FSMs: `Pendulum` or one that is built on it.
         workers: How many processes.
         app: The module with the machine.
@@ -60,7 +72,7 @@ class Lane:
     def __init__(  # noqa: PLR0913 - what tells one lane from another
         self,
         url: str,
-        namespace: str,
+        namespace: str = "bench",
         machine: type[Machine[Any]] = Pendulum,
         *,
         workers: int = 1,
@@ -68,15 +80,16 @@ class Lane:
         options: Sequence[str] = (),
         program: Sequence[str] = ("-m", "workers"),
     ) -> None:
+        self.url = url
         self.client = Client(url, namespace=namespace)
         self.machine = machine
-        # Nothing here has effects: the process that would run them is one less that looks whether there are some.
-        options = ("--no-effects", *options)
         self.workers = [
             WorkerProcess(url, namespace, app=app, options=options, program=program) for _ in range(workers)
         ]
         self._stack = ExitStack()
-        self._sent: Counter[str] = Counter()
+        # By name, once for each event. Only noted here, and counted in the end: sending is measured.
+        self._sent: list[str] = []
+        self._entered: list[str] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -90,6 +103,12 @@ class Lane:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @property
+    def worker(self) -> WorkerProcess:
+        """The worker of a lane that has one."""
+        (worker,) = self.workers
+        return worker
 
     def await_workers(self) -> None:
         """Wait until all workers are there.
@@ -116,7 +135,21 @@ class Lane:
 
         On a crash: as `populate`.
         """
-        return self._start(names, None)
+        ids = self._start(names, None)
+        self._entered += names
+        return ids
+
+    def rest(self, names: Sequence[str]) -> None:
+        """Start FSMs with their entry events, have these applied, and drop the records that tell of it.
+
+        On a crash: as `populate`.
+
+        Raises:
+            BenchError: As `work_off`.
+        """
+        ids = self.start(names)
+        self.work_off()
+        self.forget(ids)
 
     def _start(self, names: Sequence[str], state: str | None) -> list[str]:
         ids = []
@@ -147,7 +180,7 @@ class Lane:
                 if verdict.error is not None:
                     raise verdict.error
                 ids.append(verdict.job_id)
-        self._sent.update(names)
+        self._sent += names
         return ids
 
     def hold(self) -> None:
@@ -168,70 +201,78 @@ class Lane:
         """Load a backlog while the workers are held, let them work it off, and give when each job began and ended."""
         self.hold()
         ids = self.send(names)
-        self.go_on()
-        self.wait()
+        self.work_off()
         spans = meter.take_spans(self.client.redis, ids)
         meter.drop_traces(self.client.redis, self.client.keys)
         return spans
 
-    def wait(self) -> None:
-        """Wait until no FSM has mail.
+    def work_off(self) -> None:
+        """Let the workers go on, and wait until no FSM has mail.
 
         Raises:
             BenchError: For a minute nothing has come nearer to it, or a worker has ended.
         """
+        self.go_on()
         for _ in self.waiting(_LOOK_S):
             pass
 
     def waiting(self, look_s: float) -> Iterator[tuple[float, int]]:
-        """Look so often how many FSMs wait, or are in hand, until there are none: time by the clock of Redis, number.
+        """Look so often how many FSMs wait, or are in hand, until there are none: seconds by our clock, number.
 
         Raises:
             BenchError: For a minute nothing has come nearer to it, or a worker has ended.
         """
         redis, keys = self.client.redis, self.client.keys
-        ready = keys.ready(keys.default_queue)
-        least, since = -1, time.monotonic()
+        asked = keys.ready(keys.default_queue), keys.held, keys.rq_registry("finished", keys.default_queue)
+        least, most, since = -1, -1, time.monotonic()
         while True:
-            # In one transaction: an FSM between both is in one of them.
+            # In one transaction: an FSM between ready and held is in one of them.
             with redis.pipeline() as pipeline:
-                pipeline.time()
-                pipeline.zcard(ready)
-                pipeline.zcard(keys.held)
-                pipeline.llen(keys.mailbox(names_of(1)[0]))
-                (seconds, micros), count, held, mail = pipeline.execute()
-            yield seconds + micros / 1e6, count + held
+                for key in asked:
+                    pipeline.zcount(key, "-inf", "+inf")
+                count, held, ended = pipeline.execute()
+            now = time.monotonic()
+            yield now, count + held
             if not count + held:
                 return
-            # One hot FSM stays one to the end; its mail gets less.
-            if least < 0 or count + held + mail < least:
-                least, since = count + held + mail, time.monotonic()
-            if time.monotonic() - since > _STUCK_S:
-                raise BenchError(f"{count} FSMs wait and {held} are held, for {_STUCK_S:g} s now: what do workers do?")
+            # One hot FSM stays one to the end; its jobs that have ended get more.
+            if least < 0 or count + held < least or ended > most:
+                least, most, since = count + held, ended, now
+            if now - since > _STUCK_S:
+                raise BenchError(
+                    f"{count} FSMs wait and {held} are held, for {_STUCK_S:g} s now: what do the workers do (process "
+                    f"{', '.join(str(worker.pid) for worker in self.workers)})?"
+                )
             self._look_after_workers()
             time.sleep(look_s)
 
     def check(self) -> int:
-        """Hold what was applied against what was sent, and give how many events were looked at.
+        """Hold what was applied against what was sent by this lane, and give how many events were looked at.
+
+        Each event has counted one in its FSM's payload, and made a version; so has each entry event, a version only.
 
         Raises:
             BenchError: It is not the same: then no figure means anything.
         """
         redis, keys = self.client.redis, self.client.keys
-        names = list(self._sent)
+        events, entries = Counter(self._sent), Counter(self._entered)
+        names = list(events)
         if len(names) > _CHECKED:
             names = random.sample(names, _CHECKED)
-        applied = 0
+        applied = steps = 0
         for first in range(0, len(names), _PAGE):
             with redis.pipeline(transaction=False) as pipeline:
                 for name in names[first : first + _PAGE]:
-                    pipeline.hget(keys.snapshot(name), "payload")
-                applied += sum(orjson.loads(payload)["count"] - FIRST_COUNT for payload in pipeline.execute())
-        sent = sum(self._sent[name] for name in names)
-        if applied != sent:
+                    pipeline.hmget(keys.snapshot(name), "payload", "version")
+                for payload, version in pipeline.execute():
+                    applied += orjson.loads(payload)["count"] - FIRST_COUNT
+                    steps += int(version)
+        sent = sum(events[name] for name in names)
+        steps -= sum(entries[name] for name in names)
+        if not applied == steps == sent:
             raise BenchError(
-                f"{sent} events were sent and {applied} were applied: look for a fault in what is measured, the "
-                "figures mean nothing"
+                f"{sent} events were sent, and {applied} were applied in {steps} versions: look for a fault in what "
+                "is measured, the figures mean nothing"
             )
         return applied
 

@@ -37,12 +37,11 @@ from typing import TYPE_CHECKING, Any
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from bench import arrivals, meter, peer, suite
+from bench import arrivals, peer, suite
+from bench.lane import Lane, numbered
 from bench.machine import EVENT
-from bench.pendulums import NAMESPACE, Pendulums, numbered
 from bench.suite import Result, Row
 from bench.worker import ROOT, BenchError, WorkerProcess
-from fsm import Client
 from fsm.store.embedded import EmbeddedServer
 from fsm.store.keys import Keys
 
@@ -106,27 +105,27 @@ class _Bench:
     """One run: client, workers, and what was measured so far.
 
     Args:
-        fsms: Our client and worker.
+        lane: Our client and worker.
         names: Of FSMs at rest.
         entities: Of RQ's.
         plan: Rate → events a round.
     """
 
-    def __init__(self, fsms: Pendulums, names: list[str], entities: list[str], plan: dict[float, int]) -> None:
+    def __init__(self, lane: Lane, names: list[str], entities: list[str], plan: dict[float, int]) -> None:
         self.committed: dict[float, _Samples] = {}
         self.called: dict[float, _Samples] = {}
         self.peer: dict[float, _Samples] = {}
         self.plan = plan
-        self._fsms = fsms
+        self._lane = lane
         self._names = names
         self._entities = entities
         self._next = 0
-        self._queue = Queue(_QUEUE, connection=fsms.client.redis, serializer=JSONSerializer)
+        self._queue = Queue(_QUEUE, connection=lane.client.redis, serializer=JSONSerializer)
 
     def start(self, peer_worker: _PeerWorker) -> None:
         """Have all FSMs at rest, RQ's entities written, and both workers idle."""
-        redis = self._fsms.client.redis
-        self._fsms.rest(self._names)
+        redis = self._lane.client.redis
+        self._lane.rest(self._names)
         peer.create(redis, self._entities)
         deadline = time.monotonic() + _STUCK_S
         while not peer_worker.is_there(redis):
@@ -144,7 +143,7 @@ class _Bench:
         Raises:
             BenchError: It was not: then no figure means anything.
         """
-        redis, keys = self._fsms.client.redis, self._fsms.client.keys
+        redis, keys = self._lane.client.redis, self._lane.client.keys
         failed = sum(redis.zcard(Keys.rq_registry("failed", queue)) for queue in (keys.default_queue, _QUEUE))
         done, sent = (
             peer.applied(redis, self._entities),
@@ -161,12 +160,7 @@ class _Bench:
 
     def drain_rate(self) -> float:
         """Give how many transitions a second the worker makes of a backlog of one event for each FSM."""
-        self._fsms.worker.hold()
-        ids = self._fsms.send(self._names)
-        self._fsms.drain()
-        rate = meter.rate(meter.take_spans(self._fsms.client.redis, ids))
-        self._fsms.forget([])
-        return rate
+        return self._lane.drain(self._names)
 
     def call_rate(self, pool: ThreadPoolExecutor, seconds: float) -> float:
         """Give how many calls a second `_THREADS` threads of one client get, each calling again at once."""
@@ -178,7 +172,7 @@ class _Bench:
             for name in names[number::_THREADS]:
                 if count and time.monotonic() > end:
                     break
-                self._fsms.client.call(name, EVENT)
+                self._lane.client.call(name, EVENT)
                 count += 1
             done.append(count)
 
@@ -193,19 +187,19 @@ class _Bench:
     def commit_at(self, rate: float, seed: str) -> float:
         """Let events come at this rate, and give the median of the ms until they are committed."""
         samples = self.committed.setdefault(rate, _Samples())
-        client = self._fsms.client
+        client = self._lane.client
         names = iter(self.take(self.plan[rate]))
         sent: list[tuple[float, str]] = []
         for due, now in arrivals.due(arrivals.schedule(rate, self.plan[rate], seed)):
             if len(due) == 1:
                 sent.append((due[0], client.transition(next(names), EVENT).id))
             else:
-                ids = self._fsms.send([next(names) for _ in due])
+                ids = self._lane.send([next(names) for _ in due])
                 sent.extend(zip(due, ids, strict=True))
             samples.late.extend((now - at) * 1000 for at in due)
             samples.most_at_once = max(samples.most_at_once, len(due))
         self._end(samples, sent)
-        self._fsms.forget([])
+        self._lane.forget([])
         return median(samples.rounds[-1])
 
     def call_at(self, rate: float, seed: str, pool: ThreadPoolExecutor) -> float:
@@ -216,7 +210,7 @@ class _Bench:
         due_at: list[float] = []
 
         def call(name: str, at: float) -> None:
-            self._fsms.client.call(name, EVENT)
+            self._lane.client.call(name, EVENT)
             taken.append((time.time() - at) * 1000)
 
         calls = []
@@ -241,12 +235,12 @@ class _Bench:
             sent.extend((at, self._queue.enqueue(peer.swing, next(entities)).id) for at in due)
             samples.late.extend((now - at) * 1000 for at in due)
         self._end(samples, sent)
-        self._fsms.client.redis.unlink(Keys.rq_registry("finished", _QUEUE))
+        self._lane.client.redis.unlink(Keys.rq_registry("finished", _QUEUE))
         return median(samples.rounds[-1])
 
     def _end(self, samples: _Samples, sent: list[tuple[float, str]]) -> None:
         """Wait until what was sent has ended, and note how long each took."""
-        redis = self._fsms.client.redis
+        redis = self._lane.client.redis
         ids = [job_id for _, job_id in sent]
         deadline = time.monotonic() + _STUCK_S
         while True:
@@ -276,12 +270,12 @@ class _Bench:
 
     def _drop_called(self) -> None:
         """Drop the records of calls, which told nobody their ids: they stand in RQ's registry of ended jobs."""
-        redis, keys = self._fsms.client.redis, self._fsms.client.keys
+        redis, keys = self._lane.client.redis, self._lane.client.keys
         ended = Keys.rq_registry("finished", keys.default_queue)
         ids = [job_id.decode() for job_id in redis.zrange(ended, 0, -1)]
         if ids:
             redis.unlink(*map(Keys.result, ids))
-        self._fsms.forget(ids)
+        self._lane.forget(ids)
 
 
 class _PeerWorker(WorkerProcess):
@@ -292,7 +286,7 @@ class _PeerWorker(WorkerProcess):
     """
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, NAMESPACE)
+        super().__init__(url, _QUEUE)
         options = ["--quiet", "--worker-class", "rq.SimpleWorker", "--serializer", "json", "--path", str(ROOT)]
         self._arguments = ["-m", "rq.cli", "worker", *options, "--url", url, _QUEUE]
 
@@ -311,13 +305,12 @@ def measure(options: argparse.Namespace) -> Result:
     fsms, plan = (_FSMS, dict(_EVENTS)) if not options.small else (300, {10: 5, 100: 20, 1000: 50})
     with (
         EmbeddedServer({"auto-aof-rewrite-percentage": "0"}) as server,
-        WorkerProcess(server.url, NAMESPACE) as worker,
+        Lane(server.url) as lane,
         _PeerWorker(server.url) as peer_worker,
-        Client(server.url, namespace=NAMESPACE) as client,
         ThreadPoolExecutor(_THREADS) as pool,
     ):
         names, entities = numbered("fsm", fsms), numbered("entity", _ENTITIES)
-        bench = _Bench(Pendulums(client, worker), names, entities, dict(plan))
+        bench = _Bench(lane, names, entities, dict(plan))
         suite.say(f"starting {len(names):,} FSMs")
         bench.start(peer_worker)
         maxima = 1 if options.small else _MAXIMA
@@ -349,7 +342,7 @@ def measure(options: argparse.Namespace) -> Result:
 
         suite.in_turn({name: lambda name=name: turn(name) for name in candidates}, options.rounds)
         bench.check()
-        version = str(client.redis.info("server")["redis_version"])
+        version = str(lane.client.redis.info("server")["redis_version"])
     rows = [
         *_rows("ours, enqueue to committed", bench.committed, {half: "half of what the worker drains"}),
         *_rows("ours, call round trip", bench.called, {half_calls: f"half of what {_THREADS} threads get"}),

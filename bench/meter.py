@@ -1,7 +1,8 @@
 """What is read out of Redis: when jobs were done, what scripts and server cost, how much memory is used.
 
-Who calls this: `bench.quick`. Rates come from the times that stand in the job records, RQ's `started_at` and
-`ended_at`, and not from the benchmark's own clock: neither start-up nor the way to notice the end is in them.
+Who calls this: `bench.lane`, and the benchmarks. Rates come from the times that stand in the job records, RQ's
+`started_at` and `ended_at`, and not from the benchmark's own clock: neither start-up nor the way to notice the end is
+in them.
 """
 
 from __future__ import annotations

@@ -41,11 +41,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench import meter, sampler, suite
+from bench.lane import Lane, numbered
 from bench.machine import Pendulum
-from bench.pendulums import NAMESPACE, Pendulums, numbered
 from bench.suite import Result, Row
-from bench.worker import BenchError, WorkerProcess
-from fsm import Client
+from bench.worker import BenchError
 from fsm.store.embedded import EmbeddedServer
 from fsm.store.requests import script
 
@@ -149,18 +148,18 @@ class _Size:
         return rows
 
 
-def _round(fsms: Pendulums, names: Sequence[str], size: _Size) -> None:
+def _round(lane: Lane, names: Sequence[str], size: _Size) -> None:
     """Send and drain once, and note what it cost."""
-    redis, worker = fsms.client.redis, fsms.worker
+    redis, worker = lane.client.redis, lane.worker
     mail = list(names[: size.fsms]) * size.events
-    worker.hold()
+    lane.hold()
     python, server = worker.cpu_us(), meter.server_us(redis)
     redis.config_set("slowlog-log-slower-than", _SLOW_US)
     _set_back(redis)
-    ids = fsms.send(mail)
+    ids = lane.send(mail)
     sent, sent_scripts = _commands(redis), _scripts(redis)
     _set_back(redis)
-    fsms.drain()
+    lane.work_off()
     drained, drained_scripts = _commands(redis), _scripts(redis)
     redis.config_set("slowlog-log-slower-than", _NEVER_SLOW)
     redis.slowlog_reset()
@@ -181,7 +180,7 @@ def _round(fsms: Pendulums, names: Sequence[str], size: _Size) -> None:
     size.scripts.append({name: us / count for name, us in scripts.items()})
     # It raises where one has not ended: then nothing of this is true.
     meter.take_spans(redis, ids)
-    fsms.forget([])
+    lane.forget([])
 
 
 def _set_back(redis: redis.Redis) -> None:
@@ -210,38 +209,37 @@ def _scripts(redis: redis.Redis) -> dict[str, float]:
     return us
 
 
-def _sample(url: str, client: Client, names: Sequence[str], size: _Size) -> None:
+def _sample(url: str, names: Sequence[str], size: _Size) -> None:
     """Send and drain with a worker that notes where it is."""
     with tempfile.TemporaryDirectory(prefix="fsm-bench-") as folder:
         path = Path(folder, "samples.json")
-        with WorkerProcess(url, NAMESPACE, program=("-m", "bench.sampler", str(path))) as worker:
-            fsms = Pendulums(client, worker)
+        with Lane(url, program=("-m", "bench.sampler", str(path))) as lane:
             for _ in range(_SAMPLED[size.events]):
-                ids = fsms.send(list(names[: size.fsms]) * size.events)
-                fsms.drain()
-                fsms.forget(ids)
+                ids = lane.send(list(names[: size.fsms]) * size.events)
+                lane.work_off()
+                lane.forget(ids)
         if not path.exists():
             raise BenchError("the worker that was to note where it is left no samples: did it end in order?")
         size.samples.update(sampler.read(path))
 
 
-def _memory(fsms: Pendulums, names: Sequence[str], listpack: int) -> dict[str, float]:
+def _memory(lane: Lane, names: Sequence[str], listpack: int) -> dict[str, float]:
     """Start FSMs, and give the bytes of one that rests, and of one finished job, each with what it is made of."""
-    redis, keys = fsms.client.redis, fsms.client.keys
+    redis, keys = lane.client.redis, lane.client.keys
     # Redis 7 has another name for it and still takes this one. Only what is written from now on heeds it.
     redis.config_set("hash-max-ziplist-value", listpack)
     before = meter.settled_memory(redis)
-    fsms.rest(names)
-    ids = fsms.send(names)
-    fsms.drain()
-    fsms.forget(ids)
+    lane.rest(names)
+    ids = lane.send(names)
+    lane.work_off()
+    lane.forget(ids)
     idle = meter.settled_memory(redis)
     some = names[:: max(1, len(names) // _LOOKED_AT)]
     index = [keys.state(Pendulum.__name__, state) for state in ("left", "right")]
     snapshot = _usage(redis, *map(keys.snapshot, some)) / len(some)
     in_index = _usage(redis, *index) / sum(redis.zcard(key) for key in index)
-    ids = fsms.send(names)
-    fsms.drain()
+    ids = lane.send(names)
+    lane.work_off()
     # No part of a job's record: the one is capped, the other holds ids for RQ's eyes, and is emptied in time.
     redis.unlink(keys.log, keys.rq_list(keys.default_queue))
     ended = meter.settled_memory(redis)
@@ -255,7 +253,7 @@ def _memory(fsms: Pendulums, names: Sequence[str], listpack: int) -> dict[str, f
         "job_record_registry_bytes": _usage(redis, keys.rq_registry("finished", keys.default_queue)) / len(ids),
         "job_record_ended_bytes": _usage(redis, keys.ended) / len(ids),
     }
-    fsms.forget(ids)
+    lane.forget(ids)
     return {name: round(size) for name, size in found.items()}
 
 
@@ -278,25 +276,24 @@ def measure(options: argparse.Namespace) -> Result:
     server_options = {
         "auto-aof-rewrite-percentage": "0", "slowlog-log-slower-than": str(_NEVER_SLOW), "slowlog-max-len": "100000",
     }  # fmt: skip
-    with EmbeddedServer(server_options) as server, Client(server.url, namespace=NAMESPACE) as client:
-        with WorkerProcess(server.url, NAMESPACE) as worker:
-            fsms = Pendulums(client, worker)
+    with EmbeddedServer(server_options) as server:
+        with Lane(server.url) as lane:
             suite.say(f"starting {len(names):,} FSMs")
             # Scripts, registration and buffers are there before memory is read for the first time.
-            fsms.rest(["warm-up"])
-            memory = _memory(fsms, names, _RECOMMENDED)
+            lane.rest(["warm-up"])
+            memory = _memory(lane, names, _RECOMMENDED)
             suite.say(f"{memory['idle_fsm_bytes']:,} bytes an FSM, {memory['job_record_bytes']:,} a finished job")
             for number in range(options.rounds):
                 for size in sizes:
-                    _round(fsms, names, size)
+                    _round(lane, names, size)
                     suite.say(f"round {number + 1}, {size.fsms:,} FSMs: {size.scripts[-1]['all']:.1f} µs in scripts")
-            memory |= {f"{name}_plain": size for name, size in _memory(fsms, plain, _REDIS_OWN).items()}
-            client.redis.config_set("hash-max-ziplist-value", _RECOMMENDED)
+            memory |= {f"{name}_plain": size for name, size in _memory(lane, plain, _REDIS_OWN).items()}
+            lane.client.redis.config_set("hash-max-ziplist-value", _RECOMMENDED)
+            version = str(lane.client.redis.info("server")["redis_version"])
         for number in range(options.rounds):
             for size in sizes:
-                _sample(server.url, client, names, size)
+                _sample(server.url, names, size)
                 suite.say(f"sampling {number + 1}, {size.fsms:,} FSMs: {size.samples.total():,} samples")
-        version = str(client.redis.info("server")["redis_version"])
     one, ten = sizes
     rows = [row for size in sizes for row in size.rows()]
     figures = {

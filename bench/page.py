@@ -197,11 +197,10 @@ def _rows(result: dict[str, Any], columns: Sequence[str]) -> str:
 
 def _parts(result: dict[str, Any]) -> str:
     """Make two tables of `overhead`: parts of a transition with one event and with many, and what takes memory."""
-    parts = [row for row in result["rows"] if "listpack" not in row["setting"]]
-    events = sorted({row["setting"]["events"] for row in parts})
-    of = {(row["name"], row["setting"]["events"]): row for row in parts}
+    events = sorted({row["setting"]["events each"] for row in result["rows"]})
+    of = {(row["name"], row["setting"]["events each"]): row for row in result["rows"]}
     lines = []
-    for name in dict.fromkeys(row["name"] for row in parts):
+    for name in dict.fromkeys(row["name"] for row in result["rows"]):
         its = [of.get((name, count)) for count in events]
         if max(row["median"] for row in its if row) >= _LEAST_US:
             cells = [shown(row["median"]) if row else "" for row in its]
@@ -209,11 +208,11 @@ def _parts(result: dict[str, Any]) -> str:
             lines.append([name, *cells, *calls, next(row["note"] for row in its if row)])
     heads = ["", *(f"µs at {count}" for count in events), *(f"calls at {count}" for count in events), "to know"]
     costs = _table(heads, lines, range(1, 1 + 2 * len(events)))
-    memory = [row for row in result["rows"] if "listpack" in row["setting"]]
-    lines = [
-        [row["name"], shown(row["setting"]["listpack"]), shown(row["median"]), _told(row["more"])] for row in memory
-    ]
-    return f"{costs}\n\n" + _table(["", "`hash-max-listpack-value`", "bytes", "of these"], lines, {1, 2})
+    sizes = {name.removesuffix("_bytes"): size for name, size in result["figures"].items() if name.endswith("_bytes")}
+    plain = {name: result["figures"].get(f"{name}_bytes_plain", "") for name in sizes}
+    lines = [[_words(name), shown(size), shown(plain[name])] for name, size in sizes.items()]
+    heads = ["Redis memory, bytes", "`hash-max-listpack-value` 1,024, as recommended", "64, Redis's own"]
+    return f"{costs}\n\n" + _table(heads, lines, {1, 2})
 
 
 def _told(more: Mapping[str, Any]) -> str:
@@ -261,7 +260,7 @@ def _words(key: str) -> str:
     >>> _words("p50_ms"), _words("redis_us"), _words("fsms")
     ('p50 ms', 'redis µs', 'FSMs')
     """
-    return " ".join({"us": "µs", "fsms": "FSMs"}.get(word, word) for word in key.split("_"))
+    return " ".join({"us": "µs", "fsm": "FSM", "fsms": "FSMs"}.get(word, word) for word in key.split("_"))
 
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[str]], numbers: Iterable[int] = ()) -> str:

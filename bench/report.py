@@ -122,14 +122,17 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Give the commit of this checkout, with a `+` if files differ from it; `None` outside of one."""
+    """Give the commit of this checkout, with a `+` if files differ from it; `None` outside of one.
+
+    What benchmarks write themselves does not count: the second of a run would not be of the commit of the first.
+    """
     try:
         head = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 - whichever git the person uses
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
         changed = subprocess.run(
-            ["git", "status", "--porcelain"],  # noqa: S607 - as above
+            ["git", "status", "--porcelain", "--", ".", ":!bench/results", ":!docs"],  # noqa: S607 - as above
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
     except (OSError, subprocess.CalledProcessError):

@@ -31,7 +31,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench import meter, suite
-from bench.lane import Lane, names_of
+from bench.lane import QUIET, Lane, numbered
 from bench.machine import Hot
 from bench.suite import Result, Row, say
 from bench.worker import BenchError
@@ -149,10 +149,13 @@ def measure(options: argparse.Namespace) -> Result:
     rows, figures, version = _sizes(plan)
     with ExitStack() as stack:
         url = stack.enter_context(EmbeddedServer(_OPTIONS)).url
-        hot = stack.enter_context(Lane(url, "hot", Hot))
-        lanes = {str(count): stack.enter_context(Lane(url, f"of-{count}", workers=count)) for count in plan.workers}
-        tardy = stack.enter_context(Lane(url, "tardy", program=("-c", _NEVER_AHEAD)))
-        names = names_of(plan.crowd)
+        hot = stack.enter_context(Lane(url, "hot", Hot, options=QUIET))
+        lanes = {
+            str(count): stack.enter_context(Lane(url, f"of-{count}", workers=count, options=QUIET))
+            for count in plan.workers
+        }
+        tardy = stack.enter_context(Lane(url, "tardy", options=QUIET, program=("-c", _NEVER_AHEAD)))
+        names = numbered("fsm", plan.crowd)
         for lane in (*lanes.values(), tardy):
             lane.await_workers()
             lane.populate(names)
@@ -191,7 +194,7 @@ def _sizes(plan: Plan) -> tuple[list[Row], dict[str, float], str]:
         waiting: list[Row] = []
         for count in plan.sizes:
             url = stack.enter_context(EmbeddedServer(_OPTIONS)).url
-            size = sizes[count] = Size(stack.enter_context(Lane(url, "size")), names_of(count))
+            size = sizes[count] = Size(stack.enter_context(Lane(url, options=QUIET)), numbered("fsm", count))
             say(f"starting {count:,} FSMs, whose entry events wait")
             waiting = size.start()
             say(f"{count:,} FSMs: {size.bytes_each:.0f} bytes each")

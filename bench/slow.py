@@ -23,7 +23,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench import suite
-from bench.lane import Lane, names_of
+from bench.lane import QUIET, Lane, numbered
 from bench.slow_machines import COMPUTE_S, LINGER_S, WAIT_S, Computes, Lingers, Waits, WaitsAsync
 from bench.suite import Result, Row, say
 from fsm.store.embedded import EmbeddedServer
@@ -62,8 +62,8 @@ def measure(options: argparse.Namespace) -> Result:
         lanes: dict[str, tuple[Lane, list[str]]] = {}
 
         def enter(name: str, machine: type[Machine[Any]], fsms: int, workers: int, *more: str) -> None:
-            lane = Lane(server.url, name, machine, workers=workers, app=_APP, options=more)
-            lanes[name] = stack.enter_context(lane), names_of(fsms)
+            lane = Lane(server.url, name, machine, workers=workers, app=_APP, options=(*QUIET, *more))
+            lanes[name] = stack.enter_context(lane), numbered("fsm", fsms)
 
         for kind, machine in _KINDS.items():
             for count in concurrency:

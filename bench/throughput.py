@@ -29,11 +29,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench import ceiling, quick
+from bench.lane import Lane
 from bench.peers import environment
 from bench.peers.catalogue import PEERS
 from bench.peers.drain import Book, Drain
 from bench.suite import Result, Row, main, say
-from bench.worker import BenchError, WorkerProcess
+from bench.worker import BenchError
 from fsm.store.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 _OURS = "fsm-workers"
-_NAMESPACE = "bench"
 _EVENTS = {30_000: 1, 1000: 10}
 _SMALL_EVENTS = {200: 1, 20: 5}
 # A drain of a peer: long enough for the looks, short enough for all of them in five rounds.
@@ -54,7 +54,8 @@ _DRAIN_S = 2.5
 _SMALL_JOBS = 60
 # What a second drain is made of, at the most: the first guess may have been far off.
 _MOST_JOBS = 40_000
-_BENCHMARK_REQUESTS = 300_000
+# `redis-benchmark` counts milliseconds: 60 requests may take none, and then it answers `inf`.
+_BENCHMARK_REQUESTS, _SMALL_REQUESTS = 300_000, 10_000
 _TARGETS = {
     "rq": "against_rq_simple",
     "python": "against_best_python_queue",
@@ -86,25 +87,23 @@ class Contest:
 
     Args:
         port: Of the Redis, which is empty.
-        worker: Ours, started.
+        lane: Ours, with one worker, in its database 0.
         events: Our events for each FSM, by size.
         small: Whether all is to be tiny.
     """
 
-    def __init__(self, port: int, worker: WorkerProcess, events: dict[int, int], *, small: bool) -> None:
+    def __init__(self, port: int, lane: Lane, events: dict[int, int], *, small: bool) -> None:
         self._url = f"redis://127.0.0.1:{port}"
         self._events = events
         self._small = small
         self._sizes = sorted(events, reverse=True)
-        self.bench = quick.Bench(
-            f"{self._url}/0", worker, quick.Plan(large=self._sizes[0], small=self._sizes[1], peer_jobs=1, rounds=None)
-        )
+        plan = quick.Plan(large=self._sizes[0], small=self._sizes[1], peer_jobs=1, rounds=None)
+        self.bench = quick.Bench(lane, plan)
         self._book = Book(f"{self._url}/2", self._sizes[0])
         self.found = Measured({size: [] for size in self._sizes})
 
     def close(self) -> None:
         """Close the connections."""
-        self.bench.client.close()
         self._book.close()
 
     def ours(self) -> None:
@@ -162,8 +161,8 @@ def measure(options: argparse.Namespace) -> Result:
         by_tcp = {"bind": "127.0.0.1", "port": str(port)}
         stack.enter_context(EmbeddedServer({**by_tcp, "auto-aof-rewrite-percentage": "0"}))
         limit, benchmark = _ceiling(port, options)
-        worker = stack.enter_context(WorkerProcess(f"redis://127.0.0.1:{port}/0", _NAMESPACE))
-        contest = Contest(port, worker, events, small=options.small)
+        lane = stack.enter_context(Lane(f"redis://127.0.0.1:{port}/0"))
+        contest = Contest(port, lane, events, small=options.small)
         stack.callback(contest.close)
         contest.bench.start()
         asked = _asked(options, contest.found.missing)
@@ -176,7 +175,7 @@ def measure(options: argparse.Namespace) -> Result:
                 for peer, where in part:
                     contest.peer(peer, where)
         contest.bench.applied()
-        version = str(contest.bench.client.redis.info("server")["redis_version"])
+        version = str(lane.client.redis.info("server")["redis_version"])
     found = contest.found
     if not benchmark:
         found.missing["redis-benchmark"] = "it is not on PATH"
@@ -224,7 +223,7 @@ def _ceiling(port: int, options: argparse.Namespace) -> tuple[list[Row], list[Ro
         for index, name in enumerate(("send", "claim and commit"))
     ]
     rates = [
-        ceiling.redis_benchmark(port, _SMALL_JOBS if options.small else _BENCHMARK_REQUESTS)
+        ceiling.redis_benchmark(port, _SMALL_REQUESTS if options.small else _BENCHMARK_REQUESTS)
         for _ in range(options.rounds)
     ]
     hsets = [per_s for per_s in rates if per_s is not None]

@@ -3,7 +3,7 @@
 It is held by SIGSTOP while its backlog is loaded, so that a drain begins with everything waiting and ends with nothing,
 and no start-up is measured. Its sleep in Redis, its locks and its registration outlast a few seconds of that.
 
-Who calls this: `bench.quick`, `bench.lane`.
+Who calls this: `bench.lane`; `bench.latency` for RQ's.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def check(words: list[str]) -> None:
     if program == "fsm":
         parse(command_line(), rest)
     elif program == "make":
-        targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
         assert {word for word in rest if "=" not in word} <= targets, f"make {rest}: its targets are {sorted(targets)}"
     elif program in {"python", "python3"} and rest[:1] == ["-m"]:
         assert is_module(rest[1]), f"python -m {rest[1]}: no such module"

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from bench import machine, meter, report
+from bench.lane import Lane
 from bench.worker import ROOT, BenchError
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def test_every_figure_is_a_number_above_zero(result: dict[str, Any]) -> None:
 
 
 def test_all_events_were_applied(result: dict[str, Any]) -> None:
-    """One event each to begin with, one each in the large size, ten each in the small size."""
-    assert result["about"]["events"] == result["about"]["applied"] == _FSMS + _FSMS + 10 * _SMALL
+    """Ten each in the small size to begin with, one each in the large size, ten each in the small size."""
+    assert result["about"]["events"] == result["about"]["applied"] == 10 * _SMALL + _FSMS + 10 * _SMALL
 
 
 def test_it_says_on_what_it_was_measured(result: dict[str, Any], raw_redis: redis.Redis) -> None:
@@ -122,6 +123,33 @@ def test_a_job_that_has_not_ended_is_no_figure(raw_redis: redis.Redis) -> None:
     raw_redis.hset("rq:job:waits", mapping={"started_at": "2026-01-01T00:00:00.000000Z"})
     with pytest.raises(BenchError, match="job waits has not ended"):
         meter.take_spans(raw_redis, ["waits"])
+
+
+@pytest.mark.parametrize(
+    ("count", "version", "told"),
+    [
+        (0, 0, "0 were applied in 0 versions"),
+        (2, 2, "2 were applied in 2 versions"),
+        # Each seen to pass with its half of the comparison removed from `Lane.check`.
+        (0, 1, "0 were applied in 1 versions"),
+        (1, 2, "1 were applied in 2 versions"),
+    ],
+)
+def test_an_event_that_was_lost_or_applied_twice_is_no_figure(
+    redis_url: str, raw_redis: redis.Redis, count: int, version: int, told: str
+) -> None:
+    with Lane(redis_url, workers=0) as lane:
+        lane.populate(["fsm"])
+        lane.send(["fsm"])
+        payload = machine.new_payload()
+        payload["count"] += count
+        written = {"payload": orjson.dumps(payload), "version": version}
+        raw_redis.hset(lane.client.keys.snapshot("fsm"), mapping=written)
+        with pytest.raises(BenchError, match=f"1 events were sent, and {told}"):
+            lane.check()
+        payload["count"] = machine.FIRST_COUNT + 1
+        raw_redis.hset(lane.client.keys.snapshot("fsm"), mapping={"payload": orjson.dumps(payload), "version": 1})
+        assert lane.check() == 1
 
 
 def test_a_ratio_is_made_of_neighbours_and_the_slower_size_is_shown() -> None:
