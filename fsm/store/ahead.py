@@ -19,6 +19,7 @@ import redis
 
 from fsm.errors import StoreError
 from fsm.store.connection import REPEAT_WITHIN, explain
+from fsm.store.passing import is_demoted
 from fsm.store.requests import Request, drop_demoted, read, run, script
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Ahead:
         self._connect = connect
         self._url = url
         self._connection: Any = None
+        # It stays with a server that takes no writes any more: it must not come back into the pool as it is.
+        self._is_demoted = False
         self._under_way: deque[Ticket[Any]] = deque()
 
     def post(self, request: Request[R]) -> Ticket[R]:
@@ -93,7 +96,7 @@ class Ahead:
     def close(self) -> None:
         """Give the connection back; what is still under way is executed, and nobody hears of it."""
         if self._connection is not None:
-            if self._under_way:
+            if self._under_way or self._is_demoted:
                 self._connection.disconnect()
             self._connect().connection_pool.release(self._connection)
             self._connection = None
@@ -108,6 +111,7 @@ class Ahead:
             # Those behind it keep their place: a plan sends ahead only what need not come after what is under way.
             self._carry_again(ticket)
         except redis.exceptions.ResponseError as error:
+            self._is_demoted = self._is_demoted or is_demoted(error)
             drop_demoted(self._connect(), error)
             ticket.error = explain(error, self._url)
             ticket.error.__cause__ = error

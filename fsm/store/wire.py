@@ -14,6 +14,7 @@ Who calls this: `connection` makes it, `requests` runs scripts over it.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -62,5 +63,7 @@ class Wire(redis.Redis):
 
     def hand_back(self) -> None:
         """Give idle connections back to the pool, for those that are to be closed there."""
-        while self._idle:
-            self.connection_pool.release(self._idle.pop())
+        # Other threads take from them meanwhile, and do this too: after a failover all of them hear of it at once.
+        with suppress(IndexError):
+            while True:
+                self.connection_pool.release(self._idle.pop())

@@ -81,20 +81,21 @@ end
 -- this FSM, else of this event, the first without further fields, by where its arguments begin.
 -- In fakeredis both names would lead to the same hash; it has no `sha1hex` either.
 local like, copies = {}, redis.sha1hex ~= nil
-local function write(fsm, letter, id, event, data)
+local function write(fsm, letter, id, event, data, may_be_copied)
   local key, from, name = 'rq:job:' .. id, fsm.first, fsm.name
   if not from or ARGV[from + 3] ~= event then
     from = like[event]
     if from and fsms[ARGV[from]].queue ~= fsm.queue then from = nil end
   end
-  if not from or call('COPY', 'rq:job:' .. ARGV[from + 1], key) ~= 1 then
+  -- A user who may not copy writes each of them.
+  if not from or try('COPY', 'rq:job:' .. ARGV[from + 1], key) ~= 1 then
     record(id, now, ns, fsm, event, data, timeout, ttl)
   elseif ARGV[from] ~= name then
     call('HSET', key, 'data', data, 'born', fsm.born, 'fsm', name, 'description', event .. ' ' .. name)
   elseif ARGV[from + 4] ~= data then
     call('HSET', key, 'data', data)
   end
-  if copies and ARGV[letter + 5] == '0' then
+  if copies and may_be_copied and ARGV[letter + 5] == '0' then
     if not fsm.first then fsm.first = letter end
     if not like[event] then like[event] = letter end
   end
@@ -154,7 +155,8 @@ while at <= last do
     elseif stale then
       why = stale
     else
-      write(fsm, letter, id, event, data)
+      -- Only what lay nowhere before holds nothing but what is written here: COPY takes all fields, and the expiry.
+      write(fsm, letter, id, event, data, not known)
       if count > 0 then call('HSET', 'rq:job:' .. id, unpack(ARGV, first, entry - 1)) end
       fsm.ids[#fsm.ids + 1] = id
       fsm.items[#fsm.items + 1] = n
