@@ -48,6 +48,7 @@ class Seat:
         self._thread = threading.get_ident()
         self._guard = threading.Lock()
         self._timing: Timing | None = None
+        self._sat_at = 0.0
         self._is_rung = False
         # The coroutine that is driven here, where the thread has many.
         self.driven: Seated[Any] | None = None
@@ -56,6 +57,7 @@ class Seat:
         """Begin to run this event."""
         with self._guard:
             self._timing = timing
+            self._sat_at = time.monotonic()
 
     def rise(self) -> None:
         """Run it no more: from here on nothing is raised for it."""
@@ -68,6 +70,11 @@ class Seat:
     def is_taken_by(self, timing: Timing) -> bool:
         """Whether this event sits here."""
         return self._timing is timing
+
+    def is_kept_from(self, timing: Timing) -> bool:
+        """Whether another event has had the thread all the time in which this one was expected to end."""
+        with self._guard:
+            return self._timing not in (None, timing) and self._sat_at < timing.heeded_by
 
     def ring(self, timing: Timing | None, fault: type[BaseException]) -> None:
         """Have an exception raised in the thread, if it runs this event; `None`: whatever event it runs."""
@@ -128,6 +135,18 @@ class Timing:
     def is_live(self) -> bool:
         """Whether it is still run: one that was interrupted as it left this context has not signed off."""
         return self._seat.is_taken_by(self) if self._driven is None else self._driven.timing is self
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether it goes on though it was interrupted, and some seconds more.
+
+        A coroutine does not where another one blocks their loop, which has time left: it could not speak for itself.
+        """
+        if now <= self.heeded_by:
+            return False
+        if self._seat.is_kept_from(self):
+            self.expect(now)
+            return False
+        return True
 
     def ring(self, now: float) -> None:
         """Interrupt it."""
@@ -229,7 +248,7 @@ class Timekeeper:
         """An event that goes on though it was interrupted, and some seconds more."""
         now = time.monotonic()
         with self._changed:
-            return next((timing for timing in self._timings if now > timing.heeded_by), None)
+            return next((timing for timing in self._timings if timing.is_overdue(now)), None)
 
     def _keep(self) -> None:
         while True:
