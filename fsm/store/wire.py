@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 import redis
+from redis.client import Pipeline
 
 __all__ = ["Wire"]
 
@@ -61,9 +62,46 @@ class Wire(redis.Redis):
         self._idle.append(connection)
         return reply
 
+    def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> _Pipeline:  # noqa: FBT002 - redis-py's signature
+        """Give a pipeline that leaves no reply behind either."""
+        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+    def _send_command_parse_response(self, conn: Any, command_name: Any, *args: Any, **options: Any) -> Any:
+        # redis-py closes a connection where sending or reading is broken off, and not in between: it went back into the
+        # pool, and the next command was given the reply to this one.
+        try:
+            return super()._send_command_parse_response(conn, command_name, *args, **options)  # type: ignore[no-untyped-call]
+        except redis.RedisError:
+            raise
+        except BaseException:
+            conn.disconnect()
+            raise
+
     def hand_back(self) -> None:
         """Give idle connections back to the pool, for those that are to be closed there."""
         # Other threads take from them meanwhile, and do this too: after a failover all of them hear of it at once.
         with suppress(IndexError):
             while True:
                 self.connection_pool.release(self._idle.pop())
+
+
+class _Pipeline(Pipeline):
+    """A pipeline whose connection is closed where a signal breaks it off between its commands and their replies."""
+
+    def _execute_pipeline(self, connection: Any, commands: Any, raise_on_error: Any) -> Any:
+        try:
+            return super()._execute_pipeline(connection, commands, raise_on_error)  # type: ignore[no-untyped-call]
+        except redis.RedisError:
+            raise
+        except BaseException:
+            connection.disconnect()
+            raise
+
+    def _execute_transaction(self, connection: Any, commands: Any, raise_on_error: Any) -> Any:
+        try:
+            return super()._execute_transaction(connection, commands, raise_on_error)
+        except redis.RedisError:
+            raise
+        except BaseException:
+            connection.disconnect()
+            raise
