@@ -11,6 +11,7 @@ import contextvars
 import logging
 import sys
 import threading
+import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +34,7 @@ _about: contextvars.ContextVar[Any] = contextvars.ContextVar("fsm_about", defaul
 _SWITCH_S = 0.0005
 # What was told to break off has so long to do it.
 _BREAK_OFF_S = 1.0
+_CLOSE_S = 0.1
 
 
 class Crew:
@@ -75,10 +77,23 @@ class Crew:
             # There is a thread for each order that has not ended: none waits behind another one.
             self._at_work += 1
             if self._at_work > len(self._threads) and len(self._threads) < self._size:
-                thread = threading.Thread(target=self._serve, name=f"fsm-crew-{len(self._threads)}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                self._start_thread()
         self._orders.put((work, about))
+
+    def _start_thread(self) -> None:
+        """Start one more, or do with those that there are where the host allows no more."""
+        thread = threading.Thread(target=self._serve, name=f"fsm-crew-{len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads:
+                self._at_work -= 1
+                raise
+            self._size = len(self._threads)
+            about = "no more than %d threads for handlers can be started here: lower --concurrency, or raise the limit"
+            _log.exception(about, self._size)
+        else:
+            self._threads.append(thread)
 
     def drive(self, work: Coroutine[Any, Any, R]) -> R:
         """Drive a coroutine on the event loop of async handlers: what it opens there is theirs to use."""
@@ -109,8 +124,10 @@ class Crew:
         self._is_breaking_off = True
         for _ in self._threads:
             self._orders.put(None)
+        # In C some may go on for long: all of them together are waited for.
+        deadline = time.monotonic() + _CLOSE_S
         for thread in self._threads:
-            thread.join(timeout=0.1)
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
         if self._loop is not None and self._loop_thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop_thread.join(timeout=_BREAK_OFF_S)
@@ -141,9 +158,11 @@ class Crew:
     def _open_loop(self) -> asyncio.AbstractEventLoop:
         with self._guard:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._loop_thread = threading.Thread(target=self._run, args=(self._loop,), name="fsm-loop", daemon=True)
+                loop = asyncio.new_event_loop()
+                self._loop_thread = threading.Thread(target=self._run, args=(loop,), name="fsm-loop", daemon=True)
                 self._loop_thread.start()
+                # Not before: what is given to a loop that nobody runs is never begun.
+                self._loop = loop
             return self._loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:

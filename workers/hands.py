@@ -32,7 +32,7 @@ from workers.intake import AHEAD_S
 from workers.last_resort import stack_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine, Iterable
+    from collections.abc import Collection, Coroutine, Sequence
 
     from fsm.app import App
     from fsm.store.calls import Claimed
@@ -56,7 +56,7 @@ _SAME_CLAIM_MS = 50
 _GATHER_S, _GATHER = 0.002, 0.05
 # The main thread does what else it has to do so often at least, while it waits for room.
 _LOOK_S = 0.1
-# And looks so often whether it may have a suspect, which are left while something is in hand.
+# And looks so often at least whether it may have a suspect, which are left while something is in hand.
 _SLEEP_S = 0.2
 # A suspect before all others holds them up for so long, until hands are empty for it; each time twice as long.
 _PATIENCE_S, _LONGEST_PATIENCE_S = 1.0, 60.0
@@ -208,7 +208,8 @@ class Hands:
             if is_burst:
                 self._changed.wait(_LOOK_S)
                 return
-        self._intake.sleep(_SLEEP_S)
+        # What is done meanwhile may be to be tried again soon, and no sleep is broken off for that.
+        self._intake.sleep(min(_SLEEP_S, max(AHEAD_S, self._mean_s)))
 
     def _room(self) -> int:
         if self._has_suspect:
@@ -277,10 +278,19 @@ class Hands:
             begun.append(piece)
         return begun
 
-    def _start(self, pieces: Iterable[_Piece]) -> None:
-        for piece in pieces:
-            is_async = self._app.behaviours[piece.fsm.machine].is_async
-            self._crew.give(partial(self._run, piece), piece, is_async=is_async)
+    def _start(self, pieces: Sequence[_Piece]) -> None:
+        given = 0
+        try:
+            for piece in pieces:
+                is_async = self._app.behaviours[piece.fsm.machine].is_async
+                self._crew.give(partial(self._run, piece), piece, is_async=is_async)
+                given += 1
+        except BaseException:
+            # What nobody runs would be waited for without end.
+            with self._changed:
+                self._running.difference_update(pieces[given:])
+                self._waiting.extendleft(reversed(pieces[given:]))
+            raise
 
     async def _run(self, piece: _Piece) -> None:
         fsm, begin, piece.thread = piece.fsm, time.monotonic(), threading.get_ident()

@@ -273,7 +273,8 @@ class Intake:
         now = time.monotonic()
         if now < min(self._asked_due_at + _SLEEP_S, self._due_at):
             return 0
-        rung, seconds = self._carrier.carry(calls.due(self._keys))
+        # First: another thread may commit meanwhile what is to be tried again, and want to have it asked once more.
         self._asked_due_at = now
+        rung, seconds = self._carrier.carry(calls.due(self._keys))
         self._due_at = inf if seconds is None else time.monotonic() + seconds
         return rung

@@ -16,6 +16,7 @@ Who calls this: the crew.
 from __future__ import annotations
 
 import ctypes
+import inspect
 import math
 import threading
 import time
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fsm.engine import HandlerTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
 __all__ = ["Seat", "Seated", "Timekeeper", "Timing"]
@@ -173,30 +174,31 @@ class Seated(Coroutine[Any, Any, R]):
 
     def send(self, value: Any) -> Any:
         """Run it to where it waits next."""
-        seat = self._seat
-        seat.driven = self
-        try:
-            if self.timing is not None:
-                seat.sit(self.timing)
-            return self._work.send(value)
-        except BaseException:
-            self.timing = None  # it has ended
-            raise
-        finally:
-            seat.rise()
-            seat.driven = None
+        return self._run(self._work.send, value)
 
     def throw(self, *fault: Any) -> Any:
         """Raise something where it waits, as asyncio does to cancel it."""
+        return self._run(self._work.throw, *fault)
+
+    def _run(self, go: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return self._run_seated(go, *given)
+        except BaseException as fault:
+            if inspect.getcoroutinestate(self._work) != inspect.CORO_SUSPENDED:
+                self.timing = None  # it has ended
+                raise
+            # It was rung for, and waited already when that was raised: only here, and it would never go on.
+            self._seat.rise()
+            ring = fault
+        return self.throw(ring)
+
+    def _run_seated(self, go: Callable[..., Any], *given: Any) -> Any:
         seat = self._seat
         seat.driven = self
         try:
             if self.timing is not None:
                 seat.sit(self.timing)
-            return self._work.throw(*fault)
-        except BaseException:
-            self.timing = None
-            raise
+            return go(*given)
         finally:
             seat.rise()
             seat.driven = None

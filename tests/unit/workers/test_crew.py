@@ -30,18 +30,60 @@ def crew() -> Iterator[Crew]:
 
 
 def test_each_order_has_a_thread_and_those_that_end_are_used_again(crew: Crew) -> None:
-    # Seen to fail where threads were counted that wait for an order: one may have been told of other work already.
-    for _ in range(30):
-        meet = threading.Barrier(5)
+    # Seen to fail where a thread was started if none waited for an order: one may have been told of other work already.
+    for count in (1, 2, 3, 4) * 8:
+        meet = threading.Barrier(count + 1)
 
         async def work(meet: threading.Barrier = meet) -> None:
             meet.wait(10)
 
-        for _ in range(4):
+        for _ in range(count):
             crew.give(work, None, is_async=False)
         meet.wait(10)
 
     assert len(crew._threads) <= 4
+
+
+def test_where_no_more_threads_can_be_started_those_that_there_are_do_it_all(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Seen to fail where that was raised: the worker ended, and waited at its end for what nobody ran.
+    start, done = threading.Thread.start, threading.Semaphore(0)
+
+    def start_two(thread: threading.Thread) -> None:
+        if len(crew._threads) == 2:
+            problem = "can't start new thread"
+            raise RuntimeError(problem)
+        start(thread)
+
+    async def work() -> None:
+        time.sleep(0.01)  # noqa: ASYNC251 - plain code
+        done.release()
+
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    for _ in range(20):
+        crew.give(work, None, is_async=False)
+
+    assert all(done.acquire(timeout=10) for _ in range(20))
+    assert caplog.text.count("no more than 2 threads") == 1
+
+
+def test_threads_that_wait_in_c_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seen to fail where each was waited for by itself: a second signal took minutes, with hundreds of them.
+    monkeypatch.setattr("workers.crew._CLOSE_S", 0.5)
+    crew, go_on = Crew(8), threading.Event()
+
+    async def work() -> None:
+        go_on.wait(60)
+
+    for _ in range(8):
+        crew.give(work, None, is_async=False)
+    begin = time.monotonic()
+    crew.close()
+    seconds = time.monotonic() - begin
+    go_on.set()
+
+    assert seconds < 2.5
 
 
 def test_what_user_code_raises_ends_no_thread(crew: Crew, caplog: pytest.LogCaptureFixture) -> None:

@@ -153,6 +153,31 @@ def test_a_coroutine_is_interrupted_where_it_blocks_and_not_where_it_waits_and_o
     assert asyncio.run(main()) == ["waited", "worked", "interrupted"]
 
 
+def test_a_ring_that_is_raised_when_its_coroutine_waits_already_reaches_it() -> None:
+    # Seen to fail without that: its task ended, and the coroutine never went on, nor did what it had in hand.
+    class Late(Seat):
+        is_late = False
+
+        def rise(self) -> None:
+            if not self.is_late:
+                self.is_late = True
+                raise HandlerTimeout
+            super().rise()
+
+    async def waits() -> str:
+        try:
+            await asyncio.sleep(60)
+        except HandlerTimeout:
+            await asyncio.sleep(0)
+            return "interrupted"
+        return "not interrupted"
+
+    async def main() -> str:
+        return await asyncio.wait_for(asyncio.create_task(Seated(waits(), Late())), 20)
+
+    assert asyncio.run(main()) == "interrupted"
+
+
 def test_who_blocks_the_loop_for_less_than_its_time_makes_nobody_else_overdue(
     keeper: Timekeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
