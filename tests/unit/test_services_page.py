@@ -134,7 +134,7 @@ def test_lines_of_a_library_tell_their_transition(
 
 def test_the_table_of_settings_is_the_table_of_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (?:`(--[\w-]+)`[^|]*)?\s?\| `(\w+)` \| (?:`([^`]+)`)?", PAGE, re.MULTILINE)
-    shown: Callable[[Any], str] = lambda value: {True: "on"}.get(value, str(value)) if value else ""  # noqa: E731
+    shown: Callable[[Any], str] = lambda value: "on" if value is True else str(value) if value else ""  # noqa: E731
 
     assert [(name, variable, default) for name, _, variable, default in rows] == [
         (setting.name, setting.variable, shown(setting.default)) for setting in config.SETTINGS.values()

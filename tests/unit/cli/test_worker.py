@@ -112,6 +112,7 @@ def test_a_worker_is_made_of_its_options(fsm: Run) -> None:
         "namespace": "shop",
         "lease_ms": 60_000,
         "batch": 7,
+        "concurrency": 1,
         "name": "joe",
         "is_open": True,
         "burst": True,
@@ -280,6 +281,7 @@ def test_a_host_gives_its_workers_what_it_was_given_and_the_url_where_nobody_see
         "namespace": "shop",
         "options": [
             *("--namespace", "shop", "--app", "cli_missing", "--batch", "128", "--lease", "60000ms"),
+            *("--concurrency", "1"),
             *("--shutdown-timeout", "5000ms", "--log-level", "info"),
             *("--queue", "b", "--queue", "a", "--effects-queue", "e"),
         ],
