@@ -20,7 +20,7 @@ from redis.exceptions import NoScriptError, RedisError
 from fsm.errors import StoreError
 from fsm.store import passing
 from fsm.store.connection import explain
-from fsm.store.requests import Request, run, script
+from fsm.store.requests import Request, command, run, script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,11 +130,7 @@ class Line:
         try:
             if self._connection is None:
                 self._connect()
-            if request.script:
-                _, sha = script(request.script)
-                self._connection.send_command("EVALSHA", sha, len(request.keys), *request.keys, *request.arguments)
-            else:
-                self._connection.send_command(*request.commands[0])
+            self._connection.send_command(*command(request))
         except RedisError:
             self._carry_all()
         except BaseException:

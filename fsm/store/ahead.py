@@ -20,7 +20,7 @@ import redis
 from fsm.errors import StoreError
 from fsm.store.connection import REPEAT_WITHIN, explain
 from fsm.store.passing import is_demoted
-from fsm.store.requests import Request, drop_demoted, read, run, script
+from fsm.store.requests import Request, command, drop_demoted, read, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,11 +71,7 @@ class Ahead:
         ticket = Ticket(request, time.monotonic())
         self._under_way.append(ticket)
         try:
-            if request.script:
-                _, sha = script(request.script)
-                self._connection.send_command("EVALSHA", sha, len(request.keys), *request.keys, *request.arguments)
-            else:
-                self._connection.send_command(*request.commands[0])
+            self._connection.send_command(*command(request))
         except redis.RedisError as error:
             self._carry_all_again(error)
         return ticket

@@ -24,7 +24,7 @@ from fsm.store.wire import Wire
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Request", "drop_demoted", "read", "run", "script"]
+__all__ = ["Request", "command", "drop_demoted", "read", "run", "script"]
 
 R = TypeVar("R")
 _LUA = files("fsm.store") / "lua"
@@ -56,6 +56,13 @@ class Request(Generic[R]):
     arguments: Sequence[Any] = ()
     commands: Sequence[tuple[Any, ...]] = ()
     is_ahead: bool = False
+
+
+def command(request: Request[Any]) -> tuple[Any, ...]:
+    """Give a script, by its SHA-1, or the one plain command of a request, as it is sent over a connection."""
+    if not request.script:
+        return request.commands[0]
+    return "EVALSHA", script(request.script)[1], len(request.keys), *request.keys, *request.arguments
 
 
 def run(client: redis.Redis, request: Request[R], url: str = "") -> R:

@@ -49,7 +49,7 @@ def mail(client: Client, name: str) -> list[str]:
 def test_an_event_is_sent_in_one_round_trip_over_a_connection_that_is_there(
     client: Client, raw_redis: redis.Redis
 ) -> None:
-    # Seen to fail with a PING, and with a SCRIPT EXISTS, before each call.
+    # Seen to fail with a PING before each call.
     client.start_fsm(Box, "box").transition("put")
     stats: Any = raw_redis.info("stats")
     with raw_redis.monitor() as monitor:
@@ -169,7 +169,7 @@ def test_a_server_that_closed_an_idle_connection_is_asked_again(client: Client, 
 def test_bulk_goes_on_where_the_connection_breaks_with_calls_under_way(
     shaky: tuple[Client, Proxy], monkeypatch: pytest.MonkeyPatch, share: float, *, of_replies: bool
 ) -> None:
-    # Seen to fail where `Ahead` carries again only the oldest call without a reply, and where it carries none.
+    # Seen to fail where `Ahead` carries again only the oldest call without a reply.
     monkeypatch.setattr("fsm.store.calls.MOST_ITEMS", 50)
     client, proxy = shaky
     names = [f"box-{number}" for number in range(100)]

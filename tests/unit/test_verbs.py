@@ -192,7 +192,7 @@ def test_a_waiter_looks_sleeps_and_looks_again() -> None:
 
 
 def test_of_what_was_just_sent_nobody_asks_whether_it_has_ended_before_the_sleep() -> None:
-    # Seen to fail without `just_sent`: a call took a round trip more.
+    # Without `just_sent` a call takes a round trip more.
     requests, outcome = follow(
         verbs.wait(KEYS, "j", "p", "put", 60, just_sent=True), None, seen("WAITING"), None, seen("DONE", AT)
     )

@@ -21,7 +21,7 @@ local function is_whole(text)
   return type(text) == 'string' and #text < 16 and string.find(text, '^%d+$') ~= nil
 end
 
--- A whole number as text; Lua would write large ones with an exponent. "%d" costs a third, where a C long holds the number.
+-- A whole number as text; Lua would write large ones with an exponent. "%d" costs less, where it can hold the number.
 local format = string.format
 local function digits(number)
   if number < 2147483648 and number > -2147483648 then return format('%d', number) end

@@ -77,7 +77,7 @@ local function newer(name, version)
   if is_whole(seen[1]) and tonumber(seen[1]) > version then return 'STALE ' .. seen[1] .. ' ' .. (seen[2] or '') end
 end
 
--- Records of one call are nearly alike. To copy one and write what differs costs half of writing a new one: of those of
+-- Records of one call are nearly alike. To copy one and write what differs costs less than to write one: of those of
 -- this FSM, else of this event, the first without further fields, by where its arguments begin.
 -- In fakeredis both names would lead to the same hash; it has no `sha1hex` either.
 local like, copies = {}, redis.sha1hex ~= nil
