@@ -508,6 +508,22 @@ def test_after_a_failover_bulk_leaves_the_demoted_server_too(
         assert all(verdict.ok for verdict in client.transition_many(items))
 
 
+def test_a_demoted_server_that_still_has_its_data_confirms_nothing() -> None:
+    # Seen to fail without `insist_on_primary` in `send` and in `start`: what nobody else has was said to be there.
+    with EmbeddedServer() as server, Client(server.url) as client, connect(server.url) as old:
+        journal = client.start_fsm(Journal, "journal")
+        journal.transition("note", 0, key="k0")
+        old.replicaof("127.0.0.1", free_port())
+
+        for repeat in (
+            partial(journal.transition, "note", 0, key="k0"),
+            partial(journal.transition, "note", 1, key="k1"),
+            partial(client.start_fsm, Journal, "journal"),
+        ):
+            with pytest.raises(StoreError, match="is a replica"):
+                repeat()
+
+
 def test_what_a_failover_has_lost_is_taken_again_with_its_key_and_the_fsm_is_whole(
     pair: tuple[EmbeddedServer, EmbeddedServer, Callable[[], None]], until: Until
 ) -> None:

@@ -98,6 +98,10 @@ local function unused(id, ms)
   return call('EXISTS', 'rq:job:' .. id) == 0 and id or id .. 'r' .. ms
 end
 
+-- A call that writes nothing says all the same what is known here: a server that became a replica knows what nobody else
+-- does, and would confirm what is lost. It refuses a write, also of nothing, and so does one that was cut off.
+local function insist_on_primary(prefix) call('UNLINK', prefix .. 'nothing') end
+
 -- FSMs to be made ready: gathered per queue, so that the writes are variadic.
 local rung = {}
 local function ring(queue, name, id)

@@ -192,4 +192,5 @@ for n, id in pairs(again) do
 end
 flush_begun(prefix)
 flush_ready(prefix)
+if next(made) == nil then insist_on_primary(prefix) end
 return answer

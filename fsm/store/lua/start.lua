@@ -22,7 +22,7 @@ local m = {
 }
 local ms, s, us = clock()
 local now, born = rq_time(s, us), born_at(s, us)
-local answer = {}
+local answer, is_known = {}, true
 for i = 14, #ARGV, 4 do
   local name, id = ARGV[i], ARGV[i + 1]
   -- An FSM that lived and was purged must not rise again because a call is repeated late.
@@ -30,9 +30,12 @@ for i = 14, #ARGV, 4 do
   if permitted(lived).err or lived[1] then
     answer[#answer + 1] = lived[1] == name and lived[2] == ns and lived[3] == m.event and 'CREATED' or 'BROKEN'
   else
-    answer[#answer + 1] = create(prefix, ns, default_queue, ms, born, now, m, name, id, ARGV[i + 2], ARGV[i + 3])
+    local word = create(prefix, ns, default_queue, ms, born, now, m, name, id, ARGV[i + 2], ARGV[i + 3])
+    answer[#answer + 1] = word
+    is_known = is_known and word ~= 'CREATED'
   end
 end
 flush_begun(prefix)
 flush_ready(prefix)
+if is_known then insist_on_primary(prefix) end
 return answer
