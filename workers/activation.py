@@ -29,7 +29,7 @@ from fsm.engine import (
 )
 from fsm.errors import PayloadError
 from fsm.machine.values import JSON
-from fsm.store.codec import event_data, text, whole
+from fsm.store.codec import event_data, pack_history, read_history, text, whole
 from fsm.store.commits import Block
 from workers import points
 
@@ -343,7 +343,7 @@ class Activation:
             else:
                 block.set("status", life.status)
         if life.history != history:
-            block.set("history", orjson.dumps(life.history))
+            block.set("history", pack_history(life.history))
         if fsm.definition != self.behaviour.definition.fingerprint:
             block.set("definition", self.behaviour.definition.fingerprint)
         # What was taken away counts as well: the deaths were charged to it, and not to what lay behind it.
@@ -371,8 +371,8 @@ class Activation:
 def _history(raw: bytes) -> tuple[str, ...]:
     """Read the last states; where they were edited by hand they begin anew, for the FSM must go on."""
     try:
-        return tuple(map(str, orjson.loads(raw)))
-    except (ValueError, TypeError):
+        return read_history(raw)
+    except ValueError:
         return ()
 
 

@@ -34,6 +34,7 @@ from fsm import (
     on,
     verbs,
 )
+from fsm.machine.names import state_name_remedy
 from fsm.store import calls
 from fsm.store.keys import Keys
 from fsm.verbs import JobView, ended, standing
@@ -398,6 +399,27 @@ def test_the_time_of_a_retry_is_read() -> None:
     assert follow(verbs.state(KEYS, "p"), FIELDS)[1].as_json()["retry_at"] is None
 
 
+@pytest.mark.parametrize(
+    ("history", "states"),
+    [
+        (None, ("open",)),
+        (b"", ("open",)),
+        (b"lost", ("lost", "open")),
+        ("lost>in der Prüfung>7".encode(), ("lost", "in der Prüfung", "7", "open")),
+        (b'["lost","7"]', ("lost", "7", "open")),
+        (b"[]", ("open",)),
+    ],
+)
+def test_a_history_is_read_in_both_forms_that_were_ever_written(history: bytes | None, states: tuple[str, ...]) -> None:
+    fields = FIELDS if history is None else {**FIELDS, b"history": history}
+
+    assert follow(verbs.state(KEYS, "p"), fields)[1].history == states
+
+
+def test_what_divides_the_states_of_a_history_stands_in_no_name_of_a_state() -> None:
+    assert all(state_name_remedy(name) for name in ("in>out", ">", "[in", '["in"]'))
+
+
 @pytest.mark.parametrize("fields", [{}, {**FIELDS, b"status": b"purging"}])
 def test_what_is_not_there_is_unknown(fields: dict[bytes, bytes]) -> None:
     with pytest.raises(UnknownFSMError, match="'p'"):
@@ -411,7 +433,7 @@ def test_what_is_not_there_is_unknown(fields: dict[bytes, bytes]) -> None:
         {b"version": b"x"},
         {b"payload": b"{"},
         {b"updated_at": b""},
-        {b"history": b"7"},
+        {b"history": b"[7"},
         {b"error": b"{"},
         {b"retry_at": b"1" * 30},
         {b"retry_at": b"x"},
