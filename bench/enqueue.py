@@ -2,7 +2,8 @@
 
 Ours: `transition` one by one, by one thread and by eight that share one client; `transition_many`, with one event for
 each of many FSMs and with ten for each of a few; `start_many`. RQ: `Queue.enqueue` one by one, `enqueue_many`, which
-sends all in one pipeline. Each call is counted whole, from the arguments to the reply.
+sends all in one pipeline. And a `PING` of redis-py, one by one, which is a round trip that does nothing. Each call is
+counted whole, from the arguments to the reply.
 
 All is written into one Redis by one process, in turn, round after round. The worker is held meanwhile, so every FSM is
 at rest when its first event comes, which is the dearest there is; after each turn it drains what was sent, and the
@@ -46,6 +47,7 @@ _THREADS = 8
 _STARTED = 6000
 _PEER_ONE_BY_ONE = 1000
 _PEER_MANY = 5000
+_PINGS = 1000
 _SMALL = 100
 _QUEUE = "bench-enqueue"
 
@@ -111,6 +113,14 @@ class _Round:
 
         return self._cleared(send)
 
+    def ping(self) -> float:
+        ping = self._lane.client.redis.ping
+        count = _PINGS // self._part
+        begin = time.perf_counter()
+        for _ in range(count):
+            ping()
+        return count / (time.perf_counter() - begin)
+
     def _held(self, send: Callable[[], list[str]]) -> float:
         self._lane.hold()
         rate, ids = _timed(send)
@@ -156,11 +166,12 @@ def measure(options: argparse.Namespace) -> Result:
                 "start_many": one.start,
                 "RQ enqueue": one.peer_one_by_one,
                 "RQ enqueue_many": one.peer_many,
+                "PING": one.ping,
             },
             options.rounds,
         )
         version = str(lane.client.redis.info("server")["redis_version"])
-    single, threads, many, few, started, peer_single, peer_many = values.values()
+    single, threads, many, few, started, peer_single, peer_many, pings = values.values()
     rows = [
         Row("ours, transition", {"threads": 1, "events": _ONE_BY_ONE // part}, single),
         Row(
@@ -174,10 +185,11 @@ def measure(options: argparse.Namespace) -> Result:
         Row("ours, start_many", {"FSMs": _STARTED // part}, started, note="each with a payload of 100 bytes"),
         Row("RQ, enqueue", {"threads": 1, "events": _PEER_ONE_BY_ONE // part}, peer_single),
         Row("RQ, enqueue_many", {"events": _PEER_MANY // part}, peer_many, note="one pipeline"),
+        Row("redis-py, PING, one by one", {"events": _PINGS // part}, pings, note="a round trip that does nothing"),
     ]
     names_of_figures = (
         "single_per_s", "threads_per_s", "bulk_per_s", "bulk_few_per_s", "start_many_per_s", "rq_single_per_s",
-        "rq_bulk_per_s",
+        "rq_bulk_per_s", "ping_per_s",
     )  # fmt: skip
     figures = {name: round(row.median) for name, row in zip(names_of_figures, rows, strict=True)}
     figures["single_ratio"] = _ratio(single, peer_single)

@@ -11,6 +11,10 @@ one machine both are one clock. A `call` is measured by this process alone, from
 commit's end, the way back and the threads of the caller are in it. RQ's `ended_at` is the worker's clock before it
 writes the end of the job, so some of RQ's writing is not counted.
 
+The floor of this machine is measured beside it, by the same schedule: a `PING` of redis-py, from the scheduled time to
+its reply. For that two processes wake each other once each; until an event is committed, Redis and worker do so five
+times, one after the other.
+
 The rates: 10, 100 and 1,000 a second, and half of the maximum, measured first in the same run: for `committed` the rate
 at which the worker drains a backlog; for `call` what one client of 64 threads gets when each calls again at once. RQ's
 `SimpleWorker` (`bench.peer.swing`) is given 10 and 100 a second, as it cannot do 1,000.
@@ -56,6 +60,7 @@ _ENTITIES = 1000
 # Rate -> events a round. In five rounds that is 300 samples at 10 a second, in 30 s, and 1,500 at 100.
 _EVENTS = {10: 60, 100: 300, 1000: 1000}
 _PEER_RATES = (10, 100)
+_PING_RATES = (10, 100)
 _HEADLINE = 100
 _HALF_S = 1.0
 _MAXIMA = 3
@@ -115,6 +120,7 @@ class _Bench:
         self.committed: dict[float, _Samples] = {}
         self.called: dict[float, _Samples] = {}
         self.peer: dict[float, _Samples] = {}
+        self.pinged: dict[float, _Samples] = {}
         self.plan = plan
         self._lane = lane
         self._names = names
@@ -226,6 +232,23 @@ class _Bench:
         self._drop_called()
         return median(taken)
 
+    def ping_at(self, rate: float, seed: str) -> float:
+        """Let pings come at this rate, and give the median of the ms until they are answered."""
+        samples = self.pinged.setdefault(rate, _Samples())
+        ping = self._lane.client.redis.ping
+        taken: list[float] = []
+        due_at: list[float] = []
+        for due, now in arrivals.due(arrivals.schedule(rate, self.plan[rate], seed)):
+            for at in due:
+                ping()
+                taken.append((time.time() - at) * 1000)
+            samples.late.extend((now - at) * 1000 for at in due)
+            samples.most_at_once = max(samples.most_at_once, len(due))
+            due_at += due
+        samples.rounds.append(taken)
+        samples.per_s.append(arrivals.rate(due_at))
+        return median(taken)
+
     def peer_at(self, rate: float, seed: str) -> float:
         """Let jobs of RQ's come at this rate, and give the median of the ms until they have ended."""
         samples = self.peer.setdefault(rate, _Samples())
@@ -331,6 +354,8 @@ def measure(options: argparse.Namespace) -> Result:
                 missing[f"call at {rate:,}/s"] = f"{_THREADS} threads of one client get {called:,.0f} a second at most"
                 continue
             candidates[f"call at {rate:,}/s"] = lambda n, rate=rate: bench.call_at(rate, f"{rate} {n}", pool)
+        for rate in _PING_RATES:
+            candidates[f"PING at {rate:,}/s"] = lambda n, rate=rate: bench.ping_at(rate, f"{rate} {n}")
         for rate in _PEER_RATES:
             candidates[f"RQ at {rate:,}/s"] = lambda n, rate=rate: bench.peer_at(rate, f"{rate} {n}")
         missing["RQ at 1,000/s"] = "one SimpleWorker does some hundred jobs a second"
@@ -347,9 +372,15 @@ def measure(options: argparse.Namespace) -> Result:
         *_rows("ours, enqueue to committed", bench.committed, {half: "half of what the worker drains"}),
         *_rows("ours, call round trip", bench.called, {half_calls: f"half of what {_THREADS} threads get"}),
         *_rows("RQ SimpleWorker, enqueue to ended", bench.peer, {}),
+        *_rows("redis-py, PING round trip", bench.pinged, dict.fromkeys(_PING_RATES, "the floor of this machine")),
     ]
     figures = {"drained_per_s": float(round(drained)), "calls_per_s": float(round(called))}
-    for prefix, measured in (("", bench.committed), ("call_", bench.called), ("rq_", bench.peer)):
+    for prefix, measured in (
+        ("", bench.committed),
+        ("call_", bench.called),
+        ("rq_", bench.peer),
+        ("ping_", bench.pinged),
+    ):
         if _HEADLINE in measured:
             more = measured[_HEADLINE].more()
             figures |= {f"{prefix}{kind}_ms_at_{_HEADLINE}": more[f"{kind}_ms"] for kind in ("p50", "p99")}

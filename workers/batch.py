@@ -28,6 +28,8 @@ _log = logging.getLogger("fsm.worker")
 # What is done is committed so soon, though its neighbours still run; looked at twice in that time.
 _COMMIT_WITHIN_S = 0.010
 _LOOK_S = 0.005
+# For some 50 ms after the last batch.
+_IDLE_LOOKS = 10
 # As much as a claim brings: Redis serves nobody else meanwhile.
 _COMMIT_BYTES = 4 << 20
 # FSMs behind a handler that runs for so long are given back.
@@ -133,7 +135,10 @@ class InHand(Protocol):
 
 
 class Relief:
-    """The thread that looks after the batch in hand, some hundred times a second; it rests while there is none.
+    """The thread that looks after the batch in hand, some hundred times a second; it rests where there is none.
+
+    It looks for a while after the last one too: to wake a thread takes longer than to run many an event, and a batch
+    that comes meanwhile finds it awake.
 
     Args:
         also: Called at each of these looks, after it.
@@ -142,6 +147,8 @@ class Relief:
     def __init__(self, also: Callable[[], None] = lambda: None) -> None:
         self._also = also
         self._batch: InHand | None = None
+        # Whether there was one since the last look.
+        self._had_one = False
         self._is_working = threading.Event()
         self._is_hurried = threading.Event()
         self._is_over = threading.Event()
@@ -154,9 +161,9 @@ class Relief:
     def watch(self, batch: InHand | None) -> None:
         """Look after this batch from now on; `None`: after none."""
         self._batch = batch
-        if batch is None:
-            self._is_working.clear()
-        else:
+        self._had_one = True
+        # After it is noted: who is about to rest looks once more.
+        if batch is not None and not self._is_working.is_set():
             self._is_working.set()
 
     def hurry(self) -> None:
@@ -173,8 +180,14 @@ class Relief:
         return not self._thread.is_alive()
 
     def _look(self) -> None:
-        while self._is_working.wait() and not self._is_over.is_set():
+        idle = 0
+        while not self._is_over.is_set():
             batch = self._batch
+            idle = 0 if self._had_one or batch is not None else idle + 1
+            self._had_one = False
+            if idle > _IDLE_LOOKS:
+                self._rest()
+                continue
             if batch is not None:
                 try:
                     try:
@@ -187,3 +200,10 @@ class Relief:
                     _log.exception("what is done waits for the slow handler beside it")
             self._is_hurried.wait(_LOOK_S)
             self._is_hurried.clear()
+
+    def _rest(self) -> None:
+        """Wait for the next batch."""
+        self._is_working.clear()
+        if self._batch is None and not self._is_over.is_set():
+            self._is_working.wait()
+            self._had_one = True

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fsm.store.calls import Claimed, Claims
     from fsm.store.keys import Keys
+    from fsm.store.requests import Request
     from workers.carrier import Carrier, Line, Ticket
     from workers.lease import LeaseKeeper
 
@@ -92,6 +93,8 @@ class Intake:
         self._is_flowing = False
         self._is_suspects_turn = False
         self._ahead: tuple[Ticket[Claims], str, float] | None = None
+        # Whether that was sent with empty hands, when an id woke the worker: then it is the claim of the next turn.
+        self._is_woken = False
         # When `due` was asked last, and when the next FSM is due that it told of; by `time.monotonic()`.
         self._asked_due_at = time.monotonic() - _SLEEP_S
         self._due_at = inf
@@ -108,8 +111,9 @@ class Intake:
             leaves_suspects: Leave FSMs on which workers died, and those behind them, to a later claim.
         """
         want = self._want() if room is None else min(room, self._batch)
+        is_woken = self._is_woken
         claims = self._take_ahead()
-        if not claims.held:
+        if not claims.held and not is_woken:
             for queue in self._queues:
                 more = self._collect(self._post(queue, want - len(claims.held), leaves_suspects=leaves_suspects))
                 if claims.held and more.has_suspect:
@@ -160,17 +164,23 @@ class Intake:
 
     def _take_ahead(self) -> Claims:
         # Forgotten before its reply is read: a reply that cannot be had must not be waited for twice.
-        ahead, self._ahead = self._ahead, None
+        ahead, self._ahead, self._is_woken = self._ahead, None, False
         return calls.Claims([], []) if ahead is None else self._collect(ahead)
 
     def _want(self) -> int:
         return max(1, min(self._batch, int(AHEAD_S / max(self._seconds_per_fsm, 1e-6))))
 
     def _post(self, queue: str, fsms: int, *, leaves_suspects: bool = False) -> tuple[Ticket[Claims], str, float]:
+        return self._send(*self._request(queue, fsms, leaves_suspects=leaves_suspects))
+
+    def _send(self, request: Request[Claims], token: str) -> tuple[Ticket[Claims], str, float]:
+        asked_at = time.monotonic()
+        return self._line.post(request), token, asked_at
+
+    def _request(self, queue: str, fsms: int, *, leaves_suspects: bool = False) -> tuple[Request[Claims], str]:
         self._number += 1
         token = secrets.token_hex(16)
         found, self._found = self._found, []
-        asked_at = time.monotonic()
         request = calls.claim(
             self._keys,
             self._worker,
@@ -183,7 +193,7 @@ class Intake:
             kept=(*self._recent, *self._in_hand(), *self._left),
             found=tuple(found),
         )
-        return self._line.post(request), token, asked_at
+        return request, token
 
     def _collect(self, posted: tuple[Ticket[Claims], str, float]) -> Claims:
         ticket, token, asked_at = posted
@@ -243,16 +253,26 @@ class Intake:
         if fsms:
             self._seconds_per_fsm = 0.7 * self._seconds_per_fsm + 0.3 * seconds / fsms
 
-    def sleep(self, most_s: float = _SLEEP_S) -> None:
-        """Sleep until an id comes on RQ's list, a second at most, and no longer than until something is due."""
+    def sleep(self, most_s: float = _SLEEP_S, *, claims: bool = False) -> None:
+        """Sleep until an id comes on RQ's list, a second at most, and no longer than until something is due.
+
+        Args:
+            most_s: Not a second, but so long at most.
+            claims: Claim as soon as an id has come, with empty hands; `claim` gives what that brings. Redis is at it
+                while the worker looks after all else, and most of what a claim takes here was done before the sleep.
+        """
         if self._asked_due_at == _NEVER:
             return
+        # With several queues the id is only in the reply: that sleep must not be broken off. And which of them is to be
+        # claimed from is not known before.
+        is_one = len(self._queues) == 1
+        prepared = self._request(self._queues[0], self._want()) if claims and is_one else None
         seconds = max(_LEAST_SLEEP_S, min(most_s, self._due_at - time.monotonic()))
-        # With several queues the id is only in the reply: that sleep must not be broken off.
-        self.is_sleeping = len(self._queues) == 1
+        sleep = presence.sleep(self._keys, self._worker, self._queues, round(seconds, 3))
+        found = ""
+        self.is_sleeping = is_one
         try:
-            found = self._carrier.once(presence.sleep(self._keys, self._worker, self._queues, round(seconds, 3)))
-            self._found += [found] if found else []
+            found = self._carrier.once(sleep)
             self._sleeps_here = False
         except StoreError as error:
             # Away, or full: then it refuses to move an id, and we look at `ready` in the same rhythm.
@@ -263,6 +283,12 @@ class Intake:
             time.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311 - chance without secrets
         finally:
             self.is_sleeping = False
+        if not found:
+            return
+        if not is_one:
+            self._found.append(found)
+        elif prepared is not None:
+            self._ahead, self._is_woken = self._send(*prepared), True
 
     def look_soon(self) -> None:
         """Ask at the next turn what is due when: something is to be tried again, perhaps soon."""

@@ -464,7 +464,7 @@ class TransitionWorker(Listener):
                     # a transition.
                     self._become(WorkerStatus.IDLE)
                 if not recovered and not is_burst and not self._stop_requested:
-                    self._intake.sleep()
+                    self._intake.sleep(claims=self._hands is None)
             self.check_for_suspension(is_burst)
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()

@@ -77,9 +77,9 @@ def sleep(keys: Keys, worker: str, queues: Sequence[str], seconds: float) -> Req
     requeued is nowhere else. RQ's own workers lose it at the same place.)
 
     Returns:
-        The id with several queues, which `claim` is to be told of; else "".
+        The id, or "" where none came. With several queues `claim` is to be told of it.
     """
     lists = [Keys.rq_list(queue) for queue in queues]
     if len(lists) == 1:
-        return Request(lambda _: "", commands=[("BLMOVE", lists[0], keys.hand(worker), "LEFT", "RIGHT", seconds)])
+        return Request(text, commands=[("BLMOVE", lists[0], keys.hand(worker), "LEFT", "RIGHT", seconds)])
     return Request(lambda reply: text(reply[1]) if reply else "", commands=[("BLPOP", *lists, seconds)])

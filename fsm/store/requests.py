@@ -109,12 +109,15 @@ def _send(client: redis.Redis, request: Request[Any]) -> Any:
         count = len(request.keys)
         try:
             if isinstance(client, Wire):
-                return client.evalsha_at_once(sha, count, *request.keys, *request.arguments)
+                return client.at_once("EVALSHA", sha, count, *request.keys, *request.arguments)
             return execute("EVALSHA", sha, count, *request.keys, *request.arguments)
         except redis.exceptions.NoScriptError:
             return execute("EVAL", text, count, *request.keys, *request.arguments)
     if len(request.commands) == 1:
-        return execute(*request.commands[0])
+        (command,) = request.commands
+        if isinstance(client, Wire) and command[0] not in client.response_callbacks:
+            return client.at_once(*command)
+        return execute(*command)
     with client.pipeline(transaction=False) as pipeline:
         add: Callable[..., Any] = pipeline.execute_command
         for command in request.commands:

@@ -1,4 +1,4 @@
-"""The short way of a script to Redis and back.
+"""The short way of a script, or of a worker's sleep, to Redis and back.
 
 redis-py takes a connection out of its pool for each command, looks whether something lies on it unread, counts for an
 observer that nobody has here, and puts it back: that costs more than all else that is done for one event. What a client
@@ -31,8 +31,8 @@ class Wire(redis.Redis):
         self._idle: list[Any] = []
         self._pid = os.getpid()
 
-    def evalsha_at_once(self, *arguments: Any) -> Any:
-        """Run a script that Redis knows: SHA-1, number of keys, keys, arguments.
+    def at_once(self, *command: Any) -> Any:
+        """Run a command, most often a script, whose reply redis-py would give as it came.
 
         Raises:
             RedisError: As of any command.
@@ -46,7 +46,7 @@ class Wire(redis.Redis):
             connection = self.connection_pool.get_connection()
 
         def attempt() -> Any:
-            connection.send_command("EVALSHA", *arguments)
+            connection.send_command(*command)
             return connection.read_response()
 
         try:

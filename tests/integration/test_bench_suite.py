@@ -12,8 +12,23 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Small
 
 _FIGURES = {
-    "enqueue": {"bulk_per_s", "single_per_s", "threads_per_s", "start_many_per_s", "rq_single_per_s", "bulk_ratio"},
-    "latency": {"p50_ms_at_100", "p99_ms_at_100", "rq_p50_ms_at_100", "drained_per_s", "calls_per_s"},
+    "enqueue": {
+        "bulk_per_s",
+        "single_per_s",
+        "threads_per_s",
+        "start_many_per_s",
+        "rq_single_per_s",
+        "ping_per_s",
+        "bulk_ratio",
+    },
+    "latency": {
+        "p50_ms_at_100",
+        "p99_ms_at_100",
+        "rq_p50_ms_at_100",
+        "ping_p99_ms_at_100",
+        "drained_per_s",
+        "calls_per_s",
+    },
     "overhead": {
         "redis_us_1",
         "redis_us_10",

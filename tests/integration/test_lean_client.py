@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsm import Client, Machine, MailboxFullError, RefusedError, Settings, StoreError, UnknownFSMError
+from fsm.store.requests import Request, run
 from tests.integration.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -154,6 +155,12 @@ def test_a_plain_command_that_a_signal_breaks_off_before_its_reply_leaves_none_t
 
     assert connection._sock is None
     assert client.redis.echo("three") == b"three"
+
+
+def test_a_plain_command_whose_reply_redis_py_reads_in_a_way_of_its_own_is_read_so(client: Client) -> None:
+    # Seen to fail where all plain commands went the short way: a list came in the place of a dict.
+    run(client.redis, Request(lambda _: None, commands=[("HSET", "plain", "field", "value")]))
+    assert run(client.redis, Request(dict, commands=[("HGETALL", "plain")])) == {b"field": b"value"}
 
 
 def test_a_server_that_closed_an_idle_connection_is_asked_again(client: Client, raw_redis: redis.Redis) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -218,10 +219,34 @@ def test_the_thread_survives_faults_rests_without_a_batch_and_ends() -> None:
             relief.watch(looked)
             assert looked.is_looked_after.wait(5)
             relief.watch(None)
+        deadline = time.monotonic() + 5
+        while relief._is_working.is_set() and time.monotonic() < deadline:
+            time.sleep(0.005)
         assert not relief._is_working.is_set()
     finally:
         relief.stop()
     assert not relief._thread.is_alive()
+
+
+def test_a_batch_that_comes_while_the_thread_goes_to_rest_is_looked_after() -> None:
+    # Seen to fail without the second look in `_rest`: whoever watches takes the thread to be awake, and it never was.
+    relief = Relief()
+    late: Any = Looked()
+    late.troubles.clear()
+
+    class Late(threading.Event):
+        def clear(self) -> None:
+            relief.watch(late)
+            super().clear()
+
+    relief._is_working = Late()
+    relief.watch(None)
+    relief._is_working.set()
+    relief.start()
+    try:
+        assert late.is_looked_after.wait(5)
+    finally:
+        relief.stop()
 
 
 def test_a_thread_that_never_started_can_be_stopped() -> None:
