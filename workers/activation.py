@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +45,6 @@ _log = logging.getLogger("fsm.worker")
 _PLACES = (b"mail", b"later")
 
 
-@dataclass(slots=True)
 class Activation:
     """The work on one FSM, from its claim to the block for its commit.
 
@@ -56,26 +54,30 @@ class Activation:
         keys: Of the namespace.
         executor: Who keeps the time of each event.
         now_ms: Time of the claim, by the clock of Redis.
-        done: Events done, and
-        failed: events failed so far.
-        event: The one that is run, or was last.
     """
 
-    behaviour: Behaviour
-    fsm: Claimed
-    keys: Keys
-    executor: Timer
-    now_ms: int
-    done: int = 0
-    failed: int = 0
-    is_retried: bool = False
-    size: int = 0
-    event: str = ""
-    _is_keyed: bool = False
-    _is_starting: bool = False
-    _has_error: bool = False
-    _born: bytes = b""
-    _ended_at: float = 0.0
+    # Of the class, until it is otherwise: there is one of these for each FSM of each claim.
+    done = 0
+    failed = 0
+    is_retried = False
+    # About how many bytes its block has.
+    size = 0
+    # The event that is run, or was last.
+    event = ""
+    # Whether nothing further is to be run: it failed, it waits, or a suspect has had its one event.
+    _is_over = False
+    _is_keyed = False
+    _is_starting = False
+    _ended_at = 0.0
+
+    def __init__(self, behaviour: Behaviour, fsm: Claimed, keys: Keys, executor: Timer, now_ms: int) -> None:
+        self.behaviour = behaviour
+        self.fsm = fsm
+        self.keys = keys
+        self.executor = executor
+        self.now_ms = now_ms
+        self._born = fsm.born.encode()
+        self._has_error = fsm.has_error
 
     async def run(self, until: float) -> list[Any]:
         """Run events until they are used up, the FSM ends, or the time is over; at least one is run.
@@ -87,14 +89,14 @@ class Activation:
             The block for `commits.commit`.
         """
         behaviour, fsm = self.behaviour, self.fsm
-        self._born, self._has_error = fsm.born.encode(), fsm.has_error
         history = _history(fsm.history) if fsm.history else ()
         definition = behaviour.definition
         life = Life(fsm.name, fsm.state, fsm.payload, fsm.version, fsm.status, definition, self.now_ms, history)
         block = Block(self.keys, fsm, behaviour.settings, self.now_ms)
-        owed = text(fsm.owes) if life.status == "running" else ""
+        owed = text(fsm.owes) if fsm.owes and life.status == "running" else ""
+        self._is_over = life.status == "failed"
         for mail in fsm.mail:
-            if self._ended_at > until or self._is_over(life):
+            if self._ended_at > until or self._is_over:
                 break
             again = self._owed(life, mail, owed) if owed or life.status == "starting" else None
             owed = ""
@@ -106,7 +108,7 @@ class Activation:
                 await self._make(life, block, *again)
                 if is_gone:
                     continue
-                if self._is_over(life):
+                if self._is_over:
                     break
             if life.status == "finished" or not self._is_whole(mail):
                 self._pass_over(life, block, mail)
@@ -122,10 +124,6 @@ class Activation:
         self._snapshot(life, block, history)
         self.size = block.size
         return block.arguments(life.state)
-
-    def _is_over(self, life: Life) -> bool:
-        """Tell whether nothing further is to be run: it failed, it waits, or a suspect has had its one event."""
-        return life.status == "failed" or self.is_retried or bool(self.fsm.tries and self.done + self.failed)
 
     def _read(self, life: Life, mail: Mail) -> tuple[Event, str]:
         """Read an event of the mailbox, and say why it cannot be run, where it cannot."""
@@ -171,8 +169,7 @@ class Activation:
 
     def _is_whole(self, mail: Mail) -> bool:
         """Tell whether this is an event of this life that is to be applied."""
-        is_here = mail.event is not None and mail.place in _PLACES
-        return is_here and mail.status != b"canceled" and mail.born == self._born
+        return mail.born == self._born and mail.place in _PLACES and mail.status != b"canceled"
 
     def _owed(self, life: Life, mail: Mail, owed: str) -> tuple[str, str] | None:
         """Give id and name of the entry or hard event that was taken away: an FSM makes it again for itself."""
@@ -205,6 +202,8 @@ class Activation:
         """
         behaviour, tries = self.behaviour, self.fsm.tries
         self._is_starting = life.status == "starting"
+        if tries:
+            self._is_over = True
         if fault or tries > behaviour.settings.max_attempts:
             giving_up = give_up(behaviour, life, event, fault) if fault else abandon(behaviour, life, event, tries)
             decision = await giving_up
@@ -269,7 +268,8 @@ class Activation:
         if decision.kind == "retry":
             self._wait(block, decision, line)
             return None
-        if follower := follow_up(self.behaviour, life, decision):
+        follower = None
+        if self.behaviour.hard and (follower := follow_up(self.behaviour, life, decision)):
             decision.result["next"] = follower.job_id
         if self._is_keyed:
             block.keep()
@@ -299,6 +299,7 @@ class Activation:
     def _end(self, block: Block, decision: Decision) -> None:
         block.end(decision.ending)
         if decision.ending == "failed":
+            self._is_over = True
             # So that an operator can have it tried again: it is what its FSM owes itself.
             block.set("owes", decision.event.job_id)
             if self._is_starting:
@@ -306,7 +307,7 @@ class Activation:
 
     def _wait(self, block: Block, decision: Decision, line: dict[str, Any]) -> None:
         """Write that an event is to be tried again: the FSM stands as it stood, and its mail waits behind it."""
-        self.is_retried = True
+        self.is_retried = self._is_over = True
         event, result = decision.event, decision.result
         block.again(event.job_id, decision.wait_ms, event.attempt, decision.text)
         if "failed" in result:

@@ -10,6 +10,7 @@ Who calls this: the worker.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -45,6 +46,8 @@ class Batch:
             by one thread at a time.
         give_back: Releases FSMs unworked.
         drop_ahead: Releases what was claimed ahead.
+        until: `time.monotonic()` after which the rest is given back, but for the first: another worker that is idle
+            gets it at once.
     """
 
     def __init__(
@@ -53,61 +56,64 @@ class Batch:
         commit: Callable[[str, Sequence[list[Any]], Sequence[str], bool], None],
         give_back: Callable[[Sequence[Claimed]], None],
         drop_ahead: Callable[[], None],
+        until: float = math.inf,
     ) -> None:
         self._at = claims.at
         self._rest = deque(claims.held)
         self._commit = commit
         self._give_back = give_back
         self._drop_ahead = drop_ahead
-        self._names: list[str] = []
+        self._until = until
         self._blocks: list[list[Any]] = []
         self._bytes = 0
         self._first_done_at = 0.0
-        self._begun_at = 0.0
+        # When the FSM was taken that is run, by `time.monotonic()`; 0 while none is.
+        self.begun_at = 0.0
         self._guard = threading.Lock()
 
-    def take(self) -> Claimed | None:
-        """Give the next FSM to be run, or `None` when none is left; commits before it what is due."""
+    def take(self, block: list[Any] | None = None, size: int = 0, *, is_over: bool = False) -> Claimed | None:
+        """Note what came of the FSM taken last, commit what is due, and give the next FSM to be run.
+
+        Args:
+            block: What is to be written for it, if anything.
+            size: About how many bytes that is.
+            is_over: Begin no other after the first: what was not begun is given back.
+
+        Returns:
+            The next FSM, or `None` when none is left.
+        """
         with self._guard:
             now = time.monotonic()
+            if block is not None:
+                if not self._blocks:
+                    self._first_done_at = now
+                self._blocks.append(block)
+                self._bytes += size
             if self._blocks and (now - self._first_done_at > _COMMIT_WITHIN_S or self._bytes > _COMMIT_BYTES):
                 self._flush()
                 now = time.monotonic()
+            if self.begun_at and (is_over or now > self._until):
+                self._drop_rest()
             if not self._rest:
+                self.begun_at = 0.0
                 return None
-            self._begun_at = now
+            self.begun_at = now
             return self._rest.popleft()
-
-    def add(self, name: str, block: list[Any] | None, size: int = 0) -> None:
-        """Note what came of the FSM taken last; `None`: nothing is to be written for it. `size` is about its bytes."""
-        with self._guard:
-            self._begun_at = 0.0
-            self._bytes += size
-            if block is not None:
-                if not self._blocks:
-                    self._first_done_at = time.monotonic()
-                self._names.append(name)
-                self._blocks.append(block)
-
-    def drop_rest(self) -> None:
-        """Give back what was not begun."""
-        with self._guard:
-            self._drop_rest()
 
     def close(self) -> None:
         """Commit what is done, and give back what was not begun."""
         with self._guard:
-            self._begun_at = 0.0
+            self.begun_at = 0.0
             self._flush()
             self._drop_rest()
 
     def relieve(self) -> None:
         """Commit and give back while the main thread is in a slow handler; from the thread of `Relief`."""
-        begun_at = self._begun_at
+        begun_at = self.begun_at
         if not begun_at or time.monotonic() - begun_at < _LOOK_S:
             return
         with self._guard:
-            if self._begun_at != begun_at:
+            if self.begun_at != begun_at:
                 return
             self._flush(later=False)
             if time.monotonic() - begun_at > _SLOW_S:
@@ -116,9 +122,9 @@ class Batch:
 
     def _flush(self, *, later: bool = True) -> None:
         if self._blocks:
-            blocks, names = self._blocks, self._names
-            self._blocks, self._names, self._bytes = [], [], 0
-            self._commit(self._at, blocks, names, later)
+            blocks = self._blocks
+            self._blocks, self._bytes = [], 0
+            self._commit(self._at, blocks, [block[1] for block in blocks], later)
 
     def _drop_rest(self) -> None:
         if self._rest:

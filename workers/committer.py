@@ -78,7 +78,7 @@ class Committer:
         if later:
             # First, while the keeper still renews these locks: it may take as long as Redis is away.
             self.read()
-        ends = self._keeper.let_go((block[1], block[2]) for block in blocks)
+        ends = self._keeper.let_go([(block[1], block[2]) for block in blocks])
         now = time.monotonic()
         lost = [name for name, end in zip(names, ends, strict=True) if end <= now]
         if lost:

@@ -214,7 +214,12 @@ class Intake:
 
     def _known(self, claims: Claims) -> Claims:
         """Keep FSMs that this worker can run; the others go to the tail, where another worker may find them."""
-        strange = [fsm for fsm in claims.held if not self._is_known(fsm)]
+        # Asked once for all that are alike.
+        kinds = {(fsm.machine, fsm.state): fsm for fsm in claims.held}
+        unknown = {kind for kind, fsm in kinds.items() if not self._is_known(fsm)}
+        if not unknown:
+            return claims
+        strange = [fsm for fsm in claims.held if (fsm.machine, fsm.state) in unknown]
         for fsm in strange:
             about = f"{fsm.machine}.{fsm.state}"
             if about not in self._reported:
@@ -226,12 +231,11 @@ class Intake:
                     fsm.machine,
                     fsm.definition,
                 )
-        if strange:
-            self.give_back(strange, tail=True)
-            claims.held = [fsm for fsm in claims.held if self._is_known(fsm)]
-            if not claims.held:
-                # They ring again at once: wait, so that a worker that knows them gets a chance before us.
-                time.sleep(_STRANGE_PAUSE_S)
+        self.give_back(strange, tail=True)
+        claims.held = [fsm for fsm in claims.held if (fsm.machine, fsm.state) not in unknown]
+        if not claims.held:
+            # They ring again at once: wait, so that a worker that knows them gets a chance before us.
+            time.sleep(_STRANGE_PAUSE_S)
         return claims
 
     def give_back(self, fsms: Sequence[Claimed], *, tail: bool = False) -> None:

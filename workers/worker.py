@@ -28,6 +28,7 @@ from rq.utils import now as rq_now
 from rq.worker import WorkerStatus
 
 from fsm import config
+from fsm.engine import drive
 from fsm.errors import ConfigError, StoreError
 from fsm.store import calls
 from fsm.store.connection import connect
@@ -505,43 +506,48 @@ class TransitionWorker(Listener):
             self._intake.claim_ahead()
         # Not before: where Redis is away the claim waits for it, and handlers would be taken for slow.
         begin = time.monotonic()
-        batch = Batch(claims, self._committer.commit, self._intake.give_back, self._intake.drop_ahead)
+        intake, keeper, behaviours = self._intake, self._keeper, self.app.behaviours
+        batch = Batch(claims, self._committer.commit, intake.give_back, intake.drop_ahead, begin + 2 * AHEAD_S)
         self._relief.watch(batch)
-        fsms = 0
+        fsms = done = failed = size = 0
+        block: list[Any] | None = None
         try:
-            while (fsm := batch.take()) is not None:
-                if not self._keeper.is_trusted(fsm.name, fsm.token):
+            while (fsm := batch.take(block, size, is_over=self._stop_requested)) is not None:
+                begun_at = batch.begun_at
+                if keeper.is_trusted(fsm.name, fsm.token, begun_at):
+                    work = self._work = Activation(
+                        behaviours[fsm.machine], fsm, self.keys, self._executor, claims.at_ms
+                    )
+                    block = self._activate(work, begun_at + AHEAD_S)
+                    fsms += 1
+                    if block is not None:
+                        done, failed, size = done + work.done, failed + work.failed, work.size
+                else:
+                    block = None
                     _log.warning("the lock of FSM %r was lost before its events were run", fsm.name)
-                    self._keeper.let_go([(fsm.name, fsm.token)])
-                    continue
-                block = self._activate(fsm, claims.at_ms)
-                fsms += 1
-                batch.add(fsm.name, block, self._work.size if self._work else 0)
-                if self._stop_requested or time.monotonic() - begin > 2 * AHEAD_S:
-                    # Another worker that is idle gets the rest at once.
-                    batch.drop_rest()
+                    keeper.let_go([(fsm.name, fsm.token)])
         finally:
             self._relief.watch(None)
             batch.close()
             seconds = time.monotonic() - begin
-            self._pulse.count(seconds=seconds)
-            self._intake.learn(fsms, seconds)
+            self._pulse.count(done=done, failed=failed, seconds=seconds)
+            intake.learn(fsms, seconds)
 
     def _is_known(self, fsm: Claimed) -> bool:
         behaviour = self.app.behaviours.get(fsm.machine)
         return behaviour is not None and fsm.state in behaviour.enter
 
-    def _activate(self, fsm: Claimed, now_ms: int) -> list[Any] | None:
-        behaviour = self.app.behaviours[fsm.machine]
-        work = self._work = Activation(behaviour, fsm, self.keys, self._executor, now_ms)
+    def _activate(self, work: Activation, until: float) -> list[Any] | None:
+        """Run the events of one FSM; gives the block for its commit, if it is to be written."""
         try:
-            block = self._executor.run(work.run(time.monotonic() + AHEAD_S), is_async=behaviour.is_async)
+            if work.behaviour.is_async:
+                return self._executor.drive(work.run(until))
+            return drive(work.run(until))
         except Exception:  # noqa: BLE001 - one FSM that cannot be run must not take its neighbours down
             # A fault of ours, or a snapshot that cannot be read: nothing is written, its lease ends, and `recover`
             # counts it, so that a worker that gets it once too often says so instead of running in a circle.
+            fsm = work.fsm
             _log.exception("FSM %r could not be run; it is left to its lease", fsm.name)
             self._intake.leave(fsm.token)
             self._keeper.let_go([(fsm.name, fsm.token)])
             return None
-        self._pulse.count(done=work.done, failed=work.failed)
-        return block

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from types import SimpleNamespace
@@ -20,17 +21,19 @@ if TYPE_CHECKING:
 class Hands:
     """A batch of FSMs, and all that it asked for, in order."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, until: float = math.inf) -> None:
         self.did: list[Any] = []
+        self._block: list[Any] | None = None
+        self._size = 0
         self.refuses = False
         held: Any = [SimpleNamespace(name=name) for name in names]
         self.batch = Batch(
-            Claims(held, [], "now", 1), self._commit, self._give_back, lambda: self.did.append("ahead dropped")
+            Claims(held, [], "now", 1), self._commit, self._give_back, lambda: self.did.append("ahead dropped"), until
         )
 
     def _commit(self, at: str, blocks: Sequence[list[Any]], names: Sequence[str], later: bool) -> None:
         assert at == "now"
-        assert [block[0] for block in blocks] == list(names)
+        assert [block[1] for block in blocks] == list(names)
         self.did.append(("commit later" if later else "commit now", *names))
 
     def _give_back(self, fsms: Sequence[Any]) -> None:
@@ -38,15 +41,21 @@ class Hands:
         if self.refuses:
             raise StoreError("Redis is full")
 
-    def take(self) -> str:
-        fsm = self.batch.take()
+    def take(self, *, is_over: bool = False) -> str:
+        """Say what came of the last FSM, and take the next."""
+        fsm = self.batch.take(self._block, self._size, is_over=is_over)
+        self._block = None
         return fsm.name if fsm else ""
 
-    def do(self) -> str:
+    def do(self, size: int = 0) -> str:
         """Take an FSM and run it."""
         name = self.take()
-        self.batch.add(name, [name])
+        self.end(name, size)
         return name
+
+    def end(self, name: str, size: int = 0) -> None:
+        """Have run the FSM taken last: what came of it is said with the next one."""
+        self._block, self._size = ["frame", name], size
 
 
 @pytest.fixture
@@ -70,19 +79,32 @@ def test_what_is_quick_is_committed_in_one(clock: SimpleNamespace) -> None:
 def test_what_is_done_is_committed_after_10_ms_before_the_next_is_begun(clock: SimpleNamespace) -> None:
     hands = Hands("a", "b", "c")
     hands.do()
+    hands.do()
     clock.now += 0.011
 
-    assert hands.take() == "b"
-    assert hands.did == [("commit later", "a")]
+    assert hands.take() == "c"
+    assert hands.did == [("commit later", "a", "b")]
 
 
 def test_what_was_not_begun_is_given_back_once(clock: SimpleNamespace) -> None:
     hands = Hands("a", "b", "c")
     hands.do()
-    hands.batch.drop_rest()
 
+    assert hands.take(is_over=True) == ""
     assert hands.take() == ""
     hands.batch.close()
+    hands.batch.close()
+
+    assert hands.did == [("give back", "b", "c"), ("commit later", "a")]
+
+
+def test_when_its_time_is_over_all_but_the_first_are_given_back(clock: SimpleNamespace) -> None:
+    # Seen to fail with the bound for the first as well: where this process stood still after its claim, none was run.
+    hands = Hands("a", "b", "c", until=100.04)
+    clock.now += 1
+    assert hands.do() == "a"
+
+    assert hands.take() == ""
     hands.batch.close()
 
     assert hands.did == [("give back", "b", "c"), ("commit later", "a")]
@@ -92,8 +114,8 @@ def test_a_commit_is_bounded_in_bytes(clock: SimpleNamespace) -> None:
     # Seen to fail while a commit was bounded by time alone: 128 FSMs of a mebibyte each were one script.
     hands = Hands("a", "b", "c", "d")
     for _ in range(4):
-        name = hands.take()
-        hands.batch.add(name, [name], 3 << 20)
+        hands.do(3 << 20)
+    hands.take()
     hands.batch.close()
 
     assert hands.did == [("commit later", "a", "b"), ("commit later", "c", "d")]
@@ -101,8 +123,9 @@ def test_a_commit_is_bounded_in_bytes(clock: SimpleNamespace) -> None:
 
 def test_an_fsm_for_which_nothing_is_to_be_written_is_not_committed(clock: SimpleNamespace) -> None:
     hands = Hands("a", "b")
-    hands.batch.add(hands.take(), None)
+    hands.take()
     hands.do()
+    hands.take()
     hands.batch.close()
 
     assert hands.did == [("commit later", "b")]
@@ -112,7 +135,7 @@ def test_behind_a_slow_handler_all_is_committed_then_given_back_and_nothing_twic
     # Seen to fail without the time-outs: what is quick would be broken into many commits.
     hands = Hands("done", "slow", "behind")
     hands.do()
-    hands.take()
+    assert hands.take() == "slow"
     clock.now += 0.004
     hands.batch.relieve()
     assert hands.did == []
@@ -127,7 +150,8 @@ def test_behind_a_slow_handler_all_is_committed_then_given_back_and_nothing_twic
 
     clock.now += 1
     hands.batch.relieve()
-    hands.batch.add("slow", ["slow"])
+    hands.end("slow")
+    assert hands.take() == ""
     hands.batch.close()
     assert hands.did == [
         ("commit now", "done"),
@@ -138,9 +162,10 @@ def test_behind_a_slow_handler_all_is_committed_then_given_back_and_nothing_twic
     ]
 
 
-def test_between_two_handlers_nobody_is_relieved(clock: SimpleNamespace) -> None:
-    hands = Hands("a", "b")
+def test_after_the_last_handler_nobody_is_relieved(clock: SimpleNamespace) -> None:
+    hands = Hands("a")
     hands.do()
+    assert hands.take() == ""
     clock.now += 1
 
     hands.batch.relieve()
@@ -164,13 +189,13 @@ class Door:
 
 
 def test_a_handler_that_ends_just_before_relief_comes_is_not_relieved(clock: SimpleNamespace) -> None:
-    # Seen to fail without the second look at `_begun_at`: the quick ones behind it were given back.
+    # Seen to fail without the second look at `begun_at`: the quick ones behind it were given back.
     hands = Hands("slow", "quick", "behind")
     hands.take()
     clock.now += 1
 
     def main_thread_is_quicker() -> None:
-        hands.batch.add("slow", ["slow"])
+        hands.end("slow")
         clock.now += 0.001
         assert hands.take() == "quick"
 
@@ -189,11 +214,24 @@ def test_what_could_not_be_given_back_is_not_run_by_us_either(clock: SimpleNames
 
     with pytest.raises(StoreError):
         hands.batch.relieve()
-    hands.batch.add("slow", ["slow"])
+    hands.end("slow")
 
     assert hands.take() == ""
     hands.batch.close()
     assert hands.did == [("give back", "behind"), ("commit later", "slow")]
+
+
+def test_what_is_done_is_committed_where_the_rest_cannot_be_given_back(clock: SimpleNamespace) -> None:
+    # Seen to fail while the rest was given back before the block was noted: its events would be run twice.
+    hands = Hands("done", "behind")
+    hands.do()
+    hands.refuses = True
+
+    with pytest.raises(StoreError):
+        hands.take(is_over=True)
+    hands.batch.close()
+
+    assert hands.did == [("give back", "behind"), ("commit later", "done")]
 
 
 class Looked:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     import fakeredis
 
+    from workers.activation import Activation
+
 KEYS = Keys("default")
 
 
@@ -296,9 +298,9 @@ def test_a_batch_that_takes_longer_than_was_thought_gives_back_the_rest_and_the_
     crowd(fake_redis)
     activate = worker._activate
 
-    def slowly(fsm: calls.Claimed, now_ms: int) -> list[Any] | None:
+    def slowly(work: Activation, until: float) -> list[Any] | None:
         clock.now += 0.006
-        return activate(fsm, now_ms)
+        return activate(work, until)
 
     monkeypatch.setattr(worker, "_activate", slowly)
     claims, queue = worker.dequeue_job_and_maintain_ttl(None)
