@@ -150,7 +150,12 @@ def send(
         data = job_data(namespace, letter.name, letter.event, letter.raw)
         arguments += (letter.name, letter.job_id, letter.born, letter.event, data)
         if letter.asked or letter.meta or letter.more:
-            fields = (*(("asked", 1) if letter.asked else ()), *(("meta", letter.meta) if letter.meta else ()))
+            # A claim looks for the `if_version` of a drawn id only where `asked` stands.
+            marked = letter.asked or "if_version" in letter.more
+            fields = (
+                *(("asked", int(letter.asked)) if marked else ()),
+                *(("meta", letter.meta) if letter.meta else ()),
+            )
             arguments += ((len(fields) + len(letter.more)) // 2, *fields, *letter.more)
         else:
             arguments.append(0)

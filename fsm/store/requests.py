@@ -9,6 +9,7 @@ Who calls this: `calls` makes requests, the client and the workers carry them.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -28,12 +29,22 @@ __all__ = ["Request", "command", "drop_demoted", "read", "run", "script"]
 
 R = TypeVar("R")
 _LUA = files("fsm.store") / "lua"
+# Parts of the prelude, and what each of them defines.
+_PART = re.compile(r"\n\n(?=--|local )")
+_LOCAL = re.compile(r"^local (?:function )?([\w, ]+)", re.MULTILINE)
+_WORD = re.compile(r"\w+")
 
 
 @cache
 def script(name: str) -> tuple[str, str]:
-    """Load one Lua script: its text, with the prelude in front, and its SHA-1 as Redis knows it."""
-    text = (_LUA / "prelude.lua").read_text("utf-8") + (_LUA / f"{name}.lua").read_text("utf-8")
+    """Load one Lua script: its text, with what it needs of the prelude in front, and its SHA-1 as Redis knows it."""
+    text = (_LUA / f"{name}.lua").read_text("utf-8")
+    # Redis makes each function anew at each call of a script. Of two parts only the later can use the earlier.
+    for part in reversed(_PART.split((_LUA / "prelude.lua").read_text("utf-8"))):
+        names = {word for line in _LOCAL.findall(part) for word in _WORD.findall(line)}
+        # A name that a comment has by chance costs little, and one that is missing would raise.
+        if not names or not names.isdisjoint(_WORD.findall(text)):
+            text = f"{part}\n\n{text}"
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 

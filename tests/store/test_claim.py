@@ -43,6 +43,29 @@ def test_claimed_gives_lock_snapshot_and_mail_oldest_first(store: Store) -> None
     assert store.listed() == []
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_claimed_with_the_version_that_an_event_with_a_drawn_id_is_tied_to(store: Store, *, asked: bool) -> None:
+    """Seen to fail without the mark `asked` of `calls.send`, and with `if_version` unread where an id is drawn."""
+    store.idle("a")
+    plain, tied = "0123456789abcdef01234567", "89abcdef0123456789abcdef"
+    store.sent("a", plain)
+    store.send("a", "note", tied, asked=asked, more=("if_version", 1))
+
+    first, second = store.one().mail
+    assert (first.job_id, first.if_version, first.asked) == (plain, None, False)
+    assert (second.job_id, second.if_version, second.asked) == (tied, b"1", asked)
+
+
+def test_claimed_with_the_wish_to_hear_of_an_event_that_is_tied_to_a_version(store: Store) -> None:
+    store.idle("a")
+    tied = "89abcdef0123456789abcdef"
+    store.send("a", "note", tied, more=("if_version", 1))
+    store.redis.hset(store.keys.job(tied), "asked", 1)  # as `ask` does, for who comes later
+
+    (mail,) = store.one().mail
+    assert (mail.if_version, mail.asked) == (b"1", True)
+
+
 def test_claimed_with_nothing_where_nothing_is_ready(store: Store) -> None:
     store.idle("a")
 

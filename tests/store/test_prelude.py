@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def rq_time(client: redis.Redis, seconds: int, micros: int) -> str:
-    text, _ = requests.script("ask")
+    text, _ = requests.script("send")
     prelude = text[: text.rindex("--[[")]
     reply = client.eval(prelude + "return rq_time(tonumber(ARGV[1]), tonumber(ARGV[2]))", 0, seconds, micros)
     assert isinstance(reply, bytes)
@@ -46,7 +46,7 @@ def test_a_time_is_written_as_rq_reads_it(any_redis: redis.Redis, moment: dateti
 
 
 def test_every_day_of_a_century_has_its_date(fake_redis: redis.Redis) -> None:
-    text, _ = requests.script("ask")
+    text, _ = requests.script("send")
     prelude = text[: text.rindex("--[[")]
     loop = "local t = {} for d = 0, 36524 do t[d + 1] = string.sub(rq_time(d * 86400, 0), 1, 10) end return t"
     days = fake_redis.eval(prelude + loop, 0)
@@ -55,3 +55,14 @@ def test_every_day_of_a_century_has_its_date(fake_redis: redis.Redis) -> None:
     assert [day.decode() for day in days] == [
         datetime.fromtimestamp(day * 86400, UTC).strftime("%Y-%m-%d") for day in range(36525)
     ]
+
+
+def test_a_script_carries_what_it_needs_of_the_prelude_and_nothing_else() -> None:
+    """Seen to fail with the whole prelude in front of each script."""
+    text, _ = requests.script("claim")
+
+    # `digits` is needed by `flush_ready`, which is needed by the claim.
+    for needed in ("addressee", "flush_ready", "digits"):
+        assert f"local function {needed}(" in text
+    assert "local function ring_front(" not in text
+    assert "rq_time" not in requests.script("ask")[0]

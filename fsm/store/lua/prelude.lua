@@ -1,5 +1,5 @@
 --[[
-prelude: what several scripts share; the loader puts it in front of each of them.
+prelude: what several scripts share; the loader puts in front of each of them what it needs of it, part by part.
 
 KEYS      none of its own
 ARGV      none of its own
