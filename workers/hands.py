@@ -122,7 +122,7 @@ class Hands:
         # Of all that is in hand, until it is committed or given back.
         self._tokens: Counter[str] = Counter()
         self._has_suspect = False
-        self._is_over = False
+        self._is_ending = self._is_over = False
         self._mean_s = AHEAD_S
         self._busy_since = 0.0
         self._changed = threading.Condition()
@@ -171,7 +171,7 @@ class Hands:
             time.sleep(min(_GATHER_S, _GATHER * self._mean_s))
             room = max(room, self._room())
         with self._door:
-            if self._is_over:
+            if self._is_ending or self._is_over:
                 return Claims([], [])
             is_busy = self.is_busy
             claims = self._intake.claim(room, leaves_suspects=is_busy)
@@ -239,6 +239,10 @@ class Hands:
         with self._changed:
             self._changed.wait_for(lambda: not self._tokens, seconds)
 
+    def begin_no_more(self) -> None:
+        """Claim and begin nothing any more: what is in hand is finished. A signal's handler calls this: no lock."""
+        self._is_ending = True
+
     def drop_waiting(self) -> None:
         """Give back what was not begun."""
         with self._turn:
@@ -272,7 +276,7 @@ class Hands:
     def _begin(self) -> list[_Piece]:
         """Give what is to be started now; under the guard."""
         begun = []
-        while self._waiting and len(self._running) < self._slots and not self._is_over:
+        while self._waiting and len(self._running) < self._slots and not (self._is_ending or self._is_over):
             piece = self._waiting.popleft()
             self._running.add(piece)
             begun.append(piece)

@@ -191,6 +191,9 @@ class TransitionWorker(Listener):
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Stop in order, at the first signal."""
         self._stopped_at = time.monotonic()
+        if self._hands is not None:
+            # The main thread may hear of it while it waits for room, and would claim once more when there is some.
+            self._hands.begin_no_more()
         self.at_stop()
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call] # RQ is typed in part
 

@@ -5,8 +5,9 @@ Who calls this: the activation in a worker and the test kit. PURE.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from fsm.engine.life import Event
 from fsm.engine.step import give_up, step
@@ -56,7 +57,7 @@ async def _attempts(behaviour: Behaviour, life: Life, event: Event) -> list[Deci
     """Apply one event, again and again until it ends."""
     decisions = [await step(behaviour, life, event)]
     while decisions[-1].kind == "retry":
-        event = replace(event, attempt=event.attempt + 1)
+        event = msgspec.structs.replace(event, attempt=event.attempt + 1)
         if event.attempt > _MOST_ATTEMPTS:
             why = f"it was tried {_MOST_ATTEMPTS} times, and nobody waits here: does its handler wait for something?"
             decisions.append(await give_up(behaviour, life, event, why))

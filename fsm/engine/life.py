@@ -5,15 +5,18 @@ Who calls this: the step and the activation. PURE. Payloads are kept as JSON and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fsm.machine import Definition
+from fsm.machine.settings import check_size
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     from fsm.engine.effects import Effect
     from fsm.engine.transition import Mail, NewFSM
-    from fsm.machine import Definition
 
     Outgoing: TypeAlias = Mail | NewFSM | Effect
 
@@ -22,8 +25,7 @@ __all__ = ["Decision", "Event", "Life"]
 _UNREAD: Any = object()
 
 
-@dataclass(slots=True)
-class Event:
+class Event(msgspec.Struct):  # made in a fifth of the time that a dataclass takes, as all that is made for each event
     """One event as it stands in its job.
 
     Args:
@@ -38,43 +40,28 @@ class Event:
     job_id: str
     name: str
     raw: bytes = b"null"
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = msgspec.field(default_factory=dict)
     attempt: int = 1
     if_version: int | None = None
 
 
-class Life:
+class Life(msgspec.Struct, eq=False):
     """The FSM between its claim and its commit: changed by each decision, never by a failure.
 
     `payload` is decoded at the first look; `settle` encodes it if it was looked at, `forget` throws changes away.
     `history` holds the states before the present one, oldest first.
     """
 
-    __slots__ = (
-        "_payload", "definition", "history", "name", "now_ms", "raw", "state", "status", "touched", "version",
-    )  # fmt: skip
-
-    def __init__(  # noqa: PLR0913 - the fields of a snapshot
-        self,
-        name: str,
-        state: str,
-        raw: bytes,
-        version: int,
-        status: str,
-        definition: Definition,
-        now_ms: int = 0,
-        history: tuple[str, ...] = (),
-    ) -> None:
-        self.name = name
-        self.definition = definition
-        self.state = state
-        self.raw = raw
-        self.version = version
-        self.status = status
-        self.history = history
-        self.now_ms = now_ms
-        self.touched = False
-        self._payload: Any = _UNREAD
+    name: str
+    state: str
+    raw: bytes
+    version: int
+    status: str
+    definition: Definition
+    now_ms: int = 0
+    history: tuple[str, ...] = ()
+    touched: bool = False
+    _payload: Any = _UNREAD
 
     @property
     def payload(self) -> Any:
@@ -93,11 +80,12 @@ class Life:
         """Give the payload as JSON, as it is now.
 
         Raises:
-            PayloadError: It is not of the machine's type any more.
+            PayloadError: It is not of the machine's type any more, or too large.
         """
-        return (
-            self.definition.payload.encode(self._payload) if self.touched and self._payload is not _UNREAD else self.raw
-        )
+        definition = self.definition
+        is_read = self.touched and self._payload is not _UNREAD
+        raw = definition.payload.encode(self._payload) if is_read else self.raw
+        return check_size(raw, "the payload has", definition.settings.payload_limit)
 
     def settle(self, raw: bytes) -> None:
         """Keep what `encoded` gave."""
@@ -131,8 +119,7 @@ class Life:
             self.touched = False
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(msgspec.Struct):
     """How one event ended, and what is to be written for it.
 
     Args:
@@ -156,7 +143,7 @@ class Decision:
     state: str
     version: int
     result: dict[str, Any]
-    outbox: list[Outgoing] = field(default_factory=list)
+    outbox: list[Outgoing] = msgspec.field(default_factory=list)
     text: str = ""
     ending: str = ""
     soft: bool = False

@@ -69,8 +69,9 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:  # n
     Returns:
         What is to be committed.
     """
-    t: Transition[Any] = Transition(life, event, life.state)
-    way = behaviour.straight.get((life.state, event.name))
+    source = life.state
+    t: Transition[Any] = Transition(life, event, source, source, event.attempt)
+    way = behaviour.straight.get((source, event.name))
     target: str | None
     try:
         if way is not None and event.if_version is None and life.status != "starting":
@@ -79,7 +80,7 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:  # n
             if answer is not None:
                 answer = await _awaited(behaviour, way.method, answer, t)
                 target = _target(answer, way.edges, event.name)
-            ending, raw = "", _encoded(behaviour, life)
+            ending, raw = "", life.encoded()
         else:
             # Not by way of `within` where there is no such context: a coroutine less.
             has_around = behaviour.around is not None
@@ -107,13 +108,13 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:  # n
             raise
         return await _failed(behaviour, life, event, HandlerError, error)
     life.settle(raw)
-    source = life.state
-    life.advance(source if target in (None, END) else target, ending, behaviour.definition.settings.history)
+    life.advance(source if target in (None, END) else target, ending, behaviour.settings.history)
     result = {"state": life.state, "version": life.version}
     if t.replied is not None:
         result["reply"] = t.replied
     entered = target not in (None, END)
-    return Decision("done", event, source, life.state, life.version, result, t.outbox, ending=ending, entered=entered)
+    # By place: what is given by name costs as much again.
+    return Decision("done", event, source, life.state, life.version, result, t.outbox, "", ending, False, entered)  # noqa: FBT003
 
 
 async def abandon(behaviour: Behaviour, life: Life, event: Event, deaths: int) -> Decision:
@@ -165,7 +166,7 @@ async def _work(
     except _RefusedHere as refusal:
         return refusal
     is_end = target == END or target in behaviour.graph.ends
-    return target, await _finish(behaviour, t) if is_end else "", _encoded(behaviour, life)
+    return target, await _finish(behaviour, t) if is_end else "", life.encoded()
 
 
 def _handled(way: Straight, event: Event, t: Transition[Any]) -> Any:
@@ -332,10 +333,6 @@ async def _finish(behaviour: Behaviour, t: Transition[Any]) -> str:
     return "finished"
 
 
-def _encoded(behaviour: Behaviour, life: Life) -> bytes:
-    return check_size(life.encoded(), "the payload has", behaviour.settings.payload_limit)
-
-
 def _timed_out(behaviour: Behaviour, event: Event) -> Exception:
     seconds = behaviour.definition.settings.timeout_for(event.name) / 1000
     return _WrongAnswerError(f"took longer than the time-out of {seconds:g} s: raise Settings(timeout=…)")
@@ -413,7 +410,7 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
     details = {"type": name, "message": message, "traceback": text}
     error = kind(life.name, event.name, source, life.version, event.job_id, message, details)
     # An event may fail, be requeued and fail again: what each failure sends has ids of its own.
-    t: Transition[Any] = Transition(life, event, source, f"v{life.version}")
+    t: Transition[Any] = Transition(life, event, source, source, event.attempt, f"v{life.version}")
     t.data = {"type": name, "message": message}
     target, ending = source, ""
     edge = None if final or is_bare or life.status == "starting" else behaviour.graph.fails_edge(source, event.name)
@@ -486,7 +483,7 @@ async def _mend(
         return "", life.raw
     await _move(behaviour, t, edge.target)
     is_end = edge.target == END or edge.target in behaviour.graph.ends
-    return await _finish(behaviour, t) if is_end else "", _encoded(behaviour, life)
+    return await _finish(behaviour, t) if is_end else "", life.encoded()
 
 
 _FAILED: dict[type[FailedError], str] = {

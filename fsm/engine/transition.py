@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
+
 from fsm.engine.effects import Effect, call_of, checked_queue, path_of, seconds_of, waits_of
+from fsm.engine.life import Event, Life
 from fsm.errors import HandlerError, PayloadError
 from fsm.machine.names import hint
 from fsm.machine.settings import EFFECTS_QUEUE, check_size
@@ -21,7 +24,6 @@ from fsm.machine.values import JSON
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
-    from fsm.engine.life import Event, Life
     from fsm.machine import Definition, Machine
     from fsm.machine.durations import Duration
 
@@ -36,6 +38,7 @@ _LONGEST_NAME = 512
 # at some 10 µs each are 10 ms.
 _MOST_SENT = 1000
 _MOST_SIZES = 16
+_UNREAD: Any = object()
 
 
 def derived_id(parent: str, mark: str) -> str:
@@ -70,35 +73,29 @@ class NewFSM:
     payload: bytes
 
 
-class Transition(Generic[P]):
+class Transition(msgspec.Struct, Generic[P], eq=False):
     """What is being done: the event, the FSM, and what is to leave with the commit.
 
     All that is put in here (`send`, `start_fsm`, `enqueue`, `reply`) happens with the commit or not at all.
     """
 
-    __slots__ = (
-        "_data", "_deadline", "_event", "_life", "_made", "_mark", "_meta", "_size", "attempt", "outbox", "replied",
-        "source", "target",
-    )  # fmt: skip
-
+    _life: Life
+    _event: Event
     source: str
     target: str
     attempt: int
-    _deadline: float
-    _meta: dict[str, Any]
+    _mark: str = ""
+    outbox: list[Mail | NewFSM | Effect] = msgspec.field(default_factory=list)
+    replied: Any = None
+    _data: Any = _UNREAD
+    _made: int = 0
+    _size: int = 0
+    _meta: dict[str, Any] | None = None
+    _deadline: float | None = None
 
-    def __init__(self, life: Life, event: Event, source: str, mark: str = "") -> None:
-        self._life = life
-        self._event = event
-        self._mark = mark
-        self._data: Any = _UNREAD
-        self._made = 0
-        self._size = 0
-        self.source = source
-        self.target = source
-        self.attempt = event.attempt
-        self.outbox: list[Mail | NewFSM | Effect] = []
-        self.replied: Any = None
+    def __repr__(self) -> str:
+        """Tell which transition this is, without what the payload and the data hold."""
+        return f"Transition({self.name!r}, {self.event!r})"
 
     @property
     def name(self) -> str:
@@ -123,12 +120,9 @@ class Transition(Generic[P]):
     @property
     def meta(self) -> dict[str, Any]:
         """What the sender gave as `meta=`: a private copy, for the log wants what was sent."""
-        try:
-            return self._meta
-        except AttributeError:  # few handlers look, and every transition would pay for a first value
-            meta: dict[str, Any] = JSON.decode(JSON.encode(self._event.meta))
-            self._meta = meta
-            return meta
+        if self._meta is None:
+            self._meta = JSON.decode(JSON.encode(self._event.meta))
+        return self._meta
 
     @property
     def version(self) -> int:
@@ -185,11 +179,9 @@ class Transition(Generic[P]):
         Args:
             seconds: What they have from the first call on.
         """
-        try:
-            return self._deadline
-        except AttributeError:
+        if self._deadline is None:
             self._deadline = asyncio.get_running_loop().time() + seconds
-            return self._deadline
+        return self._deadline
 
     def _next(self, mark: str) -> str:
         self._made += 1
@@ -326,9 +318,6 @@ class Transition(Generic[P]):
         """
         # As it is now: what the handler does with it later is its own affair.
         self.replied = JSON.decode(check_size(JSON.encode(value), "a reply has", self._limit))
-
-
-_UNREAD: Any = object()
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):

@@ -154,6 +154,8 @@ class JSONCodec(Codec):
 def is_plain_json(value: Any) -> bool:
     """Say whether `value` is made of JSON's own builtins; keys, ranges and surrogates are left to orjson."""
     kind: type[Any] = type(value)
+    if kind is dict and _ATOMS.issuperset(map(type, value.values())):
+        return True  # as most payloads are
     if kind is dict or kind is list:
         try:
             return _is_plain(value, 1)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from fsm.machine.settings import EFFECTS_QUEUE
 from fsm.store.blueprint import Blueprint
 from fsm.store.codec import job_data, text
@@ -65,8 +67,7 @@ class Birth:
     raw: bytes
 
 
-@dataclass(slots=True)  # not frozen: that would cost as much again as all else that is done for an event here
-class Letter:
+class Letter(msgspec.Struct):  # made in a fifth of the time that a dataclass takes, as all that is made for each event
     """One event to be sent.
 
     Args:
@@ -94,7 +95,8 @@ class Letter:
 
 def _words(reply: list[bytes]) -> list[str]:
     # Behind the word may stand what somebody wrote by hand.
-    return [text(word) for word in reply]
+    said = _Words()
+    return [said[word] for word in reply]
 
 
 def blueprint_of(keys: Keys, machine: Definition | Blueprint) -> Blueprint:
@@ -145,7 +147,7 @@ def send(
     blueprint = None if machine is None else blueprint_of(keys, machine)
     seconds = UNKNOWN_SECONDS if blueprint is None else (blueprint.timeout, blueprint.result_ttl)
     about = blueprint.arguments() if blueprint is not None and starts else ()
-    arguments: list[Any] = [keys.prefix, namespace, keys.default_queue, *seconds, len(about), *about]
+    arguments: list[Any] = [keys.prefix, namespace, keys.default_queue, *map(str, seconds), str(len(about)), *about]
     for letter in letters:
         data = job_data(namespace, letter.name, letter.event, letter.raw)
         arguments += (letter.name, letter.job_id, letter.born, letter.event, data)
@@ -153,12 +155,12 @@ def send(
             # A claim looks for the `if_version` of a drawn id only where `asked` stands.
             marked = letter.asked or "if_version" in letter.more
             fields = (
-                *(("asked", int(letter.asked)) if marked else ()),
+                *(("asked", "1" if letter.asked else "0") if marked else ()),
                 *(("meta", letter.meta) if letter.meta else ()),
             )
-            arguments += ((len(fields) + len(letter.more)) // 2, *fields, *letter.more)
+            arguments += (str((len(fields) + len(letter.more)) // 2), *fields, *letter.more)
         else:
-            arguments.append(0)
+            arguments.append("0")
         if about and blueprint and letter.birth:
             birth = letter.birth
             entry = job_data(namespace, birth.name, blueprint.entry, b"null")
@@ -166,8 +168,7 @@ def send(
     return Request(_words, "send", (), arguments)
 
 
-@dataclass(slots=True)
-class Mail:
+class Mail(msgspec.Struct):
     """One event of a claimed FSM, as its record has it; without a record `event` is `None`."""
 
     job_id: str
@@ -182,8 +183,7 @@ class Mail:
     is_keyed: bool = False
 
 
-@dataclass(slots=True)
-class Claimed:
+class Claimed(msgspec.Struct):
     """One FSM that this worker holds: its snapshot and its oldest mail, urgent mail first."""
 
     name: str
@@ -287,7 +287,7 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
     claims = Claims([], [], reply[1].decode(), int(reply[2]), [text(job_id) for job_id in moved])
     claims.broken += [(text(broken[at]), text(broken[at + 1])) for at in range(0, len(broken), 2)]
     # Names of machines, states, events, statuses: few, and each of them comes many times.
-    said: dict[bytes | None, str] = {None: ""}
+    said = _Words()
     at, end = _FIRST_OF_CLAIM, len(reply)
     while at < end:
         (
@@ -295,23 +295,19 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
             probation, urgent, count,
         ) = reply[at : at + _HEAD_OF_FSM]  # fmt: skip
         at += _HEAD_OF_FSM
-        for word in (machine, state, status, definition):
-            if word not in said:
-                said[word] = text(word)
         mail = []
         for first in range(at, at + 3 * count, 3):
             job_id, event, data = reply[first : first + 3]
             if event is None:
                 mail.append(_mail(job_id, data))
                 continue
-            if event not in said:
-                said[event] = text(event)
             mail.append(Mail(job_id.decode(), said[event], data, b"mail", b"queued", born, None, False))  # noqa: FBT003 - by place, since this is the busiest line of all
         at += 3 * count
-        name = text(raw)
-        if name.encode() != raw:
+        try:
+            name = raw.decode()
+        except UnicodeDecodeError:
             # Its lock ends with its lease: nothing can be written under a name that we cannot write.
-            claims.broken.append((name, "its name is no UTF-8"))
+            claims.broken.append((text(raw), "its name is no UTF-8"))
             continue
         claims.held.append(
             Claimed(
@@ -336,6 +332,14 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
             )
         )
     return claims
+
+
+class _Words(dict[bytes | None, str]):
+    """Text by its bytes, decoded at the first look."""
+
+    def __missing__(self, raw: bytes | None) -> str:
+        word = self[raw] = text(raw)
+        return word
 
 
 def _mail(job_id: bytes, record: list[Any]) -> Mail:

@@ -36,7 +36,7 @@ __all__ = [
     "whole",
 ]
 
-_CALL = b'["workers.jobs.transition",null,['
+_CALL = b'["workers.jobs.transition",null,'
 _END = b"],{}]"
 _ID_BYTES = 12
 # Of a version, a time, a count: what Lua and JSON hold exactly.
@@ -85,14 +85,12 @@ def job_data(namespace: str, name: str, event: str, raw: bytes) -> bytes:
     >>> job_data("default", "order-42", "pay", b'{"amount":12}')
     b'["workers.jobs.transition",null,["default","order-42","pay",{"amount":12}],{}]'
     """
-    return b"%s%s,%s,%s,%s%s" % (
-        _CALL,
-        orjson.dumps(namespace),
-        orjson.dumps(name),
-        orjson.dumps(event),
-        raw,
-        _END,
-    )
+    return b"%b%b%b" % (_head(namespace, name, event), raw, _END)
+
+
+def _head(namespace: str, name: str, event: str) -> bytes:
+    """Write a call up to the event's data: a list of the three before them, which goes on in the place of its end."""
+    return _CALL + orjson.dumps((namespace, name, event))[:-1] + b","
 
 
 def event_data(data: bytes, namespace: str, name: str, event: str) -> bytes:
@@ -101,7 +99,7 @@ def event_data(data: bytes, namespace: str, name: str, event: str) -> bytes:
     Raises:
         ValueError: The record was edited by hand and is not of our form.
     """
-    head = b"%s%s,%s,%s," % (_CALL, orjson.dumps(namespace), orjson.dumps(name), orjson.dumps(event))
+    head = _head(namespace, name, event)
     if data.startswith(head) and data.endswith(_END):
         return data[len(head) : -len(_END)]
     call = orjson.loads(_unpacked(data))

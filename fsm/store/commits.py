@@ -8,22 +8,22 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 
 from fsm.engine import Effect, NewFSM
 from fsm.engine import Mail as OutgoingMail
+from fsm.machine import Settings
 from fsm.machine.settings import PAYLOAD_LIMIT
-from fsm.store.calls import blueprint_of
+from fsm.store.calls import Claimed, blueprint_of
 from fsm.store.codec import job_data, pack_result, pack_text
+from fsm.store.keys import Keys
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fsm.engine import Decision
-    from fsm.machine import Settings
-    from fsm.store.calls import Claimed
-    from fsm.store.keys import Keys
 
 __all__ = ["LOG_LENGTH", "Block", "commit"]
 
@@ -35,41 +35,24 @@ LOG_LENGTH = 2000
 _OWN = 4
 
 
-class Block:
+class Block(msgspec.Struct, eq=False):
     """All that one FSM's commit writes: fields of the snapshot, ids done, records, outgoing mail, lines of the log."""
 
-    __slots__ = (
-        "_done",
-        "_drops",
-        "_ending",
-        "_fields",
-        "_fsm",
-        "_keys",
-        "_lines",
-        "_now_ms",
-        "_operations",
-        "_plain",
-        "_settings",
-        "count",
-        "size",
-    )
-
-    def __init__(self, keys: Keys, fsm: Claimed, settings: Settings, now_ms: int = 0) -> None:
-        self._keys = keys
-        self._now_ms = now_ms
-        self._fsm = fsm
-        self._settings = settings
-        self._fields: dict[str, Any] = {}
-        self._drops: list[str] = []
-        self._done: list[str] = []
-        # What was applied, as id and result, while nothing else is to be said: nearly always all there is.
-        self._plain: list[Any] = []
-        self._operations: list[Any] = []
-        self._lines: list[bytes] = []
-        self._ending = ""
-        self.count = 0
-        # Bytes of what users decide the size of: the payload, results, what goes out.
-        self.size = 0
+    _keys: Keys
+    _fsm: Claimed
+    _settings: Settings
+    _now_ms: int = 0
+    # Bytes of what users decide the size of: the payload, results, what goes out.
+    size: int = 0
+    count: int = 0
+    _ending: str = ""
+    _fields: dict[str, Any] = msgspec.field(default_factory=dict)
+    _drops: list[str] = msgspec.field(default_factory=list)
+    _done: list[str] = msgspec.field(default_factory=list)
+    # What was applied, as id and result, while nothing else is to be said: nearly always all there is.
+    _plain: list[Any] = msgspec.field(default_factory=list)
+    _operations: list[Any] = msgspec.field(default_factory=list)
+    _lines: list[bytes] = msgspec.field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -218,19 +201,20 @@ class Block:
             wants of this FSM alone.
         """
         fsm, settings, fields, done = self._fsm, self._settings, self._fields, self._done
+        drops, plain = self._drops, self._plain
         version = fields.pop("version", fsm.version)
         payload = fields.pop("payload", None)
         fields.pop("state", None)
-        arguments: list[Any] = [None, fsm.name, fsm.token, b",".join(self._lines), version]
+        arguments: list[Any] = [None, fsm.name, fsm.token, b",".join(self._lines), str(version)]
         if payload is not None:
             arguments.append(payload)
         for pair in fields.items():
             arguments += pair
-        arguments += self._drops
+        arguments += drops
         count = self.count
-        if self._plain and self._plain[::2] == done:
+        if plain and plain[::2] == done:
             count = -1
-            arguments += self._plain
+            arguments += plain
         else:
             self._spread()
             arguments += done
@@ -246,8 +230,8 @@ class Block:
             self._ending,
             0 if payload is None else 1,
             len(fields),
-            len(self._drops),
-            min(fsm.urgent, len(done)),
+            len(drops),
+            fsm.urgent and min(fsm.urgent, len(done)),
             len(done),
             count,
             len(arguments) - _OWN,
@@ -287,10 +271,11 @@ def commit(  # noqa: PLR0913 - the parts of one commit
         claimed_at: Time of the claim, as RQ writes it: when these jobs were started.
         blocks: `Block.arguments` of each FSM.
     """
-    frames: dict[tuple[Any, ...], int] = {}
+    # Numbers as text: packed in one go, where all else is text or bytes as well.
+    frames: dict[tuple[Any, ...], str] = {}
     own: list[Any] = []
     for block in blocks:
-        own.append(frames.setdefault(block[0], len(frames) + 1))
+        own.append(frames.get(block[0]) or frames.setdefault(block[0], str(len(frames) + 1)))
         own += block[_OWN:]
     lines = [block[3] for block in blocks]
     arguments: list[Any] = [
@@ -298,15 +283,15 @@ def commit(  # noqa: PLR0913 - the parts of one commit
         keys.namespace,
         keys.default_queue,
         worker,
-        nonce,
-        lease_ms,
-        LOG_LENGTH,
+        str(nonce),
+        str(lease_ms),
+        str(LOG_LENGTH),
         claimed_at,
-        180,
+        "180",
         b"[%b]" % b",".join(filter(None, lines)),
         ",".join([str(len(line)) for line in lines]),
-        len(blocks),
-        len(frames),
+        str(len(blocks)),
+        str(len(frames)),
         *map(orjson.dumps, frames),
         *[block[1] for block in blocks],
         *own,

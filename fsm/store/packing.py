@@ -31,13 +31,15 @@ class Packer(HiredisRespSerializer):
         Raises:
             DataError: An argument is none of bytes, text, int and float.
         """
-        words = [arg if type(arg) in _WHOLE else _said(arg) for arg in args]
+        # The long ones are of text and bytes alone, which is seen much sooner than it is done for each.
+        is_whole = _WHOLE.issuperset(map(type, args))
+        words = args if is_whole else tuple([arg if type(arg) in _WHOLE else _said(arg) for arg in args])
         if type(words[0]) is not str or " " in words[0]:
             packed: list[bytes] = super().pack(*words)  # it takes such names apart
             return packed
         # Not by way of redis-py, which would look at each argument once more.
         try:
-            return [pack_command(tuple(words))]
+            return [pack_command(words)]
         except TypeError as error:
             raise DataError(error) from error
 
@@ -47,7 +49,7 @@ def packer() -> Packer | None:
     return Packer() if HIREDIS_AVAILABLE else None
 
 
-_WHOLE = (bytes, str)
+_WHOLE = frozenset((bytes, str))
 
 
 def _said(arg: Any) -> Any:

@@ -73,7 +73,7 @@ def command(request: Request[Any]) -> tuple[Any, ...]:
     """Give a script, by its SHA-1, or the one plain command of a request, as it is sent over a connection."""
     if not request.script:
         return request.commands[0]
-    return "EVALSHA", script(request.script)[1], len(request.keys), *request.keys, *request.arguments
+    return "EVALSHA", script(request.script)[1], str(len(request.keys)), *request.keys, *request.arguments
 
 
 def run(client: redis.Redis, request: Request[R], url: str = "") -> R:
@@ -117,7 +117,7 @@ def _send(client: redis.Redis, request: Request[Any]) -> Any:
     execute: Callable[..., Any] = client.execute_command
     if request.script:
         text, sha = script(request.script)
-        count = len(request.keys)
+        count = str(len(request.keys))
         try:
             if isinstance(client, Wire):
                 return client.at_once("EVALSHA", sha, count, *request.keys, *request.arguments)

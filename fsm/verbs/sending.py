@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 
 from fsm.engine import checked_event, checked_name
@@ -52,8 +53,7 @@ _LARGEST_VERSION = 2**53
 _MOST_AHEAD = 2
 
 
-@dataclass(slots=True)  # not frozen, as `calls.Letter`
-class Sending:
+class Sending(msgspec.Struct):
     """One event to be sent, checked.
 
     Args:

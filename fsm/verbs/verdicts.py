@@ -5,8 +5,9 @@ Who calls this: the plans that start and send; applications read it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from fsm.errors import FSMError, StoreError
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Verdict", "broken"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What became of one event of `transition_many`, or one FSM of `start_many`.
 
     Args:

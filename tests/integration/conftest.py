@@ -78,6 +78,15 @@ class Processes:
                 pytest.fail(f"process {process.args} did not stop on SIGTERM")
 
 
+def wait_until_asked(process: subprocess.Popen[str]) -> None:
+    """Wait until a worker with `--log-level debug` has heard a signal: it may be sent long before that is heard."""
+    assert process.stdout is not None
+    said = []
+    while "got signal" not in (line := process.stdout.readline()):
+        assert line, "".join(said)
+        said.append(line)
+
+
 @pytest.fixture(scope="session")
 def small(redis_server: EmbeddedServer) -> Small:
     """Run a benchmark in its small form, and give what it prints."""
@@ -119,9 +128,9 @@ def client(raw_redis: redis.Redis, redis_url: str) -> Iterator[Client]:
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    """Wait for a condition, with a deadline; gives what the condition gave."""
+    """Wait for a condition, for as long as a worker takes to start on a busy host; gives what the condition gave."""
 
-    def wait(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+    def wait(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := condition()):
             if time.monotonic() > deadline:

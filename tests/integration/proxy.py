@@ -31,7 +31,8 @@ class Proxy:
         self._servers: set[socket.socket] = set()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._pass, name="proxy", daemon=True)
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
         self.is_cut = False
         self.refused = 0
         # Of so many replies, one is lost together with its connection; 0 loses none.

@@ -121,7 +121,7 @@ def test_stopped_in_full_flow_a_worker_leaves_nothing_held(
     worker = processes.worker()
     until(flows(raw_redis))
     worker.send_signal(stop)
-    output, _ = worker.communicate(timeout=10)
+    output, _ = worker.communicate(timeout=30)
 
     assert worker.returncode == 0, output
     assert not raw_redis.keys("fsm:default:lock:*")

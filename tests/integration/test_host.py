@@ -64,18 +64,16 @@ def test_the_fsms_of_a_worker_that_is_killed_go_on_at_once_and_another_worker_ta
     pids = at_work(raw_redis)
 
     os.kill(pids[first], signal.SIGKILL)
-    begin = time.monotonic()
-    second = until(lambda: holder(raw_redis, "slow") not in ("", first) and holder(raw_redis, "slow"))
-    seconds = time.monotonic() - begin
+    # Much less than a lease, after which it would go on in any case.
+    second = until(lambda: (held_by := holder(raw_redis, "slow")) != first and held_by, 15)
 
-    assert seconds < 2
     assert (first.partition("-")[0], second) == ("edge", next(name for name in pids if name != first))
     assert client.state("slow").tries == 1
     go_on.touch()
     assert job.result(15).ok
     assert client.state("slow").tries == 0
-    now = until(lambda: len(at_work(raw_redis)) == 2 and at_work(raw_redis), 30)
-    assert first not in now
+    # What it held is freed first, and then it is forgotten.
+    now = until(lambda: len(there := at_work(raw_redis)) == 2 and first not in there and there, 30)
     [effects] = until(lambda: [key for key in raw_redis.smembers("rq:workers") if b":edge-effects-" in key], 30)
     host.terminate()
     output, _ = host.communicate(timeout=30)
@@ -94,6 +92,7 @@ def test_the_workers_of_a_host_that_is_killed_finish_what_they_have_in_hand_and_
     slow = client.start_fsm(Slow, "slow")
     host = processes.worker("--processes", "1")
     until(lambda: at_work(raw_redis), 30)
+    until(lambda: slow.state().version == 1)  # held from now on, it is held for the event
     go_on = tmp_path / "go on"
     job = slow.transition("hold", str(go_on))
     until(lambda: holder(raw_redis, "slow"))

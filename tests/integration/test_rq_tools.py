@@ -288,9 +288,13 @@ def test_used_on_an_event_that_was_applied_it_changes_nothing(world: World, tool
 def test_used_on_an_event_that_waits_to_be_tried_again(world: World, tool: Callable[[World, str], None]) -> None:
     toll = world.start()
     with ThreadPoolExecutor(1) as pool:
-        job, heard = called(pool, toll, "retry", {"number": 1, "after": "300ms"})
-        until(lambda: world.redis.hexists(f"rq:job:{job.id}", "attempt"))
-        tool(world, job.id)
+        with Blocked(world, world.start(), 0):
+            job, heard = called(pool, toll, "retry", {"number": 1, "after": "300ms"})
+            behind = Blocked(world, world.start(), 0)
+        with behind:
+            # Claimed with it, and begun right behind it: however soon it is due, it is not tried meanwhile.
+            until(lambda: world.redis.hexists(f"rq:job:{job.id}", "attempt"))
+            tool(world, job.id)
         if tool in TAKES_AWAY:
             taken_away(world, toll, job, heard, [])
         else:

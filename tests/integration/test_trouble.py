@@ -420,29 +420,24 @@ def test_a_redis_that_cannot_save_is_waited_for_by_workers_and_told_to_clients(
 # --- replicas and failovers
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def pair() -> Iterator[tuple[EmbeddedServer, EmbeddedServer, Callable[[], None]]]:
     """A primary, its replica, and what makes the replica the primary and the primary its replica."""
-    ports = free_port(), free_port()
-    options = [{"port": str(port), "bind": "127.0.0.1", "repl-diskless-sync-delay": "0"} for port in ports]
+    options = {"repl-diskless-sync-delay": "0"}
     with (
-        EmbeddedServer(options[0]) as first,
-        EmbeddedServer(options[1]) as second,
+        EmbeddedServer(options) as first,
+        EmbeddedServer(options) as second,
+        # They have no ports of their own: one that is chosen in advance may be taken before it is listened on.
+        Proxy(first.url.removeprefix("unix://")) as to_first,
+        Proxy(second.url.removeprefix("unix://")) as to_second,
         connect(first.url) as primary,
         connect(second.url) as replica,
     ):
-        replica.replicaof("127.0.0.1", ports[0])
+        replica.replicaof("127.0.0.1", to_first.port)
 
         def fail_over() -> None:
             replica.replicaof("NO", "ONE")
-            primary.replicaof("127.0.0.1", ports[1])
+            primary.replicaof("127.0.0.1", to_second.port)
 
         yield first, second, fail_over
 
@@ -510,10 +505,16 @@ def test_after_a_failover_bulk_leaves_the_demoted_server_too(
 
 def test_a_demoted_server_that_still_has_its_data_confirms_nothing() -> None:
     # Seen to fail without `insist_on_primary` in `send` and in `start`: what nobody else has was said to be there.
-    with EmbeddedServer() as server, Client(server.url) as client, connect(server.url) as old:
+    with (
+        EmbeddedServer() as server,
+        Client(server.url) as client,
+        connect(server.url) as old,
+        socket.socket() as nobody,
+    ):
         journal = client.start_fsm(Journal, "journal")
         journal.transition("note", 0, key="k0")
-        old.replicaof("127.0.0.1", free_port())
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        old.replicaof("127.0.0.1", nobody.getsockname()[1])
 
         for repeat in (
             partial(journal.transition, "note", 0, key="k0"),

@@ -33,6 +33,7 @@ from fsm import (
 from fsm.store import calls
 from fsm.store.keys import Keys
 from fsm.store.requests import run
+from tests.integration.conftest import wait_until_asked
 from tests.integration.machines import Journal, Parcel, Slow, Trouble
 from workers.worker import TransitionWorker
 
@@ -247,7 +248,7 @@ def test_a_worker_that_is_stopped_finishes_what_is_in_hand_and_gives_back_the_re
     until(lambda: raw_redis.exists("fsm:default:held"))
 
     worker.send_signal(stop)
-    output, _ = worker.communicate(timeout=10)
+    output, _ = worker.communicate(timeout=30)
 
     assert worker.returncode == 0, output
     assert not raw_redis.keys("fsm:default:lock:*")
@@ -352,7 +353,7 @@ def test_an_fsm_whose_machine_no_worker_knows_waits_for_one_that_does(
 
     assert job.result().ok
     stranger.terminate()
-    output, _ = stranger.communicate(timeout=10)
+    output, _ = stranger.communicate(timeout=30)
     assert "'Journal'" in output
 
 
@@ -401,7 +402,7 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing(
     first.send_signal(signal.SIGCONT)
     assert slow.call("nap", 0, timeout=20).ok
     first.terminate()
-    output, _ = first.communicate(timeout=10)
+    output, _ = first.communicate(timeout=30)
 
     assert slow.state().version == version + 1
     assert slow.state().payload == {"naps": 3}
@@ -459,13 +460,14 @@ def test_a_second_signal_stops_at_once_and_the_event_in_hand_goes_on_elsewhere(
 ) -> None:
     enough = tmp_path / "enough"
     slow = client.start_fsm(Slow, "slow")
-    worker = processes.worker()
+    worker = processes.worker("--log-level", "debug")
     slow.call("nap", 0)
     job = slow.transition("hold", str(enough))
     until(lambda: raw_redis.exists("fsm:default:lock:slow"))
     worker.send_signal(signal.SIGTERM)
+    wait_until_asked(worker)
     begin = time.monotonic()
-    until(lambda: time.monotonic() - begin > 1.1)  # RQ takes two signals within a second for one
+    until(lambda: time.monotonic() - begin > 1.1)  # two signals within a second of being heard are one
     worker.send_signal(signal.SIGTERM)
 
     assert worker.wait(15) == 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from fsm.engine import Decision, Effect, Event
@@ -153,7 +153,9 @@ class Store:
     def starting(self, *letters: calls.Letter, machine: Definition | None = None) -> Request[list[str]]:
         """The request of `start_and_send`."""
         births = self.births(letter.name for letter in letters)
-        with_births = [replace(letter, birth=birth) for letter, birth in zip(letters, births, strict=True)]
+        with_births = [
+            msgspec.structs.replace(letter, birth=birth) for letter, birth in zip(letters, births, strict=True)
+        ]
         return calls.send(self.keys, with_births, machine or self.machine, starts=True)
 
     def send(self, name: str, event: str = "note", job_id: str = "", **more: Any) -> str:

@@ -160,7 +160,7 @@ def test_a_snapshot_of_another_type_is_named() -> None:
 @pytest.mark.parametrize("verb", ["retry", "skip"])
 def test_inside_of_a_handler_what_might_wait_is_refused_before_anything_is_asked(verb: Any) -> None:
     before = inside.current.get()
-    inside.current.set(Transition(life_of(Probe()), Event("job", "loop"), "a"))
+    inside.current.set(Transition(life_of(Probe()), Event("job", "loop"), "a", "a", 1))
     try:
         with pytest.raises(HandlerError, match=f"{verb} of FSM 'p' would wait inside of a handler"):
             verbs.steer(KEYS, verb, "p").send(None)

@@ -273,7 +273,7 @@ def test_a_wait_that_takes_too_long_says_where_the_fsm_is() -> None:
 )
 def test_inside_of_a_handler_every_wait_is_refused_before_anything_is_asked(plan: Any) -> None:
     before = inside.current.get()
-    inside.current.set(Transition(life_of(Probe()), Event("job", "loop"), "a"))
+    inside.current.set(Transition(life_of(Probe()), Event("job", "loop"), "a", "a", 1))
     try:
         with pytest.raises(HandlerError, match="would wait inside of a handler"):
             plan.send(None)
@@ -283,7 +283,7 @@ def test_inside_of_a_handler_every_wait_is_refused_before_anything_is_asked(plan
 
 def test_inside_of_a_handler_the_log_may_be_read_without_waiting() -> None:
     before = inside.current.get()
-    inside.current.set(Transition(life_of(Probe()), Event("job", "loop"), "a"))
+    inside.current.set(Transition(life_of(Probe()), Event("job", "loop"), "a", "a", 1))
     try:
         assert follow(verbs.log_page(KEYS, None, "0-0"), [])[1] == ([], None)
     finally:

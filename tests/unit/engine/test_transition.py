@@ -19,7 +19,14 @@ from tests.unit.engine.probe import Probe, life_of
 
 
 def transition(event: Event | None = None) -> Transition[dict[str, Any]]:
-    return Transition(life_of(Probe()), event or Event("job", "go", b'{"a":[1]}', {"actor": "ada"}, 2), "a")
+    return Transition(life_of(Probe()), event or Event("job", "go", b'{"a":[1]}', {"actor": "ada"}, 2), "a", "a", 2)
+
+
+def test_its_repr_names_fsm_and_event_and_shows_nothing_of_payload_or_data() -> None:
+    # Seen to fail without `__repr__`: that of a struct shows all that it holds.
+    t = transition(Event("job", "go", b'{"card":"4111"}'))
+    assert t.data == {"card": "4111"}
+    assert repr(t) == "Transition('fsm-1', 'go')"
 
 
 def effect(path: str) -> None:

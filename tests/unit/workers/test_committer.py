@@ -50,8 +50,9 @@ class Road:
         return self.words
 
     def _note(self, request: Request[Any], until: float, way: str) -> None:
-        self.nonces.append(request.arguments[4])
-        self.sent.append([word for word in request.arguments[13:] if isinstance(word, str)])
+        self.nonces.append(int(request.arguments[4]))
+        fsms, frames = map(int, request.arguments[11:13])
+        self.sent.append(request.arguments[13 + frames : 13 + frames + fsms])
         self.untils.append(until)
         self.did.append(way)
 

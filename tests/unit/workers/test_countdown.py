@@ -99,8 +99,10 @@ def test_a_countdown_that_a_signal_forestalled_can_be_stopped() -> None:
 def test_a_second_signal_leaves_it_no_more_time_and_is_not_sent_again(
     heard: Heard, counting: Callable[[float], Countdown]
 ) -> None:
-    counting(60)
+    countdown = counting(60)
     signal.raise_signal(signal.SIGTERM)
+    while not countdown.is_asked:
+        time.sleep(0.005)
     time.sleep(0.1)
     signal.raise_signal(signal.SIGTERM)
     wait_for(heard, 3)
@@ -108,7 +110,11 @@ def test_a_second_signal_leaves_it_no_more_time_and_is_not_sent_again(
     assert heard[:3] == ["SIGTERM", "SIGTERM", "given back"]
 
 
-def test_two_signals_at_once_are_one_and_others_are_none(heard: Heard, counting: Callable[[float], Countdown]) -> None:
+def test_two_signals_at_once_are_one_and_others_are_none(
+    heard: Heard, counting: Callable[[float], Countdown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # They are at once, however long this thread waits for its turn between them.
+    monkeypatch.setattr("workers.countdown.ONE_SIGNAL_S", 60.0)
     countdown = counting(60)
     signal.raise_signal(signal.SIGALRM)
     signal.raise_signal(signal.SIGTERM)
@@ -121,10 +127,9 @@ def test_two_signals_at_once_are_one_and_others_are_none(heard: Heard, counting:
 
 
 def test_a_process_that_ends_by_itself_is_left_alone(heard: Heard, counting: Callable[[float], Countdown]) -> None:
-    countdown = counting(0.1)
+    countdown = counting(60)
     signal.raise_signal(signal.SIGTERM)
     countdown.stop()
-    time.sleep(0.2)
 
     assert heard == ["SIGTERM"]
     assert "fsm-countdown" not in {thread.name for thread in threading.enumerate()}
@@ -136,7 +141,7 @@ from fsm.errors import StoreError
 from workers import last_resort
 
 logging.basicConfig()
-last_resort._WITHIN_S = 0.2
+last_resort._WITHIN_S = {}
 def hangs(): time.sleep(60)
 def fails(): raise StoreError("Redis is away")
 def works(): print("given back", flush=True)
@@ -166,16 +171,16 @@ def test_the_last_resort_gives_back_also_where_its_process_is_stuck_in_its_log()
 
 
 @pytest.mark.parametrize(
-    ("last", "said"),
+    ("last", "within", "said"),
     [
-        ("hangs", "it is stuck. Its main thread is here:"),  # seen to fail without `dump_traceback_later`: it hung
-        ("fails", "waits for the end of the lease: Redis is away"),
-        ("works", "given back"),
+        ("hangs", 1, "it is stuck. Its main thread is here:"),  # seen to fail without `dump_traceback_later`: it hung
+        ("fails", 30, "waits for the end of the lease: Redis is away"),
+        ("works", 30, "given back"),
     ],
 )
-def test_the_last_resort_ends_a_process_whatever_becomes_of_its_last_deed(last: str, said: str) -> None:
+def test_the_last_resort_ends_a_process_whatever_becomes_of_its_last_deed(last: str, within: int, said: str) -> None:
     done: Any = subprocess.run(
-        [sys.executable, "-c", LAST.format(last)],
+        [sys.executable, "-c", LAST.format(within, last)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -134,6 +134,19 @@ def test_some_20_ms_of_work_are_claimed_ahead_where_handlers_are_quick(hall: Hal
     assert hall.running() == {"a", "c"}
 
 
+def test_who_is_told_to_end_claims_and_begins_nothing_more_though_slots_get_free(hall: Hall) -> None:
+    # Seen to fail without the looks at `_is_ending` in `claim` and in `_begin`, each.
+    hall.put("a", "b", "c")
+    hall.hands.begin_no_more()
+    hall.end("a", 0.050)
+    assert hall.running() == {"b"}
+    hall.hands.drop_waiting()
+    assert hall.room == 1
+
+    assert hall.hands.claim().held == []
+    assert hall.did == ["watched", ("give back", "c")]
+
+
 def test_what_waits_in_vain_for_a_slot_is_given_back_and_nothing_more_is_claimed_ahead(
     hall: Hall, clock: SimpleNamespace
 ) -> None:

@@ -28,7 +28,7 @@ class Order(Machine):
 
 def transition(name: str = "order-42", attempt: int = 1) -> Transition[dict[str, object]]:
     life = Life(name, "open", b"{}", 3, "running", Order.definition)
-    return Transition(life, Event("job-1", "pay", attempt=attempt), "open")
+    return Transition(life, Event("job-1", "pay", attempt=attempt), "open", "open", attempt)
 
 
 @pytest.fixture

@@ -127,20 +127,22 @@ def test_an_event_that_heeds_no_ring_is_overdue_and_one_that_was_caught_as_it_le
 def test_a_coroutine_is_interrupted_where_it_blocks_and_not_where_it_waits_and_others_run(keeper: Timekeeper) -> None:
     # Seen to fail while a coroutine kept the seat where it waited: its neighbour was interrupted.
     async def blocks() -> str:
-        with Timing(keeper, seat, 0.05, None):
-            try:
+        try:
+            with Timing(keeper, seat, 0.05, None):
                 spin(10)
-            except HandlerTimeout:
-                return "interrupted"
+        except HandlerTimeout:
+            return "interrupted"
         return "not interrupted"
 
     async def waits() -> str:
-        with Timing(keeper, seat, 0.01, None):
+        with waiting:
             await asyncio.sleep(0.1)
         return "waited"
 
     async def works() -> str:
         for _ in range(20):
+            # Not by the clock, which might be over while that one has the seat still.
+            waiting.ring(time.monotonic())
             spin(0.004)
             await asyncio.sleep(0)
         return "worked"
@@ -150,6 +152,7 @@ def test_a_coroutine_is_interrupted_where_it_blocks_and_not_where_it_waits_and_o
         return await asyncio.gather(*(asyncio.create_task(Seated(work, seat)) for work in works_of))
 
     seat = Seat()
+    waiting = Timing(keeper, seat, 60, None)
     assert asyncio.run(main()) == ["waited", "worked", "interrupted"]
 
 
@@ -186,8 +189,16 @@ def test_who_blocks_the_loop_for_less_than_its_time_makes_nobody_else_overdue(
     monkeypatch.setattr("workers.timekeeper._SECOND_RING_S", 0.01)
     overdue = []
 
+    def make_due(timing: Timing) -> None:
+        timing.after, timing.due_at = 0.01, time.monotonic() + 0.01
+        timing.expect(timing.due_at)
+        keeper.add(timing)
+
     async def waits(seconds: float) -> None:
-        with Timing(keeper, seat, 0.01, "waits"):
+        timing = Timing(keeper, seat, 60, "waits")
+        with timing:
+            # When it has left the seat: there it might be interrupted.
+            asyncio.get_running_loop().call_soon(make_due, timing)
             await asyncio.sleep(seconds)
 
     async def blocks() -> None:
