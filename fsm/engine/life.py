@@ -63,6 +63,14 @@ class Life(msgspec.Struct, eq=False):
     touched: bool = False
     _payload: Any = _UNREAD
 
+    def __repr__(self) -> str:
+        """Tell which FSM this is and where it stands, without what the payload holds."""
+        return f"Life({self.name!r}, {self.state!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Tell the same to rich, which would take all fields of a struct in the place of its repr."""
+        return [("name", self.name), ("state", self.state)]
+
     @property
     def payload(self) -> Any:
         """The payload, decoded; from now on it may have been changed."""

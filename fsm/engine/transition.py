@@ -97,6 +97,10 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
         """Tell which transition this is, without what the payload and the data hold."""
         return f"Transition({self.name!r}, {self.event!r})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Tell the same to rich, which would take all fields of a struct in the place of its repr."""
+        return [("name", self.name), ("event", self.event)]
+
     @property
     def name(self) -> str:
         """Name of the FSM."""

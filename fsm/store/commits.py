@@ -54,6 +54,14 @@ class Block(msgspec.Struct, eq=False):
     _operations: list[Any] = msgspec.field(default_factory=list)
     _lines: list[bytes] = msgspec.field(default_factory=list)
 
+    def __repr__(self) -> str:
+        """Tell whose commit this is, without what it writes."""
+        return f"Block({self.name!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Tell the same to rich, which would take all fields of a struct in the place of its repr."""
+        return [("name", self.name)]
+
     @property
     def name(self) -> str:
         """Name of the FSM."""

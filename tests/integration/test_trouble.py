@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsm import Client, StoreError
+from fsm.store import calls
+from fsm.store.codec import text
 from fsm.store.connection import connect
 from fsm.store.embedded import EmbeddedServer, start_or_join
 from tests.integration.conftest import Processes
@@ -504,7 +506,8 @@ def test_after_a_failover_bulk_leaves_the_demoted_server_too(
 
 
 def test_a_demoted_server_that_still_has_its_data_confirms_nothing() -> None:
-    # Seen to fail without `insist_on_primary` in `send` and in `start`: what nobody else has was said to be there.
+    # Seen to fail without `insist_on_primary` in `send`, `start`, `cancel` and `purge`, one by one: what nobody else
+    # has was said to be there, or to be gone.
     with (
         EmbeddedServer() as server,
         Client(server.url) as client,
@@ -513,6 +516,11 @@ def test_a_demoted_server_that_still_has_its_data_confirms_nothing() -> None:
     ):
         journal = client.start_fsm(Journal, "journal")
         journal.transition("note", 0, key="k0")
+        taken_back = journal.transition("note", 2)
+        assert taken_back.cancel()
+        client.start_fsm(Journal, "purged")
+        born = text(old.hget(client.keys.snapshot("purged"), "born"))
+        client.purge("purged")
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         old.replicaof("127.0.0.1", nobody.getsockname()[1])
 
@@ -520,6 +528,8 @@ def test_a_demoted_server_that_still_has_its_data_confirms_nothing() -> None:
             partial(journal.transition, "note", 0, key="k0"),
             partial(journal.transition, "note", 1, key="k1"),
             partial(client.start_fsm, Journal, "journal"),
+            taken_back.cancel,
+            partial(client.ask, calls.purge(client.keys, "purged", born)),
         ):
             with pytest.raises(StoreError, match="is a replica"):
                 repeat()

@@ -355,3 +355,12 @@ def test_the_log_gets_one_entry_a_commit(store: Store) -> None:
     store.commit(*work)
     lines = store.log_lines()[before:]
     assert [orjson.loads(line) for line in lines] == [[{"name": "a", "event": "note"}, {"name": "b", "event": "note"}]]
+
+
+def test_the_repr_of_a_block_names_its_fsm_and_shows_nothing_of_what_it_writes(store: Store) -> None:
+    # Seen to fail without `__repr__` and `__rich_repr__`: error trackers send the locals of every frame.
+    store.waiting("a")
+    block = store.work(store.one()).apply().block
+
+    assert repr(block) == "Block('a')"
+    assert block.__rich_repr__() == [("name", "a")]

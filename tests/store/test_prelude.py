@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rq.utils import str_to_date
@@ -12,6 +14,8 @@ from fsm.store import requests
 
 if TYPE_CHECKING:
     import redis
+
+LUA: Any = files("fsm.store") / "lua"
 
 
 def rq_time(client: redis.Redis, seconds: int, micros: int) -> str:
@@ -66,3 +70,21 @@ def test_a_script_carries_what_it_needs_of_the_prelude_and_nothing_else() -> Non
         assert f"local function {needed}(" in text
     assert "local function ring_front(" not in text
     assert "rq_time" not in requests.script("ask")[0]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in LUA.glob("*.lua") if path.stem != "prelude"))
+def test_no_script_lacks_a_part_of_the_prelude_that_it_uses(name: str) -> None:
+    """Seen to fail where the parts are taken in their own order: none then has what only another part uses."""
+    shared = defined((LUA / "prelude.lua").read_text("utf-8"))
+    text, _ = requests.script(name)
+
+    code = re.sub(r"--\[\[.*?\]\]|--[^\n]*|'[^'\n]*'|\"[^\"\n]*\"", "", text, flags=re.DOTALL)
+    # Not a field, as in `fsm.limit`.
+    used = set(re.findall(r"(?<![\w.])[A-Za-z_]\w*", code))
+    assert {"call", "try", "digits", "head", "insist_on_primary"} <= shared
+    assert (used & shared) - defined(text) == set()
+
+
+def defined(text: str) -> set[str]:
+    """What a script defines for all that stands behind it."""
+    return set(re.findall(r"\w+", " ".join(re.findall(r"^local (?:function )?([\w, ]+)", text, re.MULTILINE))))

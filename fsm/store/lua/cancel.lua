@@ -11,6 +11,7 @@ local prefix, id = ARGV[1], ARGV[2]
 local f = call('HMGET', KEYS[1], 'place', 'fsm', 'status', 'origin', 'ns')
 if not f[1] or not f[2] or prefix ~= 'fsm:' .. (f[5] or '') .. ':' then return { 'UNKNOWN' } end
 local is_cancelled = f[3] == 'canceled'
+if is_cancelled then insist_on_primary(prefix) end
 if f[1] ~= 'mail' and f[1] ~= 'later' then return { is_cancelled and f[1] == 'gone' and 'CANCELLED' or 'ENDED' } end
 if call('EXISTS', prefix .. 'lock:' .. f[2]) == 1 then
   -- A claim takes at most the first hundred; what lies behind them nobody has.

@@ -13,7 +13,10 @@ local prefix, name, born, most, default_queue, ttl = ARGV[1], ARGV[2], ARGV[3], 
 local snapshot = prefix .. 'snapshot:' .. name
 local f = try('HMGET', snapshot, 'born', 'machine', 'state', 'queue', 'retry_at')
 if f.err then return { 'BROKEN' } end
-if not f[1] or (born ~= '' and born ~= f[1]) then return { 'UNKNOWN' } end
+if not f[1] or (born ~= '' and born ~= f[1]) then
+  insist_on_primary(prefix)
+  return { 'UNKNOWN' }
+end
 local _, s, us = clock()
 local now = rq_time(s, us)
 local queue = f[4] or default_queue

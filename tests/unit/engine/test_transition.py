@@ -23,10 +23,20 @@ def transition(event: Event | None = None) -> Transition[dict[str, Any]]:
 
 
 def test_its_repr_names_fsm_and_event_and_shows_nothing_of_payload_or_data() -> None:
-    # Seen to fail without `__repr__`: that of a struct shows all that it holds.
+    # Seen to fail without `__repr__` and without `__rich_repr__`: those of a struct show all that it holds, and rich
+    # asks the second as it prints a traceback with locals.
     t = transition(Event("job", "go", b'{"card":"4111"}'))
     assert t.data == {"card": "4111"}
     assert repr(t) == "Transition('fsm-1', 'go')"
+    assert t.__rich_repr__() == [("name", "fsm-1"), ("event", "go")]
+
+
+def test_the_repr_of_what_is_made_around_it_shows_nothing_of_the_payload_either() -> None:
+    # Seen to fail without `__repr__` and `__rich_repr__` of each: error trackers send the locals of every frame.
+    life = life_of(Probe())
+    assert life.payload == {"n": 7}
+    assert repr(life) == "Life('fsm-1', 'a')"
+    assert life.__rich_repr__() == [("name", "fsm-1"), ("state", "a")]
 
 
 def effect(path: str) -> None:
