@@ -93,8 +93,9 @@ class Intake:
         self._is_flowing = False
         self._is_suspects_turn = False
         self._ahead: tuple[Ticket[Claims], str, float] | None = None
-        # Whether that was sent with empty hands, when an id woke the worker: then it is the claim of the next turn.
-        self._is_woken = False
+        # Whether that was sent with empty hands, when an id woke the worker: then it is the claim of the next turn, and
+        # before all else of that, for what it brings is run by nobody meanwhile.
+        self.is_woken = False
         # When `due` was asked last, and when the next FSM is due that it told of; by `time.monotonic()`.
         self._asked_due_at = time.monotonic() - _SLEEP_S
         self._due_at = inf
@@ -111,7 +112,7 @@ class Intake:
             leaves_suspects: Leave FSMs on which workers died, and those behind them, to a later claim.
         """
         want = self._want() if room is None else min(room, self._batch)
-        is_woken = self._is_woken
+        is_woken = self.is_woken
         claims = self._take_ahead()
         if not claims.held and not is_woken:
             for queue in self._queues:
@@ -164,7 +165,7 @@ class Intake:
 
     def _take_ahead(self) -> Claims:
         # Forgotten before its reply is read: a reply that cannot be had must not be waited for twice.
-        ahead, self._ahead, self._is_woken = self._ahead, None, False
+        ahead, self._ahead, self.is_woken = self._ahead, None, False
         return calls.Claims([], []) if ahead is None else self._collect(ahead)
 
     def _want(self) -> int:
@@ -262,8 +263,8 @@ class Intake:
 
         Args:
             most_s: Not a second, but so long at most.
-            claims: Claim as soon as an id has come, with empty hands; `claim` gives what that brings. Redis is at it
-                while the worker looks after all else, and most of what a claim takes here was done before the sleep.
+            claims: Claim as soon as an id has come, with empty hands; `claim` gives what that brings. It is to be
+                called soon: see `is_woken`. Most of what a claim takes here was done before the sleep.
         """
         if self._asked_due_at == _NEVER:
             return
@@ -292,7 +293,7 @@ class Intake:
         if not is_one:
             self._found.append(found)
         elif prepared is not None:
-            self._ahead, self._is_woken = self._send(*prepared), True
+            self._ahead, self.is_woken = self._send(*prepared), True
 
     def look_soon(self) -> None:
         """Ask at the next turn what is due when: something is to be tried again, perhaps soon."""

@@ -442,11 +442,7 @@ class TransitionWorker(Listener):
         idle_since = time.monotonic()
         empty = 0
         while not self._stop_requested:
-            self.heartbeat()
-            self._check_replaced()
-            recovered = self._rescuer.sweep() + self._intake.ring_due()
-            self.watch.look()
-            claims = self._intake.claim() if self._hands is None else self._hands.claim()
+            claims, recovered = self._claim()
             if claims.held:
                 return claims, self.queues[0]
             is_busy = self._hands is not None and self._hands.is_busy
@@ -473,6 +469,22 @@ class TransitionWorker(Listener):
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()
         return None
+
+    def _claim(self) -> tuple[Claims, int]:
+        """Claim FSMs, when all else that is due is done; gives also how many others became ready by that."""
+        claims = None
+        if self._intake.is_woken:
+            claims = self._intake.claim()
+            if claims.held:
+                # Before all else, which may take long: nobody else can run them, and nobody renewed their locks so far.
+                return claims, 0
+        self.heartbeat()
+        self._check_replaced()
+        recovered = self._rescuer.sweep() + self._intake.ring_due()
+        self.watch.look()
+        if claims is None:
+            claims = self._intake.claim() if self._hands is None else self._hands.claim()
+        return claims, recovered
 
     def _become(self, status: WorkerStatus) -> None:
         """Show the state in RQ's registry, when it changes; nobody waits for that, or needs it."""

@@ -339,7 +339,7 @@ def test_a_claim_of_who_is_woken_is_not_followed_by_another_where_it_brings_noth
     hall.intake.sleep(claims=True)
     hall.start("b")
 
-    # Seen to fail without `_is_woken` in `claim`: where others were first, each that was woken asked Redis twice.
+    # Seen to fail without `is_woken` in `claim`: where others were first, each that was woken asked Redis twice.
     assert hall.claim() == []
     assert hall.claim() == ["b"]
 
@@ -351,7 +351,7 @@ def test_who_is_woken_and_claims_no_more_gives_back_what_that_brought(hall: Hall
 
     hall.intake.drop_ahead()
     assert hall.locked() == hall.held() == set()
-    # Seen to fail where `_is_woken` outlasted it: the next claim was taken for sent.
+    # Seen to fail where `is_woken` outlasted it: the next claim was taken for sent.
     assert hall.claim() == ["a", "b"]
 
 

@@ -334,6 +334,77 @@ def test_waiting_for_redis_is_not_taken_for_slow_handlers(
     assert len(claims.held) == 16
 
 
+def test_with_a_lock_that_is_not_trusted_no_event_is_begun(
+    worker: TransitionWorker,
+    fake_redis: fakeredis.FakeRedis,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # Seen to fail without the look at `is_trusted` in `_run_batch`: handlers ran for what could not be written.
+    claims, queue = worker.dequeue_job_and_maintain_ttl(None)
+    clock.now += 0.91 * worker._keeper._lease_ms / 1000
+    worker.execute_job(claims, queue)
+    worker._committer.read()
+
+    lost = [record for record in caplog.records if "before its events were run" in record.getMessage()]
+    assert len(lost) == len(claims.held) == 16
+    assert not worker._keeper.held()
+    assert not any(fake_redis.hexists(KEYS.snapshot(fsm.name), "commit") for fsm in claims.held)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_who_is_woken_has_claimed_already_but_where_handlers_run_side_by_side(
+    hire: Callable[..., TransitionWorker],
+    fake_redis: fakeredis.FakeRedis,
+    monkeypatch: pytest.MonkeyPatch,
+    concurrency: int,
+) -> None:
+    # Seen to fail with a claim after every sleep: it knows neither the room in hands nor what they are busy with.
+    worker = hire(concurrency=concurrency)
+    worker.last_cleaned_at = utils.now()
+    held: list[int] = []
+
+    def look(*, burst: bool) -> None:
+        held.append(len(locks(fake_redis)))
+        worker._stop_requested = True
+
+    monkeypatch.setattr(worker, "check_for_suspension", lambda burst: look(burst=burst))
+    sleep = worker._intake.sleep
+
+    def woken(*given: Any, **more: Any) -> None:
+        crowd(fake_redis)
+        sleep(*given, **more)
+
+    monkeypatch.setattr(worker._intake, "sleep", woken)
+    assert worker.dequeue_job_and_maintain_ttl(1) is None
+    worker.teardown()
+
+    assert held == [16 if concurrency == 1 else 0]
+    assert not locks(fake_redis)
+    assert fake_redis.zcard(KEYS.ready("fsm")) == 40
+    assert not any(fake_redis.hexists(f"fsm:default:snapshot:f{number:02}", "tries") for number in range(40))
+
+
+def test_what_a_worker_claimed_when_it_was_woken_waits_for_nothing_else_that_it_has_to_do(
+    hire: Callable[..., TransitionWorker], fake_redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail while it freed first what dead workers held, and told the ends of effects: meanwhile no other worker
+    # got these FSMs, nobody renewed their locks, and where Redis was away for a lease they were charged with a death.
+    worker = hire()
+    crowd(fake_redis)
+    worker._intake.sleep(claims=True)
+    did: list[str] = []
+    for whose, what in ((worker, "heartbeat"), (worker._rescuer, "sweep"), (worker.watch, "look")):
+        monkeypatch.setattr(whose, what, lambda what=what: did.append(what) or 0)
+    worker._run_batch(worker.dequeue_job_and_maintain_ttl(1)[0])
+    assert did == []
+
+    # The next turn does it: who is woken all the time puts nothing off.
+    (claims, _) = worker.dequeue_job_and_maintain_ttl(1)
+    assert len(claims.held) == 16
+    assert did == ["heartbeat", "sweep", "look"]
+
+
 def test_behind_a_signal_nothing_is_claimed_ahead(
     hire: Callable[..., TransitionWorker], fake_redis: fakeredis.FakeRedis
 ) -> None:
