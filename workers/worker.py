@@ -28,7 +28,6 @@ from rq.utils import now as rq_now
 from rq.worker import WorkerStatus
 
 from fsm import config
-from fsm.engine import drive
 from fsm.errors import ConfigError, StoreError
 from fsm.store import calls
 from fsm.store.connection import connect
@@ -555,9 +554,7 @@ class TransitionWorker(Listener):
     def _activate(self, work: Activation, until: float) -> list[Any] | None:
         """Run the events of one FSM; gives the block for its commit, if it is to be written."""
         try:
-            if work.behaviour.is_async:
-                return self._executor.drive(work.run(until))
-            return drive(work.run(until))
+            return self._executor.run(work.run(until), is_async=work.behaviour.is_async)
         except Exception:  # noqa: BLE001 - one FSM that cannot be run must not take its neighbours down
             # A fault of ours, or a snapshot that cannot be read: nothing is written, its lease ends, and `recover`
             # counts it, so that a worker that gets it once too often says so instead of running in a circle.
