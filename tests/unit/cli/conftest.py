@@ -107,6 +107,8 @@ def work(fake: fakeredis.FakeServer, shop: str, monkeypatch: pytest.MonkeyPatch)
         from workers.worker import TransitionWorker  # noqa: PLC0415
 
         monkeypatch.setattr("workers.worker.connect", lambda *_, **__: fakeredis.FakeRedis(server=fake))
+        # RQ listens in a thread, which hangs up while ours is saying that it may: over fakeredis that raises in it.
+        monkeypatch.setattr(TransitionWorker, "subscribe", lambda _: None)
         app: App = load(f"{shop}:Door")
         TransitionWorker(app, None, ["fsm"]).work(burst=True, logging_level="ERROR")
 
