@@ -141,7 +141,7 @@ class InlineWorld:
                 continue
             # What is to be tried again comes last: it may wait for one of those effects.
             retries += 1
-            if not run(self.redis, calls.due(keys, ahead_ms=_FOR_EVER_MS))[0]:
+            if not run(self.redis, calls.due(keys, ahead_ms=_FOR_EVER_MS, kind="retry"))[0]:
                 return
             if retries > _MOST_RETRIES:
                 problem = f"events were tried again {_MOST_RETRIES} times, and still ask for it: what do they wait for?"

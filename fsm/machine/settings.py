@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final, get_args
 
 from fsm.errors import ConfigError, PayloadError
 from fsm.machine.durations import Duration, duration_ms
@@ -37,6 +37,8 @@ UNSET = Unset()
 OTHERS = "*"
 
 Refusal: TypeAlias = Literal["error", "ignore"]
+Overdue: TypeAlias = Literal["fire", "skip", "restart"]
+Placement: TypeAlias = Literal["any", "ring"]
 
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _FORBIDDEN_QUEUES = {
@@ -138,6 +140,9 @@ class Settings:
         dedup: How long the `key=` of a send is remembered.
         refused: Event -> "error", or "ignore" for events whose refusal is nothing to complain of.
         timer: Interval of `on_timer`; None is never. Read and checked; it does not fire yet.
+        overdue: What becomes of a timer that was due while no worker was there to fire it: "fire" at once, "skip" it, or
+            "restart" it with its whole length.
+        placement: "any" worker takes an FSM, or those of the host that the "ring" names take it first.
         definition_version: Yours to raise when payloads change their shape.
 
     Raises:
@@ -158,6 +163,8 @@ class Settings:
     dedup: Duration
     refused: Mapping[str, Refusal]
     timer: Duration | None
+    overdue: Overdue
+    placement: Placement
     definition_version: int
 
     def __init__(  # noqa: PLR0913 - one keyword a setting: that is what users write
@@ -177,6 +184,8 @@ class Settings:
         dedup: Duration | Unset = UNSET,
         refused: Mapping[str, Refusal] | Unset = UNSET,
         timer: Duration | Unset | None = UNSET,
+        overdue: Overdue | Unset = UNSET,
+        placement: Placement | Unset = UNSET,
         definition_version: int | Unset = UNSET,
     ) -> None:
         arguments: dict[str, Any] = {
@@ -194,6 +203,8 @@ class Settings:
             "dedup": dedup,
             "refused": refused,
             "timer": timer,
+            "overdue": overdue,
+            "placement": placement,
             "definition_version": definition_version,
         }
         given = {key: value for key, value in arguments.items() if value is not UNSET}
@@ -282,6 +293,8 @@ class Settings:
             raise ConfigError("Settings(endless)", f"{self.endless!r} is not allowed: use True or False")
         _check_retry(self.retry)
         _check_refused(self.refused)
+        _one_of("Settings(overdue)", self.overdue, get_args(Overdue))
+        _one_of("Settings(placement)", self.placement, get_args(Placement))
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -299,6 +312,8 @@ _DEFAULTS: dict[str, Any] = {
     "dedup": "1d",
     "refused": MappingProxyType({}),
     "timer": None,
+    "overdue": "fire",
+    "placement": "any",
     "definition_version": 1,
 }
 
@@ -333,6 +348,12 @@ def _check_refused(refused: Any) -> None:
     if not isinstance(refused, Mapping) or not all(value in ("error", "ignore") for value in refused.values()):
         shown = dict(refused) if isinstance(refused, Mapping) else refused
         raise ConfigError("Settings(refused)", f"{shown!r} is not allowed: {allowed}")
+
+
+def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        *others, last = map(repr, allowed)
+        raise ConfigError(what, f"{value!r} is not allowed: use {', '.join(others)} or {last}")
 
 
 def _positive(what: str, value: Any, least_ms: int) -> None:

@@ -7,6 +7,7 @@ Who calls this: the client (start, send, purge) and the workers (claim, commit, 
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ FAILURE_TTL_S = 2_592_000
 UNKNOWN_SECONDS = (180, 60)
 # The reply of `claim`: what stands before the FSMs, and what stands of each before its events.
 _FIRST_OF_CLAIM = 5
-_HEAD_OF_FSM = 16
+_HEAD_OF_FSM = 17
 _TURN_MS = 900  # less than the second between two looks of a worker: one alone always has the turn
 
 
@@ -202,6 +203,7 @@ class Claimed(msgspec.Struct):
     definition: str
     attempts: int | None  # failed ones of its oldest event; `None` where it is not tried again
     probation: int | None  # of a suspect: how many events it may have next, 0 where it is cleared; else `None`
+    timers: bytes | None
     urgent: int
     mail: list[Mail]
 
@@ -292,7 +294,7 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
     while at < end:
         (
             raw, machine, state, payload, version, status, born, history, tries, owes, error, definition, attempts,
-            probation, urgent, count,
+            probation, timers, urgent, count,
         ) = reply[at : at + _HEAD_OF_FSM]  # fmt: skip
         at += _HEAD_OF_FSM
         mail = []
@@ -327,6 +329,7 @@ def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
                 said[definition],
                 None if attempts is None else int(attempts),
                 None if probation is None else int(probation),
+                timers,
                 urgent,
                 mail,
             )
@@ -412,22 +415,36 @@ def _read_recovered(reply: list[Any]) -> tuple[int, int]:
     return (int(reply[1]), int(reply[2])) if len(reply) > 1 else (0, 0)
 
 
-def due(keys: Keys, most: int = 200, ahead_ms: int = 0) -> Request[tuple[int, float | None]]:
-    """Make FSMs ready whose time has come; bounded.
+def due(
+    keys: Keys, *, most: int = 200, ahead_ms: int = 0, kind: str = "", nonce: str | None = None
+) -> Request[tuple[int, float | None]]:
+    """Do what is to be done now, of all that `timers` holds; bounded.
 
     Args:
         keys: Of the namespace.
-        most: At most so many FSMs.
+        most: At most so many members.
         ahead_ms: What is due within them counts as due.
+        kind: Look at members of this kind only.
+        nonce: 24 hex digits, of which the ids of new records are made; by default they are drawn.
 
     Returns:
-        How many FSMs were made ready, and seconds until the next one is due, or `None` where none waits for its time.
+        How many members were done, and seconds until the next one is due, or `None` where nothing waits for its time.
     """
     return Request(
         lambda reply: (int(reply[1]), int(reply[2]) / 1000 if int(reply[2]) >= 0 else None),
         "due",
         (keys.timers,),
-        [keys.prefix, keys.default_queue, most, ahead_ms],
+        [
+            keys.prefix,
+            keys.namespace,
+            keys.default_queue,
+            most,
+            ahead_ms,
+            kind,
+            nonce or secrets.token_hex(12),
+            *UNKNOWN_SECONDS,
+            FAILURE_TTL_S,
+        ],
     )
 
 

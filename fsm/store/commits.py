@@ -46,6 +46,7 @@ class Block(msgspec.Struct, eq=False):
     size: int = 0
     count: int = 0
     _ending: str = ""
+    _home: str = ""
     _fields: dict[str, Any] = msgspec.field(default_factory=dict)
     _drops: list[str] = msgspec.field(default_factory=list)
     _done: list[str] = msgspec.field(default_factory=list)
@@ -96,6 +97,14 @@ class Block(msgspec.Struct, eq=False):
     def leaves_urgent(self) -> bool:
         """Whether urgent mail stays where it is, as a hard event does that is to be tried again."""
         return len(self._done) < self._fsm.urgent
+
+    def move(self, queue: str) -> None:
+        """Say in which queue the FSM waits from now on."""
+        self._home = queue
+        if queue == self._keys.default_queue:
+            self.drop("queue")
+        else:
+            self.set("queue", queue)
 
     def clear_error(self, *, was_set: bool) -> None:
         """Forget the last failure: of an older commit, and of this one."""
@@ -170,6 +179,14 @@ class Block(msgspec.Struct, eq=False):
         """Write that an operator took an event away, so that whoever waits is told."""
         self._operation("G", job_id)
 
+    def alarm(self, at_ms: int, member: str) -> None:
+        """Write when a member of `timers` is due, in ms by the clock of Redis; one that is there already moves."""
+        self._operation("A", at_ms, member)
+
+    def calm(self, member: str) -> None:
+        """Take a member out of `timers`."""
+        self._operation("X", member)
+
     def send_out(self, decision: Decision) -> None:
         """Write what a decision sends."""
         namespace = self._keys.namespace
@@ -243,6 +260,7 @@ class Block(msgspec.Struct, eq=False):
             len(done),
             count,
             len(arguments) - _OWN,
+            self._home,
         )
         return arguments
 

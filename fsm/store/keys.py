@@ -17,7 +17,13 @@
     fsm:<ns>:finished            zset    FSMs that have finished -> when: those alive are all others in the index
     fsm:<ns>:state:<m>:<state>   zset    FSMs of that machine in that state -> since
     fsm:<ns>:machines            hash    machine -> JSON: diagram, fingerprint, queue, seen at
-    fsm:<ns>:timers              zset    "retry <name>" of each event that is to be tried again -> when
+    fsm:<ns>:timers              zset    what is to come, "<kind> …" as `alarms` writes it -> when
+    fsm:<ns>:later:<name>        zset    ids of the delayed events of one FSM -> when they are due
+    fsm:<ns>:hosts               zset    hosts -> until when they are taken to be alive
+    fsm:<ns>:draining            hash    hosts that take no new work -> since when
+    fsm:<ns>:places              set     queues of single hosts, as `places` writes them
+    fsm:<ns>:states              set     "<machine>:<state>" of all that was ever in the index
+    fsm:namespaces               set     the namespaces of this Redis
     fsm:<ns>:steered:<id>        hash    what an operator's call answered, for a minute: a repeat gets the same answer
     fsm:<ns>:log                 stream  what every commit and every operator did, capped
     fsm:<ns>:effects             zset    "<id> <name>" of each open effect -> when it is looked after next
@@ -28,10 +34,11 @@
 
 from __future__ import annotations
 
-__all__ = ["SUSPENDED", "Keys", "default_queue"]
+__all__ = ["NAMESPACES", "SUSPENDED", "Keys", "default_queue"]
 
 # RQ's: while it exists, workers are suspended.
 SUSPENDED = "rq:suspended"
+NAMESPACES = "fsm:namespaces"
 
 
 def default_queue(namespace: str) -> str:
@@ -52,15 +59,19 @@ class Keys:
 
     __slots__ = (
         "default_queue",
+        "draining",
         "effects",
         "ended",
         "finished",
         "held",
+        "hosts",
         "log",
         "machines",
         "namespace",
+        "places",
         "prefix",
         "ring",
+        "states",
         "sweep",
         "timers",
         "workers",
@@ -70,13 +81,17 @@ class Keys:
         self.namespace = namespace
         self.default_queue = default_queue(namespace)
         self.prefix = f"fsm:{namespace}:"
+        self.draining = f"{self.prefix}draining"
         self.effects = f"{self.prefix}effects"
         self.ended = f"{self.prefix}ended"
         self.finished = f"{self.prefix}finished"
         self.held = f"{self.prefix}held"
+        self.hosts = f"{self.prefix}hosts"
         self.log = f"{self.prefix}log"
         self.machines = f"{self.prefix}machines"
+        self.places = f"{self.prefix}places"
         self.ring = f"{self.prefix}ring"
+        self.states = f"{self.prefix}states"
         self.sweep = f"{self.prefix}sweep"
         self.timers = f"{self.prefix}timers"
         self.workers = f"{self.prefix}workers"
@@ -92,6 +107,14 @@ class Keys:
     def urgent(self, name: str) -> str:
         """List of the job ids that go before its mailbox."""
         return f"{self.prefix}urgent:{name}"
+
+    def later(self, name: str) -> str:
+        """Sorted set of the ids of an FSM's delayed events."""
+        return f"{self.prefix}later:{name}"
+
+    def finished_of(self, machine: str) -> str:
+        """Sorted set of the FSMs of a machine that have finished."""
+        return f"{self.finished}:{machine}"
 
     def effects_of(self, name: str) -> str:
         """Hash of the open effects of one FSM."""

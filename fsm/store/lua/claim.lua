@@ -14,7 +14,7 @@ ARGV      1 prefix   2 worker   3 token   4 number of this claim   5 lease, ms  
 RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, a list of names and why each of these FSMs is BROKEN, a
           list of foreign jobs that went to the effects list, then per FSM: name, 12 fields of the snapshot (the last:
           how often its oldest event failed already), of one on which workers died how many events it may have next (0
-          where it is cleared), how many urgent ids, how many ids, and of each event its id, name and data. Where more is
+          where it is cleared), its timers, how many urgent ids, how many ids, and of each event its id, name and data. Where more is
           to be said of an event its name is nil, and in the place of data is a list: event, data, place, status, born,
           meta, asked, if_version, key (an id without a record has no event; one that comes twice has place `done` the
           second time, one of another FSM `other`). Of all others place is `mail`, status `queued`, born the FSM's;
@@ -45,7 +45,7 @@ end
 
 local function read(name)
   local f = try('HMGET', prefix .. 'snapshot:' .. name, 'machine', 'state', 'payload', 'version', 'status', 'born',
-    'history', 'tries', 'owes', 'error', 'definition', 'retry_at', 'paused')
+    'history', 'tries', 'owes', 'error', 'definition', 'retry_at', 'paused', 'timers')
   if f.err then return nil, f.err end
   if f[6] and not (is_whole(f[4]) and (not f[8] or is_whole(f[8]))) then
     return nil, 'version or tries is no number: edited by hand'
@@ -87,9 +87,9 @@ local function open(name, f)
   bytes = bytes + #(f[3] or '')
   local at, born, count = last_of_answer + 1, f[6], 0
   answer[at] = name
-  for k = 1, 13 do answer[at + k] = f[k] end
-  answer[at + 14] = count_urgent
-  at = at + 15
+  for k = 1, 14 do answer[at + k] = f[k] end
+  answer[at + 15] = count_urgent
+  at = at + 16
   for _, id in ipairs(ids) do
     if count > 0 and bytes > most_bytes then break end
     -- What is no id was written here by hand: it has no record, whatever lies under that key.
@@ -132,7 +132,7 @@ local function open(name, f)
     end
     at = at + 3
   end
-  answer[last_of_answer + 16] = count
+  answer[last_of_answer + 17] = count
   events = events + count
   return at
 end

@@ -9,7 +9,7 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
             token, queue, result_ttl s, failure_ttl s, machine, state before, state after,
             ending ("", "finished" or "failed"), counts: 1 where the payload changed, further fields to set, fields to
             drop, urgent ids done, ids done, operations (-1: each id done is followed by its result, and was applied),
-            arguments of the FSM
+            arguments of the FSM, the queue in which it waits from now on, or ""
           then the names of all FSMs, then per FSM: number of its frame, version, payload where it changed, fields and
             values, fields to drop, ids done, urgent ones first, and operations, each with its arguments:
               N id event data           a new record of this FSM (a hard event)
@@ -22,6 +22,8 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
               S id name event data      mail to another FSM
               C 13 arguments            a new FSM: machine state event queue definition definition_version
                                         max_mailbox timeout ttl name id payload data
+              A at member           an alarm: a member of `timers`, and when
+              X member              no alarm any more
               E id queue note count fields   an ordinary RQ job; the note is what is kept of it while it is open
               (an id that was used, by an earlier run of an event that was requeued, gets a new end)
 RETURNS   COMMITTED, then one word an FSM: REST nothing waits; READY more mail waits; AT its oldest event waits to be
@@ -61,7 +63,7 @@ for i = 1, ARGV[13] do
   frames[tostring(i)] = {
     holder = worker .. '/' .. f[1], queue = f[2], result_ttl = f[3], failure_ttl = f[4], left = index .. f[6],
     state = f[7], entered = index .. f[7], ending = f[8], has_payload = f[9] == 1, sets = f[10], drops = f[11],
-    urgent = f[12], mail = f[13], operations = f[14], size = f[15],
+    urgent = f[12], mail = f[13], operations = f[14], size = f[15], home = f[16] ~= '' and f[16] or f[2],
   }
 end
 local first_name = 13 + ARGV[13]
@@ -76,7 +78,7 @@ for first = 1, count, 1000 do
 end
 
 local verdicts, freed_locks, freed, lines = {}, {}, {}, {}
-local entered, left, over, opened = {}, {}, {}, {}
+local entered, left, over, opened, alarms, calmed = {}, {}, {}, {}, {}, {}
 local function gather(map, key, value, more)
   local list = map[key]
   if not list then
@@ -222,7 +224,7 @@ for n = 1, count do
       elseif op == 'N' then
         local id, event, data = take(), take(), take()
         local born = call('HGET', snapshot, 'born')
-        record(id, now, ns, { name = name, born = born, queue = queue }, event, data, timeout, result_ttl, try)
+        record(id, now, ns, { name = name, born = born, queue = frame.home }, event, data, timeout, result_ttl, try)
       elseif op == 'U' then
         local id, keyed = take(), take()
         try('RPUSH', prefix .. 'urgent:' .. name, id)
@@ -255,6 +257,11 @@ for n = 1, count do
         end
         kept = nil
         result_stream(id, 3, worker, 'exc_string', '', failure_ttl)
+      elseif op == 'A' then
+        alarms[#alarms + 1] = take()
+        alarms[#alarms + 1] = take()
+      elseif op == 'X' then
+        calmed[#calmed + 1] = take()
       elseif op == 'S' then
         local id, target, event, data = unused(take(), ms), take(), take(), take()
         local word = deliver(prefix, ns, default_queue, now, id, target, '', event, data, timeout, result_ttl)
@@ -304,7 +311,7 @@ for n = 1, count do
       next_id = try('LINDEX', mailbox, 0)
     end
     if type(next_id) == 'string' then
-      ring(queue, name, next_id)
+      ring(frame.home, name, next_id)
       verdict = 'READY'
     else
       verdict = waits and 'AT' or 'REST'
@@ -319,6 +326,8 @@ for key, members in pairs(entered) do variadic('ZADD', key, members) end
 flush_begun(prefix)
 if #over > 0 then variadic('ZADD', over_key, over) end
 if #opened > 0 then variadic('ZADD', prefix .. 'effects', opened) end
+if #calmed > 0 then variadic('ZREM', prefix .. 'timers', calmed) end
+if #alarms > 0 then variadic('ZADD', prefix .. 'timers', alarms) end
 flush_ready(prefix)
 if #freed > 0 then
   for first = 1, #freed_locks, 1000 do

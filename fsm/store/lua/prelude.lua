@@ -191,18 +191,24 @@ local function result_stream(id, kind, worker, field, value, ttl)
   try('EXPIRE', key, ttl)
 end
 
+-- An event into the mailbox of an FSM, whatever its bound: how much is in it now, or what Redis has against it.
+local function enter(prefix, fsm, id)
+  local length = try('RPUSH', prefix .. 'mailbox:' .. fsm.name, id)
+  if length == 1 and fsm.moves then ring(fsm.queue, fsm.name, id) end
+  return length
+end
+
 -- One event that has been decided on, into the mailbox of an FSM: twice the bound, since nobody can take it back.
 local function deliver(prefix, ns, default_queue, now, id, name, born, event, data, timeout, ttl)
   local fsm, why = addressee(prefix, name, born, default_queue)
   if not fsm then return why end
   record(id, now, ns, fsm, event, data, timeout, ttl)
-  local length = try('RPUSH', prefix .. 'mailbox:' .. name, id)
+  local length = enter(prefix, fsm, id)
   if type(length) == 'table' then return 'BROKEN' end
   if length > 2 * fsm.limit then
     call('RPOP', prefix .. 'mailbox:' .. name)
     return 'FULL'
   end
-  if length == 1 and fsm.moves then ring(fsm.queue, name, id) end
   return 'SENT'
 end
 
