@@ -12,11 +12,11 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fsm import config, verbs
-from fsm.carrier import PlanCarrier
 from fsm.engine import checked_name, inside
 from fsm.errors import PayloadError, UnknownMachineError
 from fsm.handles import FSMHandle, TransitionJob
 from fsm.machine import Definition, Machine
+from fsm.overview import Overview
 from fsm.store import records
 from fsm.store.connection import connect, mask
 from fsm.store.keys import Keys
@@ -38,7 +38,7 @@ P = TypeVar("P")
 _FOLLOW_MS = 1000
 
 
-class Client(PlanCarrier):
+class Client(Overview):
     """A connection to the FSMs of one namespace.
 
     Args:

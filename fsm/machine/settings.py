@@ -140,7 +140,7 @@ class Settings:
         dedup: How long the `key=` of a send is remembered.
         refused: Event -> "error", or "ignore" for events whose refusal is nothing to complain of.
         timer: Interval of `on_timer`; None is never. Read and checked; it does not fire yet.
-        overdue: What becomes of a timer that was due while no worker was there to fire it: "fire" at once, "skip" it, or
+        overdue: What becomes of a timer that was due while no worker was there: "fire" it at once, "skip" it, or
             "restart" it with its whole length.
         placement: "any" worker takes an FSM, or those of the host that the "ring" names take it first.
         definition_version: Yours to raise when payloads change their shape.
