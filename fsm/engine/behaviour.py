@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fsm.engine.around import is_async_context
+from fsm.engine.timers import lengths
 from fsm.machine.names import END
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Behaviour:
 
     __slots__ = (
         "around", "definition", "enter", "graph", "guards", "handlers", "hard", "hooks", "is_around_async", "is_async",
-        "leave", "machine", "name", "settings", "straight",
+        "leave", "machine", "name", "settings", "straight", "timers",
     )  # fmt: skip
 
     def __init__(self, machine: Machine[Any], around: Around | None = None) -> None:
@@ -75,6 +76,9 @@ class Behaviour:
         self.enter = {state: self._bound(definition.enter, state, "on_enter") for state in self.graph.states}
         self.leave = {state: self._bound(definition.leave, state, "on_leave") for state in self.graph.states}
         self.straight = dict(self._straight())
+        # State -> what its diagram arms there, as key and length in ms; nothing of most states.
+        armed = {state: lengths(self.graph, state) for state in self.graph.states}
+        self.timers = {state: timers for state, timers in armed.items() if timers}
 
     def _straight(self) -> Iterator[tuple[tuple[str, str], Straight]]:
         """Find by (state, event) what the step may take straight: no guard, no hook, no end, no context around it."""

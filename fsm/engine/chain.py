@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fsm.engine.life import Event
+from fsm.engine.mail import derived_id
 from fsm.engine.step import give_up, step
-from fsm.engine.transition import derived_id
+from fsm.engine.timers import advance
 
 if TYPE_CHECKING:
     from fsm.engine.behaviour import Behaviour
@@ -42,6 +43,7 @@ async def run_chain(behaviour: Behaviour, life: Life, event: Event) -> list[Deci
         At least one decision, one for each attempt. The hard event beyond the hundredth is not run: it fails.
     """
     decisions = await _attempts(behaviour, life, event)
+    life.timers = advance(life.timers, decisions[-1], behaviour, life.now_ms)
     follower = follow_up(behaviour, life, decisions[-1])
     while follower:
         over = sum(decision.kind != "retry" for decision in decisions) - 1 - LONGEST_CHAIN
@@ -49,6 +51,7 @@ async def run_chain(behaviour: Behaviour, life: Life, event: Event) -> list[Deci
             decisions += await _attempts(behaviour, life, follower)
         else:
             decisions.append(await break_circle(behaviour, life, follower, over))
+        life.timers = advance(life.timers, decisions[-1], behaviour, life.now_ms)
         follower = follow_up(behaviour, life, decisions[-1])
     return decisions
 

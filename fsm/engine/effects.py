@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fsm.machine.durations import Duration
 
-__all__ = ["Effect", "call_of", "checked_queue", "path_of", "seconds_of", "waits_of"]
+__all__ = ["Effect", "call_of", "checked_queue", "deadline_of", "path_of", "seconds_of", "waits_of"]
 
 # RQ's own, for a job that says nothing else.
 _JOB_SECONDS = 180
@@ -40,6 +40,7 @@ class Effect:
         on_failure: Event that brings back its last failure; "" for none.
         waits: Seconds before each retry: as many retries as there are waits.
         seconds: RQ's time-out of the job.
+        deadline_ms: How long after the commit it fails, if it has not ended by then; `None` is never.
     """
 
     job_id: str
@@ -50,6 +51,7 @@ class Effect:
     on_failure: str = ""
     waits: tuple[int, ...] = ()
     seconds: int = _JOB_SECONDS
+    deadline_ms: int | None = None
 
 
 def path_of(func: Any) -> str:
@@ -141,3 +143,24 @@ def seconds_of(job_timeout: Duration | None) -> int:
         return max(1, math.ceil(duration_ms(job_timeout, "job_timeout") / 1000))
     except ConfigError as error:
         raise PayloadError(error.problem, "job_timeout") from error
+
+
+def deadline_of(deadline: Duration | None, on_failure: str | None) -> int | None:
+    """Give the deadline of an effect in ms.
+
+    Raises:
+        PayloadError: It is no duration, or none at all; or nobody would be told, for there is no `on_failure`.
+    """
+    if deadline is None:
+        return None
+    if on_failure is None:
+        problem = "the deadline of an effect tells its FSM by the on_failure event: give one, or leave the deadline out"
+        raise PayloadError(problem, "deadline")
+    try:
+        length = duration_ms(deadline, "deadline")
+    except ConfigError as error:
+        raise PayloadError(error.problem, "deadline") from error
+    if not length:
+        problem = f"{deadline!r} is too short: a deadline is more than 0"
+        raise PayloadError(problem, "deadline")
+    return length

@@ -5,10 +5,14 @@ Who calls this: the step and the activation. PURE. Payloads are kept as JSON and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fsm.engine.arming import Change
+from fsm.engine.timers import Timer
 from fsm.machine import Definition
 from fsm.machine.settings import check_size
 
@@ -16,13 +20,14 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from fsm.engine.effects import Effect
-    from fsm.engine.transition import Mail, NewFSM
+    from fsm.engine.mail import Mail, NewFSM
 
     Outgoing: TypeAlias = Mail | NewFSM | Effect
 
 __all__ = ["Decision", "Event", "Life"]
 
 _UNREAD: Any = object()
+_NO_TIMERS: Mapping[str, Timer] = MappingProxyType({})
 
 
 class Event(msgspec.Struct):  # sooner made than a dataclass, as all that is made for each event
@@ -49,7 +54,7 @@ class Life(msgspec.Struct, eq=False):
     """The FSM between its claim and its commit: changed by each decision, never by a failure.
 
     `payload` is decoded at the first look; `settle` encodes it if it was looked at, `forget` throws changes away.
-    `history` holds the states before the present one, oldest first.
+    `history` holds the states before the present one, oldest first; `timers`, by their keys, what is armed.
     """
 
     name: str
@@ -60,6 +65,7 @@ class Life(msgspec.Struct, eq=False):
     definition: Definition
     now_ms: int = 0
     history: tuple[str, ...] = ()
+    timers: Mapping[str, Timer] = _NO_TIMERS
     touched: bool = False
     _payload: Any = _UNREAD
 
@@ -141,7 +147,8 @@ class Decision(msgspec.Struct):
         text: The traceback of a failure, or its reason.
         ending: "" while the FSM goes on, "finished" or "failed".
         soft: A failure or refusal that the machine says is no error.
-        entered: A state was entered, the same or another: its hard event is owed.
+        entered: A state was entered, the same or another: its hard event is owed, and its timers are armed.
+        timers: What handlers asked for of timers, in their order; `timers.advance` does it.
         wait_ms: How long an event waits that is run again.
     """
 
@@ -156,4 +163,5 @@ class Decision(msgspec.Struct):
     ending: str = ""
     soft: bool = False
     entered: bool = False
+    timers: list[Change] = msgspec.field(default_factory=list)
     wait_ms: int = 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
+from fsm.engine.timers import TICK
 from fsm.machine.durations import duration_ms
 from fsm.machine.settings import RetryPolicy
 
@@ -35,7 +36,8 @@ def after_failure(settings: Settings, event: Event, *kinds: type[BaseException])
         kinds: What was raised, for the policy's `on`; none where no repetition can help.
     """
     policy = settings.retry_for(event.name)
-    if policy is None or event.attempt >= policy.attempts:
+    # A tick is followed by the next one anyway.
+    if policy is None or event.attempt >= policy.attempts or event.name == TICK:
         return None
     if not any(issubclass(kind, policy.on) for kind in kinds):
         return None

@@ -15,10 +15,12 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from fsm.engine import inside, retries
+from fsm.engine.arming import Reschedule
 from fsm.engine.around import in_time, within
 from fsm.engine.faults import is_for_us, said, traceback_of
 from fsm.engine.life import Decision
 from fsm.engine.outcomes import Goto, HandlerTimeout, Reject, Retry, Stay
+from fsm.engine.timers import TICK, next_tick
 from fsm.engine.transition import Transition
 from fsm.errors import (
     AbandonedError,
@@ -114,7 +116,8 @@ async def step(behaviour: Behaviour, life: Life, event: Event) -> Decision:  # n
         result["reply"] = t.replied
     entered = target not in (None, END)
     # By place: what is given by name costs as much again.
-    return Decision("done", event, source, life.state, life.version, result, t.outbox, "", ending, False, entered)  # noqa: FBT003
+    state, version, out = life.state, life.version, t.outbox
+    return Decision("done", event, source, state, version, result, out, "", ending, False, entered, t.changes)  # noqa: FBT003
 
 
 async def abandon(behaviour: Behaviour, life: Life, event: Event, deaths: int) -> Decision:
@@ -228,6 +231,8 @@ async def _begin(behaviour: Behaviour, t: Transition[Any]) -> str:
     """Apply the entry event: `on_start`, its handler if it has a name of its own, then the hooks of the first state."""
     start = behaviour.graph.start
     t.target = start
+    if (interval := behaviour.settings.timer_ms) is not None:
+        t.changes.append(Reschedule(interval, is_own=False))
     if on_start := behaviour.hooks.get("on_start"):
         await _run(behaviour, on_start, t)
     if handler := behaviour.handlers.get(("", t.event)):
@@ -257,6 +262,9 @@ async def _decide(behaviour: Behaviour, life: Life, event: Event, t: Transition[
     if event.if_version is not None and event.if_version != life.version and event.attempt == 1:
         reason = f"it was decided on version {event.if_version} of the FSM, which has version {life.version} now"
         raise _RefusedHere("stale_version", reason, {"version": life.version, "if_version": event.if_version})
+    if event.name == TICK:
+        await _tick(behaviour, life, event, t)
+        return None
     edges = behaviour.graph.edges_for(life.state, event.name)
     if not edges:
         if life.state not in behaviour.enter:
@@ -276,6 +284,19 @@ async def _decide(behaviour: Behaviour, life: Life, event: Event, t: Transition[
     if len(edges) == 1:
         t.target = life.state if edges[0].target == END else edges[0].target
     return _target(await _call(behaviour, handler, t) if handler else None, edges, event.name)
+
+
+async def _tick(behaviour: Behaviour, life: Life, event: Event, t: Transition[Any]) -> None:
+    """Apply a tick: `on_timer` is run, in whatever state; it may change the payload, and moves nothing by itself."""
+    if (on_timer := behaviour.hooks.get("on_timer")) is None:
+        raise _RefusedHere("not_allowed", f"machine {behaviour.name!r} has no on_timer here", {})
+    t.changes += next_tick(behaviour, life, event, is_done=True)
+    answer = await _run(behaviour, on_timer, t)
+    if isinstance(answer, Reject):
+        raise answer
+    if answer is not None and not isinstance(answer, Stay):
+        problem = f"on_timer answers nothing, not {answer!r}: send an event with t.send(t.name, …), or t.reschedule(…)"
+        raise _WrongAnswerError(problem)
 
 
 def _target(answer: Any, edges: tuple[Edge, ...], event: str) -> str | None:
@@ -344,7 +365,7 @@ async def _refused(  # noqa: PLR0913 - the parts of one refusal
     """Refuse the event: nothing changes but the record, and what `on_refused` sends."""
     event = t._event  # noqa: SLF001 - the step made this transition
     life.forget()
-    t.outbox = []
+    t.outbox, t.changes = [], next_tick(behaviour, life, event, is_done=False)
     allowed = behaviour.graph.allowed(life.state)
     try:
         if not isinstance(reason, str) or not isinstance(details, dict):
@@ -363,7 +384,8 @@ async def _refused(  # noqa: PLR0913 - the parts of one refusal
             raise
         return await _failed(behaviour, life, event, HandlerError, fault)
     soft = behaviour.graph.is_soft(life.state, event.name)
-    soft = soft or behaviour.definition.settings.refused.get(event.name) == "ignore"
+    # Nobody has sent a tick who could be told.
+    soft = soft or event.name == TICK or behaviour.definition.settings.refused.get(event.name) == "ignore"
     # A hard event that is refused cannot be sent again by anybody: the FSM cannot go on by itself.
     # One that is stale was sent by somebody; it is not the FSM's own.
     is_own = behaviour.graph.hard_event(life.state) == event.name and kind != "stale_version"
@@ -378,7 +400,8 @@ async def _refused(  # noqa: PLR0913 - the parts of one refusal
         **({"details": details} if details else {}),
         **({"soft": True} if soft else {}),
     }
-    return Decision("refused", event, life.state, life.state, life.version, result, t.outbox, reason, ending, soft=soft)
+    here, version = life.state, life.version
+    return Decision("refused", event, here, here, version, result, t.outbox, reason, ending, soft, timers=t.changes)
 
 
 async def _failed(  # noqa: PLR0913 - the parts of one failure
@@ -412,6 +435,7 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
     # An event may fail, be requeued and fail again: what each failure sends has ids of its own.
     t: Transition[Any] = Transition(life, event, source, source, event.attempt, f"v{life.version}")
     t.data = {"type": name, "message": message}
+    t.changes = next_tick(behaviour, life, event, is_done=False)
     target, ending = source, ""
     edge = None if final or is_bare or life.status == "starting" else behaviour.graph.fails_edge(source, event.name)
     try:
@@ -425,6 +449,7 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
             raise
         life.forget()
         t.outbox, edge, ending = [], None, ""
+        t.changes = next_tick(behaviour, life, event, is_done=False)
         text += traceback_of(second)
         message += f"; and then its failure hook raised {type(second).__name__}: {said(second)}"
     soft = behaviour.graph.is_soft(source, event.name)
@@ -452,11 +477,15 @@ async def _failed(  # noqa: PLR0913 - the parts of one failure
         ending,
         soft,
         edge is not None,
+        t.changes,
     )
 
 
 async def _asked_again(behaviour: Behaviour, life: Life, event: Event, answer: Retry) -> Decision:
     """Run the event again, as its handler asks; or fail it where the machine's policy has no attempt left."""
+    if event.name == TICK:
+        problem = "on_timer cannot be run again by Retry(…): t.reschedule(…) says when it comes next"
+        return await _failed(behaviour, life, event, HandlerError, _WrongAnswerError(problem))
     wait_ms = retries.after_answer(behaviour.definition.settings, event, answer)
     if wait_ms is None:
         problem = f"its handler answered Retry(…) at the last of {event.attempt} attempts that its RetryPolicy allows"

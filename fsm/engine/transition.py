@@ -6,17 +6,30 @@ Who calls this: the step makes it, user code reads it and puts into it what is t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from fsm.engine.effects import Effect, call_of, checked_queue, path_of, seconds_of, waits_of
+from fsm.engine import arming
+from fsm.engine.arming import Change
+from fsm.engine.effects import Effect, call_of, checked_queue, deadline_of, path_of, seconds_of, waits_of
 from fsm.engine.life import Event, Life
-from fsm.errors import HandlerError, PayloadError
+from fsm.engine.mail import (
+    Mail,
+    NewFSM,
+    check_sent,
+    checked_event,
+    checked_name,
+    delay_ms,
+    derived_id,
+    due_of,
+    encode_payload,
+    moment_ms,
+    plain,
+)
+from fsm.errors import HandlerError
 from fsm.machine.names import hint
 from fsm.machine.settings import EFFECTS_QUEUE, check_size
 from fsm.machine.values import JSON
@@ -24,59 +37,23 @@ from fsm.machine.values import JSON
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
-    from fsm.machine import Definition, Machine
+    from fsm.engine.arming import Scope
+    from fsm.machine import Machine
     from fsm.machine.durations import Duration
+    from fsm.machine.settings import Overdue
 
-__all__ = ["Mail", "NewFSM", "Transition", "checked_event", "checked_name", "derived_id", "encode_payload"]
+__all__ = ["Transition"]
 
 P = TypeVar("P")
 _log = logging.getLogger("fsm.transition")
-# Ids grow by a few characters with each generation of mail; beyond this they are folded to a hash of themselves.
-_LONGEST_ROOT = 64
-_LONGEST_NAME = 512
-# What one transition may send. One commit writes all of it while Redis serves nobody else: by arithmetic, 1,000 events
-# at some 10 µs each are 10 ms.
-_MOST_SENT = 1000
-_MOST_SIZES = 16
 _UNREAD: Any = object()
-
-
-def derived_id(parent: str, mark: str) -> str:
-    """Give the id of what an event makes: the same after a crash, and never one that a caller may choose.
-
-    >>> derived_id("abc", "h1"), derived_id("abc--h1", "s2")
-    ('abc--h1', 'abc--h1s2')
-    """
-    child = parent + mark if "--" in parent else f"{parent}--{mark}"
-    if len(child) <= _LONGEST_ROOT:
-        return child
-    return f"{hashlib.sha256(child.encode()).hexdigest()[:24]}--{mark}"
-
-
-@dataclass(frozen=True, slots=True)
-class Mail:
-    """An event for another FSM, part of the commit."""
-
-    job_id: str
-    name: str
-    event: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class NewFSM:
-    """An FSM to be started by the commit."""
-
-    job_id: str
-    name: str
-    definition: Definition
-    payload: bytes
 
 
 class Transition(msgspec.Struct, Generic[P], eq=False):
     """What is being done: the event, the FSM, and what is to leave with the commit.
 
-    All that is put in here (`send`, `start_fsm`, `enqueue`, `reply`) happens with the commit or not at all.
+    All that is asked for here (`send`, `start_fsm`, `enqueue`, `after`, `at`, `cancel`, `reschedule`, `reply`) happens
+    with the commit or not at all.
     """
 
     _life: Life
@@ -86,6 +63,7 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
     attempt: int
     _mark: str = ""
     outbox: list[Mail | NewFSM | Effect] = msgspec.field(default_factory=list)
+    changes: list[Change] = msgspec.field(default_factory=list)
     replied: Any = None
     _data: Any = _UNREAD
     _made: int = 0
@@ -191,20 +169,35 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
         self._made += 1
         return derived_id(self.job_id, f"{self._mark}{mark}{self._made}")
 
-    def send(self, name: str, event: str, data: Any = None) -> str:
+    def send(
+        self,
+        name: str,
+        event: str,
+        data: Any = None,
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+    ) -> str:
         """Send an event to an FSM, also to this one; it goes with the commit.
 
         An unknown or finished target does not stop the commit: the job is then recorded as failed, with the reason.
+
+        Args:
+            name: The FSM.
+            event: The event.
+            data: JSON values.
+            delay: How long after the commit it joins the mailbox, whatever the FSM does meanwhile.
+            at: Or at which aware moment.
 
         Returns:
             The id of the job.
 
         Raises:
-            PayloadError: The data are not JSON or too large; the name is empty, too long or not text; or this
-                transition sends too much.
+            PayloadError: The data are not JSON or too large; the name is empty, too long or not text; the time is not
+                what it should be; or this transition sends too much.
         """
-        raw = check_size(_plain(data), "the data of an event have", self._limit)
-        return self._leave(Mail(self._next("s"), checked_name(name), checked_event(event), raw), len(raw))
+        raw, due = self._data_of(data), due_of(delay, at)
+        return self._leave(Mail(self._next("s"), checked_name(name), checked_event(event), raw, due), len(raw))
 
     def start_fsm(self, machine: type[Machine[Any]], name: str, payload: Any = None) -> str:
         """Start an FSM; it begins with the commit.
@@ -231,6 +224,7 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
         on_success: str | None = None,
         on_failure: str | None = None,
         job_timeout: Duration | None = None,
+        deadline: Duration | None = None,
         **kwargs: Any,
     ) -> str:
         """Enqueue an effect, an ordinary RQ job: once, with the commit.
@@ -248,6 +242,8 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
             on_failure: Event that this FSM gets when the effect has failed for the last time, or was taken away by an
                 operator; its data are `{"type", "message"}`.
             job_timeout: Longest run, RQ's 180 s by default.
+            deadline: If the effect has not ended so long after the commit, its `on_failure` event comes, of type
+                "deadline"; what it says after that is refused.
             kwargs: JSON values.
 
         Returns:
@@ -269,8 +265,87 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
             self._own_event(on_failure, "on_failure"),
             waits_of(retry),
             seconds_of(job_timeout),
+            deadline_of(deadline, on_failure),
         )
         return self._leave(effect, len(call))
+
+    def after(  # noqa: PLR0913 - one argument an option
+        self,
+        delay: Duration,
+        event: str,
+        data: Any = None,
+        key: str | None = None,
+        scope: Scope = "state",
+        overdue: Overdue | None = None,
+    ) -> str:
+        """Arm a timer with the commit: it sends this FSM an event, once.
+
+        It is gone when the FSM ends, and with `scope="state"` when the FSM leaves the state in which it is after this
+        commit; to enter the same state again is to leave it, and `Stay()` is not. A timer of the diagram has its event
+        as key, so it can be replaced by `key="expire"`, until the state is entered again.
+
+        Args:
+            delay: Counted from the commit.
+            event: One of this machine.
+            data: JSON values.
+            key: A timer of the same key is replaced. Without one it replaces none.
+            scope: "state", or "fsm" for one that outlives the state.
+            overdue: What becomes of it if no worker was there when it was due: "fire", "skip" or "restart"; `None` is
+                what `Settings(overdue=)` says.
+
+        Returns:
+            The key, for `cancel`.
+
+        Raises:
+            PayloadError: An argument is not what it should be, or the FSM has too many timers or too large ones.
+            HandlerError: The machine has no such event.
+        """
+        return self._arm(key, event, data, scope, overdue, delay_ms(delay))
+
+    def at(  # noqa: PLR0913 - as `after`
+        self,
+        when: datetime,
+        event: str,
+        data: Any = None,
+        key: str | None = None,
+        scope: Scope = "state",
+        overdue: Overdue | None = None,
+    ) -> str:
+        """Arm a timer, as `after` does, for an aware moment; one that is over means at once."""
+        return self._arm(key, event, data, scope, overdue, None, moment_ms(when, "when"))
+
+    def cancel(self, key: str) -> None:
+        """Take a timer away with the commit, also one of the diagram, whose key is its event; else nothing happens.
+
+        An event that its timer has sent already, and that still waits in the mailbox, is not applied either.
+
+        Raises:
+            PayloadError: It cannot be a key.
+        """
+        self.changes.append(arming.Cancel(arming.checked_key(key)))
+
+    def reschedule(self, delay: Duration | None) -> None:
+        """Have the next `on_timer` come so long after the commit; `None` stops it until the next `reschedule`.
+
+        After that next one the interval of the settings counts again.
+
+        Raises:
+            PayloadError: It is no length of time.
+            HandlerError: The machine has no `on_timer`.
+        """
+        if "on_timer" not in self._life.definition.hooks:
+            raise self._problem(f"t.reschedule(…): machine {self.machine!r} has no method on_timer")
+        self.changes.append(arming.Reschedule(None if delay is None else delay_ms(delay)))
+
+    def _arm(self, key: str | None, event: str, data: Any, *options: Any) -> str:
+        event = self._own_event(checked_event(event), "event")
+        change = arming.arm(self._next("k") if key is None else key, event, self._data_of(data), *options)
+        arming.check_room(self._life.timers, [*self.changes, change], self._limit)
+        self.changes.append(change)
+        return change.key
+
+    def _data_of(self, data: Any) -> bytes:
+        return check_size(plain(data), "the data of an event have", self._limit)
 
     @property
     def _limit(self) -> int:
@@ -283,17 +358,7 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
             The id of its job.
         """
         self._size += size
-        if len(self.outbox) >= _MOST_SENT:
-            problem = (
-                f"a transition sends at most {_MOST_SENT} events, FSMs and effects: leave the rest to another event"
-            )
-            raise PayloadError(problem, "outbox")
-        if self._size > _MOST_SIZES * self._limit:
-            problem = (
-                f"what a transition sends has {self._size} bytes, and at most {_MOST_SIZES} times "
-                f"Settings(payload_limit=…) is allowed, {_MOST_SIZES * self._limit}: leave the rest to another event"
-            )
-            raise PayloadError(problem, "outbox")
+        check_sent(len(self.outbox), self._size, self._limit)
         self.outbox.append(item)
         return item.job_id
 
@@ -303,16 +368,12 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
             return ""
         events = self._life.definition.graph.events
         if event not in events:
-            reason = f"{option}={event!r}: machine {self._life.definition.name!r} has no such event"
-            raise HandlerError(
-                self.name,
-                self.event,
-                self.source,
-                self.version,
-                self.job_id,
-                f"{reason}{hint(event, events, 'events')}",
-            )
+            reason = f"{option}={event!r}: machine {self.machine!r} has no such event"
+            raise self._problem(f"{reason}{hint(event, events, 'events')}")
         return event
+
+    def _problem(self, reason: str) -> HandlerError:
+        return HandlerError(self.name, self.event, self.source, self.version, self.job_id, reason)
 
     def reply(self, value: Any) -> None:
         """Give a JSON value to whoever waits for this event.
@@ -329,54 +390,3 @@ class _Log(logging.LoggerAdapter[logging.Logger]):
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         return msg, {**kwargs, "extra": {**(self.extra or {}), **(kwargs.get("extra") or {})}}
-
-
-def _plain(data: Any) -> bytes:
-    return b"null" if data is None else JSON.encode(data)
-
-
-def encode_payload(definition: Definition, payload: Any) -> bytes:
-    """Write the first payload of an FSM as JSON; `None` is the default of its machine's type.
-
-    Raises:
-        PayloadError: It is not of that type, or larger than the machine allows.
-    """
-    codec = definition.payload
-    raw = codec.encode(codec.default() if payload is None else payload)
-    return check_size(raw, "the payload has", definition.settings.payload_limit)
-
-
-def checked_name(name: Any) -> str:
-    """Check the name of an FSM: any non-empty UTF-8 text up to 512 bytes.
-
-    Raises:
-        PayloadError: It is not; the text says why.
-    """
-    return _checked(name, "name", "an FSM")
-
-
-def checked_event(event: Any) -> str:
-    """Check the name of an event: any non-empty UTF-8 text up to 512 bytes.
-
-    Raises:
-        PayloadError: It is not; the text says why.
-    """
-    return _checked(event, "event", "an event")
-
-
-def _checked(name: Any, path: str, of: str) -> str:
-    if not isinstance(name, str):
-        problem = f"the name of {of} is text, not {type(name).__name__} {name!r}"
-        raise PayloadError(problem, path)
-    if not name:
-        problem = f"the name of {of} must not be empty"
-        raise PayloadError(problem, path)
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        problem = f"the name of {of} must be valid UTF-8 text, and {name!r} holds a lone surrogate"
-        raise PayloadError(problem, path) from None
-    if size > _LONGEST_NAME:
-        problem = f"the name of {of} has at most {_LONGEST_NAME} bytes, and {name[:40]!r}… has {size}"
-        raise PayloadError(problem, path)
-    return name

@@ -139,6 +139,7 @@ class _Builder:
                 self._take(graph, name, function, mark)
             self._check_guards(graph)
             self._check_settings(graph, settings)
+            self._check_timer(settings, hooks)
             if "on_transition" not in hooks:
                 self._check_targets(graph)
         if faults or self.problems or graph is None or payload is None:
@@ -300,6 +301,11 @@ class _Builder:
             for event in events if isinstance(events, Mapping) else ():
                 if event not in known and (setting, event) != ("timeout", OTHERS):
                     self.problems.append(f"Settings({setting}): unknown event {event!r}{hint(event, known, 'events')}")
+
+    def _check_timer(self, settings: Settings, hooks: frozenset[str]) -> None:
+        if settings.timer is not None and "on_timer" not in hooks:
+            remedy = "write a method on_timer(self, t), or take the timer away"
+            self.problems.append(f"Settings(timer={settings.timer!r}): nothing would be done each time: {remedy}")
 
     def _check_targets(self, graph: Graph) -> None:
         """An event with several targets and no guards is decided by its handler: there must be one."""

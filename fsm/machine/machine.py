@@ -47,7 +47,7 @@ class Machine(Generic[P]):
 
     A subclass has a `diagram` and, if it wants, `settings`, handlers (`@on`), guards (`@guard`), `@enter` and `@leave`
     methods, and any of these hooks as plain methods: `on_transition(t)`, `on_start(t)`, `on_enter(t)`, `on_leave(t)`,
-    `on_refused(t, error)`, `on_failure(t, error)`, `on_terminate(t)`, `on_timer(t)` (which nothing calls yet). Diagram,
+    `on_refused(t, error)`, `on_failure(t, error)`, `on_terminate(t)`, `on_timer(t)`. Diagram,
     settings and methods are inherited; a class without a diagram is abstract. All that is wrong with a class is raised
     when it is made.
 

@@ -139,9 +139,9 @@ class Settings:
         failure_ttl: How long the record of a failed event is kept; at least 60 s.
         dedup: How long the `key=` of a send is remembered.
         refused: Event -> "error", or "ignore" for events whose refusal is nothing to complain of.
-        timer: Interval of `on_timer`; None is never. Read and checked; it does not fire yet.
-        overdue: What becomes of a timer that was due while no worker was there: "fire" it at once, "skip" it, or
-            "restart" it with its whole length.
+        timer: Interval of `on_timer`, from the end of one to the next; None is never.
+        overdue: What becomes of a timer that was due while no worker was there: "fire" at once, "skip" it, or "restart"
+            it with its whole length.
         placement: "any" worker takes an FSM, or those of the host that the "ring" names take it first.
         definition_version: Yours to raise when payloads change their shape.
 

@@ -11,7 +11,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fsm.engine.transition import derived_id
+from fsm.engine.mail import derived_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

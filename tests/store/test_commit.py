@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from fsm.engine.transition import Effect, Mail, NewFSM
+from fsm.engine import Effect, Mail, NewFSM
 from fsm.store import commits
 from fsm.store.requests import run
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from fsm.engine.transition import Mail, derived_id
+from fsm.engine.mail import Mail, derived_id
 from fsm.store import calls, commits
 from fsm.store.requests import run
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from fsm.engine.transition import Mail
+from fsm.engine.mail import Mail
 from fsm.store.codec import event_data
 
 if TYPE_CHECKING:

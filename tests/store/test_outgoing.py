@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from fsm.engine.transition import Effect, Mail, NewFSM
+from fsm.engine import Effect, Mail, NewFSM
 from tests.store.small import Small
 
 if TYPE_CHECKING:
