@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -28,6 +29,7 @@ __all__ = [
     "Found",
     "Origin",
     "Setting",
+    "check_host",
     "check_namespace",
     "find",
     "origin",
@@ -47,6 +49,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _FILE = "pyproject.toml"
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# None of what divides the parts of a key or of a queue's name: a host stands in both.
+_HOST = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_NO_HOST = re.compile(r"[^A-Za-z0-9_.-]")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\.([^\W\d]\w*|\*)")
@@ -56,7 +61,9 @@ _LONGEST_LEASE_MS = 3_600_000
 _SHORTEST_SHUTDOWN_MS = 1000
 _LONGEST_SHUTDOWN_MS = 86_400_000
 _MOST_PROCESSES = 500
-_SWITCH = {"on": True, "off": False, "true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+_MOST_EFFECTS = 100
+# What it was before it was a number: whether there is one.
+_SWITCH = {"on": 1, "off": 0, "true": 1, "false": 0, "yes": 1, "no": 0}
 # Read by others than `resolve`: the program that embedded:// starts, and faults that a test orders for a worker.
 _OTHER_VARIABLES = ("FSM_SERVER", "FSM_FAULTS")
 
@@ -195,11 +202,26 @@ def _effects_allow(given: Any, place: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(paths))
 
 
-def _effects(given: Any, place: str) -> bool:
-    value = given if isinstance(given, bool) else _SWITCH.get(given.strip().lower()) if isinstance(given, str) else None
-    if value is None:
-        raise ConfigError(place, f"must be on or off, not {given!r}")
-    return value
+def _effects(given: Any, place: str) -> int:
+    count = given
+    if isinstance(given, str):
+        word = given.strip().lower()
+        count = int(word) if _COUNT.fullmatch(word) else _SWITCH.get(word)
+    elif isinstance(given, bool):
+        count = int(given)
+    if type(count) is not int or not 0 <= count <= _MOST_EFFECTS:
+        raise ConfigError(place, f"must be a whole number from 0 to {_MOST_EFFECTS}, on (1) or off (0), not {given!r}")
+    return count
+
+
+def _host(given: Any, place: str) -> str:
+    if given == "":
+        # Of the name of this machine, what may not stand in a key becomes a hyphen.
+        return _NO_HOST.sub("-", socket.gethostname())[:100] or "localhost"
+    try:
+        return check_host(_text(given, place))
+    except ConfigError as error:
+        raise ConfigError(place, error.problem) from error
 
 
 SETTINGS: Mapping[str, Setting] = {
@@ -212,9 +234,10 @@ SETTINGS: Mapping[str, Setting] = {
         Setting("batch", 128, _batch, "--batch"),
         Setting("concurrency", 1, _concurrency, "--concurrency"),
         Setting("lease", "15s", _lease, "--lease"),
+        Setting("host", "", _host, "--host"),
         Setting("processes", None, _processes, "--processes"),
         Setting("shutdown_timeout", "30s", _shutdown_timeout, "--shutdown-timeout"),
-        Setting("effects", True, _effects, "--effects"),  # noqa: FBT003 - a value of a table
+        Setting("effects", 1, _effects, "--effects"),
         Setting("effects_allow", [], _effects_allow, ""),  # no option: what may be run is no matter of one command
         Setting("log_level", "info", _log_level, "--log-level"),
     )
@@ -271,19 +294,17 @@ def tool_settings(start: Path | None = None) -> dict[str, Any]:
 
 
 @overload
-def resolve(name: Literal["url", "namespace", "log_level"], argument: str | None = None) -> str: ...
+def resolve(name: Literal["url", "namespace", "log_level", "host"], argument: str | None = None) -> str: ...
 @overload
 def resolve(name: Literal["app"], argument: str | None = None) -> str | None: ...
 @overload
 def resolve(
-    name: Literal["lease", "batch", "concurrency", "shutdown_timeout"], argument: str | int | None = None
+    name: Literal["lease", "batch", "concurrency", "shutdown_timeout", "effects"], argument: str | int | None = None
 ) -> int: ...
 @overload
 def resolve(name: Literal["processes"], argument: str | int | None = None) -> int | None: ...
 @overload
 def resolve(name: Literal["queues", "effects_allow"], argument: Sequence[str] | None = None) -> tuple[str, ...]: ...
-@overload
-def resolve(name: Literal["effects"], argument: bool | None = None) -> bool: ...  # noqa: FBT001 - a value
 def resolve(name: str, argument: Any = None) -> Any:
     """Find one setting: the argument, else the environment, else `[tool.fsm]`, else the default.
 
@@ -360,6 +381,17 @@ def check_namespace(ns: str) -> str:
     if not _NAMESPACE.fullmatch(ns):
         raise ConfigError(f"namespace {ns!r}", "use 1 to 64 of the characters A-Z a-z 0-9 _ . -")
     return ns
+
+
+def check_host(host: str) -> str:
+    """Return the name of a host unchanged if it may be one.
+
+    Raises:
+        ConfigError: It has other characters than ASCII letters, digits and `_.-`, or not 1 to 100 of them.
+    """
+    if not _HOST.fullmatch(host):
+        raise ConfigError(f"host {host!r}", "use 1 to 100 of the characters A-Z a-z 0-9 _ . -")
+    return host
 
 
 def _closest(name: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import faulthandler
 import logging
 import signal
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,17 +67,22 @@ _STDERR = 2
     "--lease", metavar="TIME", help="How long locks outlive a dead worker.  [FSM_LEASE, else [tool.fsm], else 15s]"
 )
 @click.option(
-    "--effects/--no-effects",
-    "has_effects",
-    default=None,
-    help="Run effects in a process beside this one; not with --burst.  [FSM_EFFECTS, else [tool.fsm], else on]",
+    "--effects",
+    metavar="M",
+    help="Run effects in so many processes beside this one; not with --burst.  [FSM_EFFECTS, else [tool.fsm], else 1]",
 )
+@click.option("--no-effects", "has_no_effects", is_flag=True, help="The same as --effects 0.")
 @click.option(
     "--effects-queue",
     "effects_queues",
     metavar="NAME",
     multiple=True,
     help="Run effects of this queue; several in order.  [fsm-effects]",
+)
+@click.option(
+    "--host",
+    metavar="NAME",
+    help="Belong to this host.  [FSM_HOST, else [tool.fsm], else the name of the machine]",
 )
 @click.option(
     "--processes",
@@ -106,8 +112,10 @@ def worker(  # noqa: PLR0913 - one parameter an option
     batch: int | None,
     concurrency: int | None,
     lease: str | None,
-    has_effects: bool | None,
+    effects: str | None,
+    has_no_effects: bool,
     effects_queues: tuple[str, ...],
+    host: str | None,
     processes: str | None,
     shutdown_timeout: str | None,
     name: str | None,
@@ -125,7 +133,8 @@ def worker(  # noqa: PLR0913 - one parameter an option
     slots = config.resolve("concurrency", concurrency)
     level = config.resolve("log_level", log_level)
     named = config.resolve("queues", queues or None)
-    is_beside = config.resolve("effects", has_effects)
+    beside = config.resolve("effects", "off" if has_no_effects else effects)
+    called = config.resolve("host", host)
     shutdown_ms = config.resolve("shutdown_timeout", shutdown_timeout)
     count = None if is_child else config.resolve("processes", processes)
     config.resolve("effects_allow")  # read by the process beside this one, and told here where it is wrong
@@ -137,7 +146,7 @@ def worker(  # noqa: PLR0913 - one parameter an option
     if count is not None:
         # What needs the application is checked by those who import it.
         options = ["--namespace", namespace, "--app", path, "--batch", str(most), "--lease", f"{lease_ms}ms"]
-        options += ["--concurrency", str(slots)]
+        options += ["--concurrency", str(slots), "--host", called]
         options += ["--shutdown-timeout", f"{shutdown_ms}ms", "--log-level", level, *(["--burst"] if is_burst else [])]
         options += [word for queue in named for word in ("--queue", queue)]
         options += [word for queue in effects_queues for word in ("--effects-queue", queue)]
@@ -147,15 +156,15 @@ def worker(  # noqa: PLR0913 - one parameter an option
             count,
             namespace=namespace,
             name=name or "",
+            host=called,
             is_burst=is_burst,
-            effects=_effects_queues(effects_queues, named) if is_beside and not is_burst else (),
+            effects=_Effects(0 if is_burst else beside, _effects_queues(effects_queues, named)),
             shutdown_s=shutdown_ms / 1000,
             log_level=level,
         )
         return
     app = load(path)
     served = list(named) or app.queues(default_queue(namespace))
-    effects = _effects_queues(effects_queues, served)
     _run(
         app,
         place.url,
@@ -165,12 +174,21 @@ def worker(  # noqa: PLR0913 - one parameter an option
         batch=most,
         concurrency=slots,
         name=name or "",
+        host=called,
         is_burst=is_burst,
-        effects=effects if is_beside and not is_burst else (),
+        effects=_Effects(0 if is_burst else beside, _effects_queues(effects_queues, served)),
         shutdown_s=shutdown_ms / 1000,
         is_child=is_child,
         log_level=level,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Effects:
+    """What runs effects beside a worker: so many processes, for these queues."""
+
+    count: int
+    queues: Sequence[str]
 
 
 def _host(  # noqa: PLR0913 - all that a host is made of
@@ -180,18 +198,19 @@ def _host(  # noqa: PLR0913 - all that a host is made of
     *,
     namespace: str,
     name: str,
+    host: str,
     is_burst: bool,
-    effects: Sequence[str],
+    effects: _Effects,
     shutdown_s: float,
     log_level: str,
 ) -> None:
     """Keep so many workers until they end."""
-    from workers.effects import EffectsProcess  # noqa: PLC0415 - RQ is slow to import, and wrong options are told before
+    from workers.effects import EffectsCrew  # noqa: PLC0415 - RQ is slow to import, and wrong options are told before
     from workers.host import Host  # noqa: PLC0415 - as above
 
-    host = Host(url, Keys(namespace), options, count, name=name, is_burst=is_burst, shutdown_s=shutdown_s)
-    beside = EffectsProcess(url, effects, host.name, host.bury_effects, log_level) if effects else None
-    code = host.run(beside)
+    keeper = Host(url, Keys(namespace), options, count, name=name, host=host, is_burst=is_burst, shutdown_s=shutdown_s)
+    beside = EffectsCrew(effects.count, url, effects.queues, keeper.name, host, keeper.bury_effects, log_level)
+    code = keeper.run(beside)
     if code:
         raise SystemExit(code)
 
@@ -206,8 +225,9 @@ def _run(  # noqa: C901, PLR0913 - all that a worker is made of, and each way in
     batch: int,
     concurrency: int,
     name: str,
+    host: str,
     is_burst: bool,
-    effects: Sequence[str],
+    effects: _Effects,
     shutdown_s: float,
     is_child: bool,
     log_level: str,
@@ -232,6 +252,7 @@ def _run(  # noqa: C901, PLR0913 - all that a worker is made of, and each way in
             batch=batch,
             concurrency=concurrency,
             name=name,
+            host=host,
         )
         _log.info(
             "worker %s serves %s of namespace %s: machines %s",
@@ -240,6 +261,7 @@ def _run(  # noqa: C901, PLR0913 - all that a worker is made of, and each way in
             namespace,
             ", ".join(sorted(definition.name for definition in app.definitions)),
         )
+        process.heeds_drain = not is_child
         # Before anything of ours is registered, the worker for effects too.
         process.open_app()
         early.check()
@@ -287,17 +309,19 @@ def _listen(countdown: Countdown, *, is_child: bool) -> None:
 
 
 @contextmanager
-def _effects_beside(process: TransitionWorker, url: str, queues: Sequence[str], level: str) -> Iterator[None]:
-    """Keep a worker for effects beside ours; at the end it finishes what it has in hand, unless a signal hurries it.
+def _effects_beside(process: TransitionWorker, url: str, effects: _Effects, level: str) -> Iterator[None]:
+    """Keep workers for effects beside ours; at the end they finish what is in hand, unless a signal hurries them.
 
-    Where ours ends by a fault, nobody waits for it: whoever starts us anew need not wait for a long effect.
+    Where ours ends by a fault, nobody waits for them: whoever starts us anew need not wait for a long effect.
     """
-    if not queues:
+    if not effects.count:
         yield
         return
-    from workers.effects import EffectsProcess  # noqa: PLC0415 - as above
+    from workers.effects import EffectsCrew  # noqa: PLC0415 - as above
 
-    beside = EffectsProcess(url, queues, process.name, process.watch.bury, level)
+    beside = EffectsCrew(
+        effects.count, url, effects.queues, process.name, process.hostname or "", process.watch.bury, level
+    )
     process.at_stop = beside.ask
     beside.start()
     is_asked_to_end = False

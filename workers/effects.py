@@ -1,7 +1,8 @@
-"""The worker for effects: RQ's, in a process beside ours, so that a long effect never holds an FSM.
+"""The workers for effects: RQ's, in processes beside ours, so that a long effect never holds an FSM.
 
-`EffectsProcess` starts it, starts it anew when it dies, and ends it; `main` is what runs in it. It ends by itself, in
-order, when the process that started it is gone: the pipe to its standard input closes then, whatever happened.
+`EffectsProcess` starts one, starts it anew when it dies, and ends it; `EffectsCrew` keeps several of them; `main` is
+what runs in each. It ends by itself, in order, when the process that started it is gone: the pipe to its standard input
+closes then, whatever happened.
 
 Who calls this: `fsm worker`.
 """
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from rq import Worker
 
-__all__ = ["EffectsProcess", "main"]
+__all__ = ["EffectsCrew", "EffectsProcess", "main"]
 
 _log = logging.getLogger("fsm.effects")
 # RQ writes that a job lives so often, and takes it for abandoned 60 s after: 65 s, where its default is 90.
@@ -51,19 +52,21 @@ class EffectsProcess:
         url: Of Redis; it is handed over in the environment, where nobody sees its password.
         queues: Queues of effects, in order of preference.
         name: Name of the worker that starts it: those of its workers begin with it.
+        host: Name of the host that they belong to.
         bury: Told the name of each that died, and these queues.
         level: Of its log.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is told of the worker that starts it
         self,
         url: str,
         queues: Sequence[str],
         name: str,
+        host: str,
         bury: Callable[[str, Sequence[str]], None],
         level: str = "info",
     ) -> None:
-        self._environment = {**os.environ, "FSM_URL": url}
+        self._environment = {**os.environ, "FSM_URL": url, "FSM_HOST": host}
         self._queues = tuple(queues)
         self._name = name
         self._bury = bury
@@ -163,6 +166,68 @@ class EffectsProcess:
         return False
 
 
+class EffectsCrew:
+    """Keeps so many processes for effects, which are asked and waited for together.
+
+    Args:
+        count: How many, 0 too.
+        url: Of Redis, and all further ones: as `EffectsProcess` has them.
+        queues: As above.
+        name: As above.
+        host: As above.
+        bury: As above.
+        level: As above.
+    """
+
+    def __init__(  # noqa: PLR0913 - as above
+        self,
+        count: int,
+        url: str,
+        queues: Sequence[str],
+        name: str,
+        host: str,
+        bury: Callable[[str, Sequence[str]], None],
+        level: str = "info",
+    ) -> None:
+        self._members = [EffectsProcess(url, queues, name, host, bury, level) for _ in range(count)]
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of those that run now."""
+        return [member.pid for member in self._members if member.pid is not None]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether one of them runs, or is to be started anew."""
+        return any(member.is_alive for member in self._members)
+
+    def start(self) -> None:
+        """Start them."""
+        for member in self._members:
+            member.start()
+
+    def ask(self) -> None:
+        """Ask each to end after the effect that it has in hand."""
+        for member in self._members:
+            member.ask()
+
+    def end(self) -> None:
+        """Ask all to end after the effects that they have in hand, and wait for that."""
+        self.ask()
+        for member in self._members:
+            member.end()
+
+    def leave(self) -> None:
+        """Let them end by themselves, in order, when this process is gone."""
+        for member in self._members:
+            member.leave()
+
+    def kill(self) -> None:
+        """End all at once, with the effects that they have in hand, which are run again elsewhere."""
+        for member in self._members:
+            member.kill()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run RQ's worker until SIGTERM, or until the process that started this one is gone."""
     parser = argparse.ArgumentParser(prog="python -m workers.effects", description="Run RQ's own worker for effects.")
@@ -184,6 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         job_class=job,
         job_monitoring_interval=_MONITOR_S,
     )
+    # RQ's own word for it would be the name of the machine.
+    worker.hostname = config.resolve("host")
     signal.signal(signal.SIGQUIT, lambda *_: _end_at_once(worker))
     end_with_parent(lambda: worker._stop_requested or worker._shutdown_requested_date is not None)  # noqa: SLF001 - RQ says it nowhere else
     worker.work(logging_level="DEBUG" if options.log_level == "debug" else "WARNING")

@@ -1,4 +1,4 @@
-"""The host: a process that keeps so many workers, each a process of its own, and one for effects beside them.
+"""The host: a process that keeps so many workers, each a process of its own, and those for effects beside them.
 
 A worker that dies is started anew, under a new name, after a pause that doubles while it keeps dying. What it held is
 freed at once, by its parent, that saw it die: nobody waits for the end of a lease. One that is silent for a minute,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from fsm.store.keys import Keys
-    from workers.effects import EffectsProcess
+    from workers.effects import EffectsCrew
 
 __all__ = ["Host"]
 
@@ -90,6 +90,7 @@ class Host:
         options: Of each worker, but its name.
         count: How many workers.
         name: Those of the workers begin with it; drawn when not given.
+        host: Name of the host in the registry; several such processes may share it.
         is_burst: Whether workers end by themselves when nothing waits.
         shutdown_s: How long workers may take to end.
 
@@ -105,18 +106,21 @@ class Host:
         count: int,
         *,
         name: str = "",
+        host: str = "",
         is_burst: bool = False,
         shutdown_s: float = 30.0,
     ) -> None:
-        self.name = name or worker_name()
+        self.name = name or worker_name(host)
         self._command = [sys.executable, "-m", "workers", *options, "--no-effects", "--child"]
         self._environment = {**os.environ, "FSM_URL": url}
         self._is_burst = is_burst
         self._shutdown_s = shutdown_s
         self._news: queue.SimpleQueue[_Died | _Silent | None] = queue.SimpleQueue()
-        self._ward = Ward(url, keys, lambda name, seconds: self._news.put(_Silent(name, seconds)))
+        self._ward = Ward(
+            url, keys, lambda name, seconds: self._news.put(_Silent(name, seconds)), host, lambda: self._drained(host)
+        )
         self._slots = [_Slot(number) for number in range(1, count + 1)]
-        self._beside: EffectsProcess | None = None
+        self._beside: EffectsCrew | None = None
         self._asked_at: float | None = None
         self._forced_at: float | None = None
         self._is_beside_killed = False
@@ -126,13 +130,13 @@ class Host:
         """Take note of an effects worker that died: what it ran goes back to its queue."""
         self._ward.bury_effects(worker, queues)
 
-    def run(self, beside: EffectsProcess | None = None) -> int:
+    def run(self, beside: EffectsCrew | None = None) -> int:
         """Keep the workers until they have ended: at a signal, or, in a burst, by themselves.
 
         On a crash: the workers end in order, since the pipes to their standard inputs are closed.
 
         Args:
-            beside: The process for effects, not started yet.
+            beside: The processes for effects, not started yet.
 
         Returns:
             Exit code: 1 where a worker cannot be run as it is configured, or had to be ended by force.
@@ -161,6 +165,13 @@ class Host:
             self._asked_at = now
         elif self._forced_at is None and now - self._asked_at > ONE_SIGNAL_S:
             self._forced_at = now
+        self._news.put(None)
+
+    def _drained(self, host: str) -> None:
+        """Note that the host drains, which is as a first signal; from the thread of the ward."""
+        _log.info("host %s drains: its workers end", host)
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
         self._news.put(None)
 
     # A turn: start what is due, wait for news, hear them.
@@ -278,8 +289,8 @@ class Host:
                 self._is_beside_killed = True
                 self._beside.kill()
 
-    def _end_effects(self, beside: EffectsProcess) -> None:
-        """Wait for the effect in hand; at the second signal, or when the time is over, for no effect any more."""
+    def _end_effects(self, beside: EffectsCrew) -> None:
+        """Wait for the effects in hand; at the second signal, or when the time is over, for no effect any more."""
         while beside.is_alive:
             self._forward()
             with suppress(queue.Empty):

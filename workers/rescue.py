@@ -1,9 +1,12 @@
-"""What dead workers left is freed: by every worker that lives, whatever it does just now.
+"""What dead workers left is freed, and a host is kept alive: by every worker that lives, whatever it does just now.
 
 A worker looks once a second between its claims. While it is in a handler of minutes, or suspended, a thread does so in
 its stead: else, where all workers that live are busy, nobody would free what a dead one held. Of all workers of a
 namespace one at a time has the turn to look, for less than a second, so that one that dies holds nobody up; to the
-others it costs one small request.
+others it costs a small request.
+
+With each look it tells that its host is alive, and hears which queues of single hosts are to be served, and whether its
+host drains. Where a host is about to be gone whose queues it would take over, or was just now, it looks more often.
 
 Who calls this: the worker.
 """
@@ -20,7 +23,7 @@ from fsm.store import calls, presence
 from workers.handover import bury
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fsm.store.keys import Keys
     from workers.carrier import Carrier
@@ -31,7 +34,11 @@ __all__ = ["Rescuer"]
 _log = logging.getLogger("fsm.worker")
 # The thread's rhythm, and that of a worker that sleeps. Whoever comes a little early need not wait another second.
 _LOOK_S = 1.0
-_SOON_S = 0.9
+_SOON = 0.9
+# The rhythm while a host is about to be gone, and as long after as its locks may take to end.
+_OFTEN_S = 0.2
+# The shortest pause, and by how much a look is late on purpose: just before the end of a host nothing is to be seen.
+_LEAST_S = 0.05
 # Who was not heard of for long is looked for in the rhythm of heartbeats.
 _ROLL_CALL_S = 5.0
 # Seen silent for so long, it is dead: after Redis was away, or its clock was set, all workers are, until their next
@@ -47,14 +54,36 @@ class Rescuer:
         keys: Of the namespace.
         worker: Name of the worker.
         queues: Names of queues, whose lists of RQ are filled again when they were emptied by somebody.
+        host: Name of the host that this worker keeps alive.
+        lease_ms: For how long, each time.
+        hear: Told what Redis says to workers of this host, at each look; in either thread.
     """
 
-    def __init__(self, carrier: Carrier, keys: Keys, worker: str, queues: Sequence[str]) -> None:
+    def __init__(  # noqa: PLR0913 - the worker, and the host
+        self,
+        carrier: Carrier,
+        keys: Keys,
+        worker: str,
+        queues: Sequence[str],
+        host: str,
+        *,
+        lease_ms: int,
+        hear: Callable[[presence.HostWord], None],
+    ) -> None:
         self._carrier = carrier
         self._keys = keys
         self._worker = worker
         self._queues = tuple(queues)
-        self._swept_at = self._called_roll_at = -_SEEN_SILENT_S
+        self._host = host
+        self._lease_ms = lease_ms
+        self._hear = hear
+        self._born_ms = 0
+        # Three times within a lease, as its locks are renewed: a host must not seem gone between two looks.
+        self._rhythm_s = min(_LOOK_S, lease_ms / 3000)
+        self._pause_s = self._rhythm_s
+        self._beside: tuple[str, ...] = ()
+        self._due_at = 0.0
+        self._called_roll_at = -_SEEN_SILENT_S
         self._silent: dict[str, float] = {}
         self._guard = threading.Lock()
         self._stop = threading.Event()
@@ -70,8 +99,22 @@ class Rescuer:
         if self._thread.is_alive():
             self._thread.join(timeout=1)
 
+    def leave(self) -> None:
+        """Tell that this worker keeps its host alive no more; the last one takes the host with it.
+
+        Raises:
+            StoreError: Redis is away, or refused it: the host is gone with the lease.
+        """
+        if self._born_ms:
+            self._carrier.once(presence.leave_host(self._keys, self._host, self._worker, self._born_ms))
+
+    @property
+    def pause_s(self) -> float:
+        """How long to sleep at most until the next look."""
+        return self._pause_s
+
     def sweep(self) -> int:
-        """Free what dead workers held, at most once a second; gives how much there is to do now.
+        """Free what dead workers held, and keep the host alive, when it is time; gives how much there is to do now.
 
         On a crash: whoever looks next goes on.
 
@@ -82,7 +125,7 @@ class Rescuer:
 
     def _run(self) -> None:
         is_told = False
-        while not self._stop.wait(_LOOK_S):
+        while not self._stop.wait(self._pause_s):
             try:
                 self._sweep(self._carrier.once)
                 is_told = False
@@ -98,10 +141,12 @@ class Rescuer:
             return 0  # the other thread is at it
         try:
             now = time.monotonic()
-            if now - self._swept_at < _SOON_S:
+            if now < self._due_at:
                 return 0
-            self._swept_at = now
+            self._due_at = now + _SOON * self._rhythm_s
             count = self._recover(carry)
+            # After it: what was freed just now may be for us to take over.
+            self._keep_host(carry, now)
             if now - self._called_roll_at >= _ROLL_CALL_S:
                 self._called_roll_at = now
                 for name in self._dead(carry, now):
@@ -112,11 +157,30 @@ class Rescuer:
         finally:
             self._guard.release()
 
+    def _keep_host(self, carry: Ask, now: float) -> None:
+        """Tell that the host is alive, and hear what is said to it."""
+        if not self._born_ms:
+            self._born_ms = carry(presence.time_ms())
+        word = carry(
+            presence.host(
+                self._keys, self._host, self._worker, self._born_ms, lease_ms=self._lease_ms, queues=self._queues
+            )
+        )
+        self._pause_s = self._rhythm_s
+        if word.next_end_s is not None:
+            soon = word.next_end_s + _LEAST_S if word.next_end_s else _OFTEN_S
+            self._pause_s = min(self._rhythm_s, max(_LEAST_S, soon))
+            self._due_at = now + _SOON * self._pause_s
+        self._beside = word.queues
+        self._hear(word)
+
     def _recover(self, carry: Ask) -> int:
         """Free in portions, since each call of the script is bounded, until nothing is left."""
         freed = count = 0
         while True:
-            portion, rehung = carry(calls.recover(self._keys, sweeper=self._worker, queues=self._queues))
+            portion, rehung = carry(
+                calls.recover(self._keys, sweeper=self._worker, queues=(*self._queues, *self._beside))
+            )
             freed += portion
             count += portion + rehung
             if not portion:

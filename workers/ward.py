@@ -55,16 +55,30 @@ class Ward:
         url: Of Redis.
         keys: Of the namespace.
         tell_silent: Told the name of each worker that is silent, and for how many seconds, at each look.
+        host: Name of the host.
+        tell_drain: Called once when the host drains.
 
     Raises:
         StoreError: Redis is away, or will not do.
     """
 
-    def __init__(self, url: str, keys: Keys, tell_silent: Callable[[str, float], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        keys: Keys,
+        tell_silent: Callable[[str, float], None],
+        host: str,
+        tell_drain: Callable[[], None],
+    ) -> None:
         self._url = url
+        self._client = connect(url)
         self._keys = keys
         self._tell_silent = tell_silent
-        self._client = connect(url)
+        self._host = host
+        self._tell_drain = tell_drain
+        # Before any of its workers: what is asked from now on is for them.
+        self._born_ms = self._ask(presence.time_ms())
+        self._is_drained = False
         self._is_over = threading.Event()
         self._effects = EffectsWatch(self._client, Carrier(self._client, url, self._is_over.is_set), keys)
         # Names of workers that died; "" wakes the thread.
@@ -116,6 +130,7 @@ class Ward:
                 if self._effects.has_dead:
                     self._effects.look()
                 self._look()
+                self._look_for_drain()
             except StoreError as error:
                 # Nobody could be heard, and what could not be told is told at the next look.
                 self._heard.clear()
@@ -155,6 +170,15 @@ class Ward:
                 heard.silent_looks += 1
                 if heard.silent_looks >= _SILENT_LOOKS:
                     self._tell_silent(name, heard.silent_looks * _LOOK_S)
+
+    def _look_for_drain(self) -> None:
+        """Look whether the host drains, as was asked since this process began."""
+        if self._is_drained:
+            return
+        since_ms = self._ask(presence.drained_at(self._keys, self._host))
+        if since_ms is not None and since_ms >= self._born_ms:
+            self._is_drained = True
+            self._tell_drain()
 
 
 def is_stopped(pid: int) -> bool:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
+import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
     from fsm.app import App
     from fsm.store.calls import Claimed, Claims
+    from fsm.store.presence import HostWord
 
 __all__ = ["DEFAULT_BATCH", "DEFAULT_LEASE_MS", "TransitionWorker", "worker_name"]
 
@@ -73,8 +75,7 @@ _LOOKS = 50
 
 def worker_name(host: str = "") -> str:
     """Draw a name that tells host and process, and is unique."""
-    host = (host or socket.gethostname()).replace("/", "-")
-    return f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
+    return f"{host or config.resolve('host')}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
 class _ForcedStop(KeyboardInterrupt):
@@ -93,6 +94,7 @@ class TransitionWorker(Listener):
         batch: Most FSMs in one claim.
         concurrency: How many FSMs are run side by side; with 1 in the main thread, which is the quickest.
         name: Unique; drawn when not given.
+        host: The host that it belongs to; as the setting says when not given.
     """
 
     def __init__(  # noqa: PLR0913 - one keyword an option of `fsm worker`
@@ -106,16 +108,20 @@ class TransitionWorker(Listener):
         batch: int = DEFAULT_BATCH,
         concurrency: int = 1,
         name: str = "",
+        host: str = "",
     ) -> None:
         points.arm(os.environ)
         url = config.resolve("url", url)
+        self.host = config.resolve("host", host or None)
         self._client = connect(url, warn=_log.warning)
         super().__init__(
             [Queue(queue, connection=self._client, serializer=JSONSerializer) for queue in queues],
-            name=name or worker_name(),
+            name=name or worker_name(self.host),
             connection=self._client,
             serializer=JSONSerializer,
         )
+        # RQ's own word for it is the name of the machine.
+        self.hostname = self.host
         self.app = app
         self.keys = Keys(namespace)
         self._executor = InlineExecutor()
@@ -160,11 +166,16 @@ class TransitionWorker(Listener):
                 self._relief,
                 self._pulse,
             )
-        self._rescuer = Rescuer(self._carrier, self.keys, self.name, queues)
+        self._rescuer = Rescuer(
+            self._carrier, self.keys, self.name, queues, self.host, lease_ms=lease_ms, hear=self._hear
+        )
         self.watch = EffectsWatch(self._client, self._carrier, self.keys)
         self.fault: Exception | None = None
         self.is_forced = False
         self.at_stop: Callable[[], None] = lambda: None
+        # Whether it ends by itself where its host drains; the process that keeps several of them tells each of its own.
+        self.heeds_drain = True
+        self._is_drained = False
         self._stopped_at = 0.0
         self._work: Activation | None = None
         self._stuck = 0
@@ -314,8 +325,18 @@ class TransitionWorker(Listener):
         with self._pulse.unless_redis_is_in_trouble():
             self._beat()
         self._keeper.start()
+        with self._pulse.unless_redis_is_in_trouble():
+            self._rescuer.sweep()  # the host is alive before anything is claimed on it
         self._relief.start()
         self._rescuer.start()
+
+    def _hear(self, word: HostWord) -> None:
+        """Heed what is said to workers of this host; from either thread."""
+        if word.is_draining and self.heeds_drain and not self._is_drained:
+            self._is_drained = True
+            _log.info("host %s drains: worker %s ends", self.host, self.name)
+            # As if an operator had sent it here: to the main thread itself, which it wakes from a sleep in Redis.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def teardown(self) -> None:
         """Give back what is held, and register the death: as far as Redis lets us, the rest ends with its lease."""
@@ -352,6 +373,8 @@ class TransitionWorker(Listener):
                 self._intake.drop_found()
         with self._pulse.unless_redis_is_in_trouble():
             self._give_all_back()
+        with self._pulse.unless_redis_is_in_trouble():
+            self._rescuer.leave()
         with self._pulse.unless_redis_is_in_trouble():
             if self._pulse.is_replaced:
                 self.unsubscribe()
@@ -463,7 +486,7 @@ class TransitionWorker(Listener):
                     # a transition.
                     self._become(WorkerStatus.IDLE)
                 if not recovered and not is_burst and not self._stop_requested:
-                    self._intake.sleep(claims=self._hands is None)
+                    self._intake.sleep(self._rescuer.pause_s, claims=self._hands is None)
             self.check_for_suspension(is_burst)
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()

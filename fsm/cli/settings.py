@@ -72,6 +72,4 @@ def _shown(found: config.Found) -> Any:
 
 def _text(found: config.Found) -> str:
     value = _shown(found)
-    if isinstance(value, bool):
-        return "on" if value else "off"
     return ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)

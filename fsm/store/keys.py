@@ -20,6 +20,7 @@
     fsm:<ns>:timers              zset    what is to come, "<kind> …" as `alarms` writes it -> when
     fsm:<ns>:later:<name>        zset    ids of the delayed events of one FSM -> when they are due
     fsm:<ns>:hosts               zset    hosts -> until when they are taken to be alive
+    fsm:<ns>:crew:<host>         zset    "<born> <worker>" of a host's workers -> until when they are taken to be alive
     fsm:<ns>:draining            hash    hosts that take no new work -> since when
     fsm:<ns>:places              set     queues of single hosts, as `places` writes them
     fsm:<ns>:states              set     "<machine>:<state>" of all that was ever in the index
@@ -139,6 +140,10 @@ class Keys:
     def hand(self, worker: str) -> str:
         """List of ids that a sleeping worker took."""
         return f"{self.prefix}hand:{worker}"
+
+    def crew(self, host: str) -> str:
+        """Sorted set of the workers of a host."""
+        return f"{self.prefix}crew:{host}"
 
     def steered(self, nonce: str) -> str:
         """Answer to one call of an operator's."""

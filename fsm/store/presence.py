@@ -5,19 +5,50 @@ Who calls this: the workers.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fsm.store.codec import text
+from fsm.store.codec import text, whole
 from fsm.store.keys import Keys
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SILENT_AFTER_MS", "beat", "heard", "is_stranger", "leave", "on_queue", "silent", "sleep", "time_ms"]
+__all__ = [
+    "SILENT_AFTER_MS",
+    "HostWord",
+    "beat",
+    "drained_at",
+    "heard",
+    "host",
+    "is_stranger",
+    "leave",
+    "leave_host",
+    "on_queue",
+    "silent",
+    "sleep",
+    "time_ms",
+]
 
 # Heartbeats come at least every 15 s; after this long without one a worker is taken for dead.
 SILENT_AFTER_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class HostWord:
+    """What Redis says to a worker of a host.
+
+    Args:
+        is_draining: The host takes no new work, and this worker is to end.
+        next_end_s: Seconds until another host is taken to be gone whose queues this worker would take over; 0 in the
+            seconds after that; `None` where there is none.
+        queues: Queues of single hosts that it is to serve beside its own: those of its host, then those of others.
+    """
+
+    is_draining: bool = False
+    next_end_s: float | None = None
+    queues: tuple[str, ...] = ()
 
 
 def _ignored(_reply: Any) -> None:
@@ -35,6 +66,45 @@ def beat(  # noqa: PLR0913 - the parts of one heartbeat
 def leave(keys: Keys, workers: Sequence[str]) -> Request[None]:
     """Forget workers: one that ends, or those that were seen to be dead."""
     return Request(_ignored, commands=[("ZREM", keys.workers, *workers)])
+
+
+def host(  # noqa: PLR0913 - the parts of what a worker says of its host
+    keys: Keys, name: str, worker: str, born_ms: int, *, lease_ms: int, queues: Sequence[str]
+) -> Request[HostWord]:
+    """Note that a worker keeps its host alive, for as long as its lease.
+
+    Args:
+        keys: Of the namespace.
+        name: Of the host.
+        worker: Name of the worker.
+        born_ms: Its birth, by the clock of Redis: a drain that began later counts for it.
+        lease_ms: Its lease.
+        queues: Queues that it serves.
+    """
+    return Request(_read_word, "host", _host_keys(keys, name), [keys.prefix, name, worker, born_ms, lease_ms, *queues])
+
+
+def leave_host(keys: Keys, name: str, worker: str, born_ms: int) -> Request[None]:
+    """Note that a worker ends; with the last one its host is gone."""
+    return Request(_ignored, "host", _host_keys(keys, name), [keys.prefix, name, worker, born_ms, 0])
+
+
+def _host_keys(keys: Keys, name: str) -> tuple[str, ...]:
+    return keys.hosts, keys.draining, keys.places, keys.crew(name)
+
+
+def _read_word(reply: list[Any]) -> HostWord:
+    next_end_ms = int(reply[1])
+    return HostWord(
+        reply[0] == b"DRAIN",
+        None if next_end_ms < 0 else next_end_ms / 1000,
+        tuple(text(queue) for queue in reply[2:]),
+    )
+
+
+def drained_at(keys: Keys, name: str) -> Request[int | None]:
+    """Read since when a host drains, in ms by the clock of Redis; None where it does not."""
+    return Request(lambda reply: None if reply is None else whole(reply), commands=[("HGET", keys.draining, name)])
 
 
 def time_ms() -> Request[int]:

@@ -45,7 +45,7 @@ def test_without_any_setting_the_defaults_hold() -> None:
     assert resolve("app", None) is None
     assert (resolve("lease"), resolve("batch"), resolve("log_level")) == (15_000, 128, "info")
     assert resolve("concurrency") == 1
-    assert (resolve("queues"), resolve("effects")) == ((), True)
+    assert (resolve("queues"), resolve("effects")) == ((), 1)
     assert {origin(name) for name in SETTINGS} == {"default"}
 
 
@@ -73,8 +73,10 @@ def test_an_argument_beats_the_environment_and_that_beats_the_file_and_that_the_
         ("shutdown_timeout", "2", "1m", "1500ms", (2000, 60_000, 1500)),
         ("queues", '["a", "b", "a"]', "c, d", ["e"], (("a", "b"), ("c", "d"), ("e",))),
         ("queues", '"a,b"', "c", ("d", "e"), (("a", "b"), ("c",), ("d", "e"))),
-        ("effects", "false", "on", False, (False, True, False)),
-        ("effects", '"off"', "Yes", True, (False, True, True)),
+        ("effects", "3", "2", "0", (3, 2, 0)),
+        ("effects", "false", "on", 5, (0, 1, 5)),
+        ("effects", '"off"', "Yes", True, (0, 1, 1)),
+        ("host", '"edge-1"', "edge_2.local", "e", ("edge-1", "edge_2.local", "e")),
         ("effects_allow", '["a.b"]', "c.*, d.e", ["f.g"], (("a.b",), ("c.*", "d.e"), ("f.g",))),
     ],
 )
@@ -109,7 +111,11 @@ def test_settings_of_a_worker_are_read_wherever_they_stand(
         ("FSM_QUEUES", "a,,b", "use 1 to 200 of the characters"),
         ("FSM_QUEUES", "a b", "use 1 to 200 of the characters"),
         ("FSM_QUEUES", "fsm-effects", "use another name"),
-        ("FSM_EFFECTS", "perhaps", "must be on or off"),
+        ("FSM_EFFECTS", "perhaps", "must be a whole number from 0 to 100, on (1) or off (0)"),
+        ("FSM_EFFECTS", "101", "must be a whole number from 0 to 100"),
+        ("FSM_HOST", "edge:1", "use 1 to 100 of the characters"),
+        ("FSM_HOST", "edge~1", "use 1 to 100 of the characters"),
+        ("FSM_HOST", "e" * 101, "use 1 to 100 of the characters"),
         ("FSM_NAMESPACE", "a:b", "use 1 to 64 of the characters"),
     ],
 )
@@ -121,6 +127,18 @@ def test_a_wrong_variable_is_named_with_what_is_allowed(
         find(variable.removeprefix("FSM_").lower())
     assert str(caught.value).startswith(f"{variable}: ")
     assert allowed in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("machine", "host"),
+    [("edge-7.shop", "edge-7.shop"), ("a/b:c~d", "a-b-c-d"), ("", "localhost"), ("e" * 200, "e" * 100)],
+)
+def test_a_host_is_called_as_its_machine_unless_told(monkeypatch: pytest.MonkeyPatch, machine: str, host: str) -> None:
+    # Seen to fail without `_NO_HOST`: a machine's name that can be no host's ended every worker on it.
+    monkeypatch.setattr("socket.gethostname", lambda: machine)
+
+    assert (resolve("host"), origin("host")) == (host, "default")
+    assert resolve("host", "edge-9") == "edge-9"
 
 
 def test_auto_is_a_process_a_core_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,8 +237,13 @@ def test_a_directory_called_pyproject_toml_is_passed_over(elsewhere: Path) -> No
         ("[tool.fsm]\nqueues = 3\n", "queues: must be names of queues, as a list or divided by commas, not 3"),
         ('[tool.fsm]\nqueues = ["a", 3]\n', "queues: 3 is not allowed: use 1 to 200"),
         ('[tool.fsm]\nqueues = ["default"]\n', "queues: 'default' is not allowed, RQ's own"),
-        ('[tool.fsm]\neffects = "maybe"\n', "effects: must be on or off, not 'maybe'"),
-        ("[tool.fsm]\neffects = 1\n", "effects: must be on or off, not 1"),
+        (
+            '[tool.fsm]\neffects = "maybe"\n',
+            "effects: must be a whole number from 0 to 100, on (1) or off (0), not 'maybe'",
+        ),
+        ("[tool.fsm]\neffects = -1\n", "effects: must be a whole number from 0 to 100, on (1) or off (0), not -1"),
+        ("[tool.fsm]\neffects = 1.0\n", "effects: must be a whole number from 0 to 100, on (1) or off (0), not 1.0"),
+        ("[tool.fsm]\nhost = 1\n", "host: must be text in quotes, not 1"),
         ("[tool.fsm]\neffects_allow = 1\n", "effects_allow: must be dotted paths, as a list or divided by commas"),
         ('[tool.fsm]\neffects_allow = ["charge"]\n', "effects_allow: 'charge' is neither a function such as"),
         ('[tool.fsm]\neffects_allow = ["*"]\n', "'*' is neither a function such as"),

@@ -20,6 +20,7 @@ def test_each_setting_is_shown_with_its_origin_and_variable(
     fsm: Run, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FSM_LEASE", "1m")
+    monkeypatch.setattr("socket.gethostname", lambda: "edge-7")
 
     done = fsm("config", "--namespace", "shop")
 
@@ -35,15 +36,17 @@ def test_each_setting_is_shown_with_its_origin_and_variable(
         "batch\t64\tpyproject.toml\tFSM_BATCH",
         "concurrency\t1\tdefault\tFSM_CONCURRENCY",
         "lease\t1m\tenvironment\tFSM_LEASE",
+        "host\tedge-7\tdefault\tFSM_HOST",
         "processes\t\tdefault\tFSM_PROCESSES",
         "shutdown_timeout\t30s\tdefault\tFSM_SHUTDOWN_TIMEOUT",
-        "effects\toff\tpyproject.toml\tFSM_EFFECTS",
+        "effects\t0\tpyproject.toml\tFSM_EFFECTS",
         "effects_allow\t\tdefault\tFSM_EFFECTS_ALLOW",
         "log_level\tinfo\tdefault\tFSM_LOG_LEVEL",
     ]
 
 
-def test_json_has_values_as_they_would_be_written(fsm: Run, file: Path) -> None:
+def test_json_has_values_as_they_would_be_written(fsm: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "edge-7")
     told = json.loads(fsm("config", "--json").stdout)
 
     assert told["file"] == str(file)
@@ -55,9 +58,10 @@ def test_json_has_values_as_they_would_be_written(fsm: Run, file: Path) -> None:
         "batch": 64,
         "concurrency": 1,
         "lease": "15s",
+        "host": "edge-7",
         "processes": None,
         "shutdown_timeout": "30s",
-        "effects": False,
+        "effects": 0,
         "effects_allow": [],
         "log_level": "info",
     }

@@ -33,6 +33,7 @@ class FakeWorker:
     def __init__(self, app: Any, url: str | None, queues: list[str], **rest: Any) -> None:
         FakeWorker.made = {"machines": sorted(app.behaviours), "url": url, "queues": queues, **rest}
         self.name = rest["name"] or "drawn"
+        self.hostname = rest["host"]
         self.birth_date: Any = None
         self.connection = fakeredis.FakeRedis()
         self._stop_requested = False
@@ -63,8 +64,11 @@ class FakeEffects:
 
     made: ClassVar[list[Any]] = []
 
-    def __init__(self, url: str, queues: tuple[str, ...], name: str, bury: Any, level: str) -> None:
-        FakeEffects.made += [url, queues, name, level]
+    def __init__(
+        self, count: int, url: str, queues: tuple[str, ...], name: str, host: str, bury: Any, level: str
+    ) -> None:
+        self.count = count
+        FakeEffects.made += [url, queues, name, level, host, count]
 
     def __getattr__(self, verb: str) -> Callable[[], None]:
         # Nothing is started beside a worker whose services may be missing.
@@ -83,18 +87,19 @@ class FakeHost:
         FakeHost.made |= {"url": url, "namespace": keys.namespace, "options": options, "count": count, **more}
 
     def run(self, beside: Any) -> int:
-        FakeHost.made["has_effects"] = beside is not None
+        FakeHost.made["effects"] = beside.count
         return self.code
 
 
 @pytest.fixture(autouse=True)
 def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.worker.TransitionWorker", FakeWorker)
-    monkeypatch.setattr("workers.effects.EffectsProcess", FakeEffects)
+    monkeypatch.setattr("workers.effects.EffectsCrew", FakeEffects)
     monkeypatch.setattr(FakeWorker, "made", {})
     monkeypatch.setattr(FakeEffects, "made", [])
     monkeypatch.setattr("workers.host.Host", FakeHost)
     monkeypatch.setattr(FakeHost, "made", {})
+    monkeypatch.setattr("socket.gethostname", lambda: "edge-7")
 
 
 @pytest.mark.usefixtures("shop")
@@ -114,6 +119,7 @@ def test_a_worker_is_made_of_its_options(fsm: Run) -> None:
         "batch": 7,
         "concurrency": 1,
         "name": "joe",
+        "host": "edge-7",
         "is_open": True,
         "burst": True,
         "logging_level": "DEBUG",
@@ -156,6 +162,8 @@ def test_settings_of_a_worker_come_from_the_environment_and_the_file(fsm: Run, m
         (("--app", "cli_shop:Door", "--queue", "fsm-effects"), "--queue: 'fsm-effects' is not allowed"),
         (("--app", "cli_shop:Door", "--namespace", "a:b"), "namespace 'a:b'"),
         (("--app", "cli_shop:Door", "--batch", "0"), "--batch"),
+        (("--app", "cli_shop:Door", "--effects", "many"), "--effects: must be a whole number from 0 to 100, on (1) or"),
+        (("--app", "cli_shop:Door", "--host", "a~b"), "--host: use 1 to 100 of the characters"),
         (("--app", "cli_shop:Door", "--processes", "0"), "--processes: must be a whole number from 1 to 500, or auto"),
         (("--app", "cli_shop:Door", "--shutdown-timeout", "0"), "--shutdown-timeout: '0' is not between 1s and 24h"),
         (("--app", "cli_shop:Door", "--effects-queue", "fsm"), "--effects-queue: 'fsm' carries events"),
@@ -229,7 +237,8 @@ def test_a_signal_while_it_starts_ends_it_cleanly(fsm: Run, monkeypatch: pytest.
 def test_an_effects_worker_is_kept_beside_it_to_its_end(fsm: Run) -> None:
     fsm("worker", "--app", "cli_shop:Door", "--name", "joe", "--log-level", "error")
 
-    assert FakeEffects.made == ["redis://localhost:6379/0", ("fsm-effects",), "joe", "error", "start", "end"]
+    made = ["redis://localhost:6379/0", ("fsm-effects",), "joe", "error", "edge-7", 1]
+    assert FakeEffects.made == [*made, "start", "end"]
 
 
 @pytest.mark.usefixtures("shop")
@@ -240,11 +249,19 @@ def test_an_effects_worker_serves_the_queues_that_it_is_told(fsm: Run) -> None:
 
 
 @pytest.mark.usefixtures("shop")
-@pytest.mark.parametrize("option", ["--no-effects", "--burst"])
+@pytest.mark.parametrize("option", ["--no-effects", "--burst", "--effects=0"])
 def test_there_is_no_effects_worker_where_none_is_wanted(fsm: Run, option: str) -> None:
     assert fsm("worker", "--app", "cli_shop:Door", option).exit_code == 0
 
     assert FakeEffects.made == []
+
+
+@pytest.mark.usefixtures("shop")
+def test_there_are_as_many_effects_workers_as_are_wanted_on_the_host_that_is_told(fsm: Run) -> None:
+    assert fsm("worker", "--app", "cli_shop:Door", "--effects", "3", "--host", "shop-1").exit_code == 0
+
+    assert FakeEffects.made[4:6] == ["shop-1", 3]
+    assert FakeWorker.made["host"] == "shop-1"
 
 
 @pytest.mark.usefixtures("shop")
@@ -253,7 +270,7 @@ def test_a_worker_that_is_hurried_waits_for_no_effect(fsm: Run, monkeypatch: pyt
 
     fsm("worker", "--app", "cli_shop:Door")
 
-    assert FakeEffects.made[4:] == ["start", "kill", "end"]
+    assert FakeEffects.made[6:] == ["start", "kill", "end"]
 
 
 @pytest.mark.usefixtures("shop")
@@ -263,7 +280,7 @@ def test_a_worker_that_fails_waits_for_no_effect(fsm: Run, monkeypatch: pytest.M
 
     assert fsm("worker", "--app", "cli_shop:Door").exit_code == 1
 
-    assert FakeEffects.made[4:] == ["start", "leave"]
+    assert FakeEffects.made[6:] == ["start", "leave"]
 
 
 def test_a_host_gives_its_workers_what_it_was_given_and_the_url_where_nobody_sees_it(
@@ -281,15 +298,16 @@ def test_a_host_gives_its_workers_what_it_was_given_and_the_url_where_nobody_see
         "namespace": "shop",
         "options": [
             *("--namespace", "shop", "--app", "cli_missing", "--batch", "128", "--lease", "60000ms"),
-            *("--concurrency", "1"),
+            *("--concurrency", "1", "--host", "edge-7"),
             *("--shutdown-timeout", "5000ms", "--log-level", "info"),
             *("--queue", "b", "--queue", "a", "--effects-queue", "e"),
         ],
         "count": 3,
         "name": "",
+        "host": "edge-7",
         "is_burst": False,
         "shutdown_s": 5.0,
-        "has_effects": True,
+        "effects": 1,
     }
     assert FakeWorker.made == {}
     assert FakeEffects.made[1:3] == [("e",), "host"]
@@ -314,4 +332,4 @@ def test_a_host_ends_as_its_workers_do(fsm: Run, monkeypatch: pytest.MonkeyPatch
     assert done.exit_code == 1
     assert FakeHost.made["count"] >= 1
     assert FakeHost.made["is_burst"]
-    assert not FakeHost.made["has_effects"]
+    assert not FakeHost.made["effects"]

@@ -10,7 +10,7 @@ import pytest
 
 from fsm.errors import StoreError
 from fsm.machine import Machine
-from fsm.store import calls, codec
+from fsm.store import calls, codec, presence
 from fsm.store.keys import Keys
 from fsm.store.requests import Request, run
 from workers.carrier import Carrier
@@ -39,11 +39,13 @@ class Hall:
     def __init__(self, client: fakeredis.FakeRedis) -> None:
         self.redis: Any = client
         self.requests: list[str] = []
+        self.heard: list[presence.HostWord] = []
         self.rescuer = self.rescuer_of("w")
 
     def rescuer_of(self, worker: str) -> Rescuer:
         carrier = Carrier(self.redis, "redis://x", lambda: False)
-        return Rescuer(Recorded(carrier, self.requests), KEYS, worker, ["fsm"])  # type: ignore[arg-type]
+        recorded: Any = Recorded(carrier, self.requests)
+        return Rescuer(recorded, KEYS, worker, ["fsm"], "edge", lease_ms=LEASE_MS, hear=self.heard.append)
 
     def claimed_by(self, worker: str, *names: str) -> None:
         births = [calls.Birth(name, codec.new_ids(1)[0], b"{}") for name in names]
@@ -205,7 +207,7 @@ def test_leases_that_ended_together_are_all_freed_in_one_sweep(hall: Hall, watch
     assert len(hall.ready()) == 450
 
 
-def test_of_many_workers_one_at_a_time_looks_and_costs_the_others_a_request_each(hall: Hall, watch: Watch) -> None:
+def test_of_many_workers_one_at_a_time_looks_and_each_other_has_two_small_requests(hall: Hall, watch: Watch) -> None:
     # Seen to fail without the turn in `recover`: each of them looked through all that is held, once a second.
     rescuers = [hall.rescuer_of(f"w{number}") for number in range(16)]
     for rescuer in rescuers:
@@ -218,7 +220,7 @@ def test_of_many_workers_one_at_a_time_looks_and_costs_the_others_a_request_each
     watch.now += 1
     swept = {number: rescuer.sweep() for number, rescuer in enumerate(rescuers)}
     assert {number for number, count in swept.items() if count} == {3}
-    assert hall.requests == ["recover"] * 17
+    assert hall.requests == ["recover", "host"] * 3 + ["recover", "recover", "host"] + ["recover", "host"] * 12
 
 
 def test_the_turn_of_a_sweeper_that_died_is_over_within_a_second(hall: Hall, watch: Watch) -> None:
@@ -278,7 +280,7 @@ def test_the_thread_outlives_a_redis_that_is_away_and_faults_of_ours(
 ) -> None:
     # Seen to fail without the second `except`: the thread ended without a word.
     monkeypatch.setattr("workers.rescue._LOOK_S", 0.01)
-    monkeypatch.setattr("workers.rescue._SOON_S", 0.0)
+    monkeypatch.setattr("workers.rescue._SOON", 0.0)
     # The same twice: seen to fail without `is_told`, which told of an outage at each look.
     faults: list[Exception] = [ZeroDivisionError(), StoreError("Redis is away"), StoreError("Redis is away")]
 

@@ -44,7 +44,7 @@ def kept(fake_redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch, silen
     """A ward without its thread."""
     monkeypatch.setattr("workers.ward.connect", lambda *_: fake_redis)
     monkeypatch.setattr("workers.ward._SILENT_LOOKS", 3)
-    return Ward("redis://x", KEYS, lambda name, _seconds: silent.append(name))
+    return Ward("redis://x", KEYS, lambda name, _seconds: silent.append(name), "edge", lambda: silent.append("drain"))
 
 
 def beat(client: Any, worker: str) -> None:

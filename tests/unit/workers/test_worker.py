@@ -699,8 +699,11 @@ def test_a_thread_that_has_hung_up_already_is_no_reason_to_fail(
     assert settled(worker, fake_redis)
 
 
-def test_a_name_that_is_drawn_holds_no_slash() -> None:
-    assert worker_name("rack/7").startswith("rack-7-")
+def test_a_name_that_is_drawn_begins_with_that_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "rack/7")
+
+    assert worker_name("edge-7").startswith("edge-7-")
+    assert worker_name().startswith("rack-7-")
 
 
 @pytest.mark.parametrize("data", [b"\x80\x04pickle", b"[]", b"{}"])
