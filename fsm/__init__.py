@@ -44,6 +44,7 @@ if typing.TYPE_CHECKING:
         StoreError,
         TransitionError,
         UnknownFSMError,
+        UnknownHostError,
         UnknownMachineError,
         ValidationError,
     )
@@ -102,6 +103,7 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "StoreError",
     "TransitionError",
     "UnknownFSMError",
+    "UnknownHostError",
     "UnknownMachineError",
     "ValidationError",
 ]

@@ -13,6 +13,7 @@ border only as `__cause__`.
         ValidationError
       UnknownMachineError   (LookupError)
       UnknownFSMError       (LookupError)
+      UnknownHostError      (LookupError)
       FSMExistsError
       FSMFinishedError
       MailboxFullError
@@ -35,6 +36,7 @@ border only as `__cause__`.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "StoreError",
     "TransitionError",
     "UnknownFSMError",
+    "UnknownHostError",
     "UnknownMachineError",
     "ValidationError",
 ]
@@ -171,6 +174,26 @@ class UnknownFSMError(FSMError, LookupError):
         if self.born:
             return f"{where} is not the one born {self.born} any more: look at it again, it was purged or started anew"
         return f"no {where}: start it first, or check name and namespace"
+
+
+class UnknownHostError(FSMError, LookupError):
+    """No worker of a host of this name is alive.
+
+    Args:
+        host: The name asked for.
+        alive: The hosts that are.
+    """
+
+    def __init__(self, host: str, alive: tuple[str, ...] = ()) -> None:
+        super().__init__(host, alive)
+        self.host = host
+        self.alive = alive
+
+    def __str__(self) -> str:
+        close = get_close_matches(self.host, self.alive, n=1)
+        meant = f", did you mean {close[0]!r}?" if close else ":"
+        alive = f"alive are {', '.join(self.alive)}" if self.alive else "no host is alive"
+        return f"no worker of host {self.host!r} is alive{meant} {alive}"
 
 
 class FSMExistsError(FSMError):

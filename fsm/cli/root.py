@@ -46,6 +46,7 @@ _COMMANDS = {
     "pause": "fsm.cli.steering:pause",
     "resume": "fsm.cli.steering:resume",
     "purge": "fsm.cli.sending:purge",
+    "drain": "fsm.cli.draining:drain",
     "check": "fsm.cli.diagrams:check",
     "draw": "fsm.cli.diagrams:draw",
 }

@@ -193,6 +193,11 @@ class Keys:
         return f"rq:worker:{worker}"
 
     @staticmethod
+    def rq_all_workers() -> str:
+        """RQ's set of all workers."""
+        return "rq:workers"
+
+    @staticmethod
     def rq_workers(queue: str) -> str:
         """RQ's set of the workers on a queue."""
         return f"rq:workers:{queue}"

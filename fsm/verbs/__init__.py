@@ -8,6 +8,7 @@ Who calls this: the client. It may import `fsm.store`, `fsm.engine`, `fsm.machin
 
 from fsm.verbs.agenda import Agenda, EffectView, EventView, agenda
 from fsm.verbs.answering import fail, failure_data, note_of, run_again, succeed, success_data
+from fsm.verbs.draining import Drained, drain
 from fsm.verbs.looking import (
     Place,
     allowed,
@@ -38,6 +39,7 @@ from fsm.verbs.why import why
 
 __all__ = [
     "Agenda",
+    "Drained",
     "EffectView",
     "EventView",
     "JobView",
@@ -53,6 +55,7 @@ __all__ = [
     "blueprint",
     "carry",
     "counts",
+    "drain",
     "ended",
     "exists",
     "fail",

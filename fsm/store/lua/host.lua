@@ -26,9 +26,9 @@ if lease > 0 then
   try('PEXPIRE', crew, digits(lease + day))
 else
   try('ZREM', crew, member)
-  if try('ZCOUNT', crew, '(' .. now, '+inf') == 0 then try('ZREM', hosts, host) end
 end
 try('ZREMRANGEBYSCORE', crew, '-inf', now)
+if lease == 0 and try('ZCARD', crew) == 0 then try('ZREM', hosts, host) end
 try('ZREMRANGEBYSCORE', hosts, '-inf', digits(ms - day))
 
 -- Whether a worker of this host is there that was born before this.
