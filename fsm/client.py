@@ -24,10 +24,12 @@ from fsm.store.memory import joining
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from fsm.app import App
     from fsm.engine import Outcome
     from fsm.handles import Start
+    from fsm.machine.durations import Duration
     from fsm.store.blueprint import Blueprint
     from fsm.store.codec import Snapshot
     from fsm.verbs import Agenda, Verdict
@@ -159,6 +161,8 @@ class Client(Overview):
         meta: Mapping[str, Any] | None = None,
         result: bool = False,
         job_id: str | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
         machine: type[Machine[Any]] | None = None,
     ) -> TransitionJob:
         """Send an event. When this returns, the event is in the FSM's mailbox, as durably as Redis keeps it.
@@ -177,6 +181,10 @@ class Client(Overview):
             result: Tell that somebody will wait: the result is then pushed, not looked for.
             job_id: An id of your own (`[A-Za-z0-9_-]+`, no `--`) in the place of a key: it is unique over all FSMs, and
                 remembered as long as the record lives.
+            delay: Seconds, a `timedelta` or text such as "10m": it joins the mailbox so long after Redis has it, behind
+                what waits there then; of several, in the order in which they are due. It is as durable meanwhile, and
+                `TransitionJob.cancel` takes it back.
+            at: Or when, an aware `datetime`; one that is over means at once.
             machine: The class, for typed data and known events.
 
         Raises:
@@ -184,7 +192,7 @@ class Client(Overview):
             FSMFinishedError: It has ended.
             FSMExistsError: With `start`: it is of another machine.
             UnknownMachineError: With `start`: nobody announced a machine of this name.
-            MailboxFullError: It has too many events waiting.
+            MailboxFullError: It has too many events waiting, or, of those with a delay, as many again.
             KeyConflictError: The key or `job_id` was used for another event, or other data.
             StaleVersionError: The FSM is newer than `if_version`; where it becomes so later, `result` raises this.
             NotAllowedError: With the class at hand: the machine has no such event.
@@ -196,7 +204,9 @@ class Client(Overview):
         known, payload = (definition, None) if start is None else self._to_start(start)
         definition = definition or (known if isinstance(known, Definition) else None)
         checked_id = None if job_id is None else records.checked_id(job_id)
-        item = verbs.sending(definition, name, event, data, meta, job_id=checked_id, key=key, if_version=if_version)
+        item = verbs.sending(
+            definition, name, event, data, meta, job_id=checked_id, key=key, if_version=if_version, delay=delay, at=at
+        )
         plan = verbs.send_many(self.keys, [item], known, asked=result, first_payload=payload)
         verdict = self.do(plan)[0]
         if verdict.error is not None:
@@ -217,9 +227,13 @@ class Client(Overview):
         items: Iterable[tuple[str, str] | tuple[str, str, Any]],
         *,
         meta: Mapping[str, Any] | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
         machine: type[Machine[Any]] | None = None,
     ) -> list[Verdict]:
         """Send many events, in this order: `(name, event)` or `(name, event, data)`; one verdict each.
+
+        With `delay` or `at`, as in `transition`, all of them join their mailboxes then, in this order.
 
         What is refused does not stop the others; but after a refusal, later events of the same FSM in this call are not
         sent either, so that no gap comes into its order.
@@ -230,7 +244,7 @@ class Client(Overview):
                 matters, send with `transition` and keys, which can be repeated.
         """
         definition = None if machine is None else self._definition(machine)
-        checked = verbs.sendings(definition, items, meta)
+        checked = verbs.sendings(definition, items, meta, delay=delay, at=at)
         return self.do(verbs.send_many(self.keys, checked, definition))
 
     def call(  # noqa: PLR0913 - as `transition`

@@ -13,11 +13,13 @@ from fsm.store import calls, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
     from typing import TypeAlias
 
     from fsm.client import Client
     from fsm.engine import Outcome
     from fsm.machine import Machine
+    from fsm.machine.durations import Duration
     from fsm.store.codec import Snapshot
     from fsm.store.records import Job
     from fsm.verbs import Agenda
@@ -55,6 +57,8 @@ class FSMHandle(Generic[P]):
         meta: Mapping[str, Any] | None = None,
         result: bool = False,
         job_id: str | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
     ) -> TransitionJob:
         """Send an event: see `Client.transition`."""
         return self.client.transition(
@@ -67,6 +71,8 @@ class FSMHandle(Generic[P]):
             meta=meta,
             result=result,
             job_id=job_id,
+            delay=delay,
+            at=at,
             machine=self.machine,
         )
 

@@ -87,6 +87,8 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
     try:
         app.open(executor.drive)  # in this process, which RQ made for this job
         give_up_at = time.monotonic() + _PATIENCE_S
+        # First what is due: this very event may be, and what was due before it goes before it.
+        run(client, calls.due(keys))
         keeper.start()
         # An event that RQ requeued is adopted by a claim that is told of it; the first claim of a worker is told of it.
         turn = Turn(client, app.behaviours, keys, worker, job.origin, 1, _LEASE_MS, name, job.id)
@@ -101,7 +103,7 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
             turn = replace(turn, number=turn.number + 2, found="")
             if not is_served:
                 _look_after_others(client, keys, job.origin)
-                seconds = run(client, _stands_for(keys, name))
+                seconds = run(client, _stands_for(keys, name, job.id))
                 if seconds > _PATIENCE_S or time.monotonic() > give_up_at:
                     # It stays in its mailbox, whatever becomes of this job in RQ's eyes.
                     return Retry(max=1_000_000, interval=math.ceil(seconds))
@@ -124,16 +126,22 @@ def _look_after_others(client: Redis, keys: Keys, queue: str) -> None:
     run(client, calls.recover(keys, queues=(queue,)))
 
 
-def _stands_for(keys: Keys, name: str) -> Request[float]:
-    """Ask for how many seconds nothing is applied to an FSM: it waits for its time, is paused, or has failed."""
+def _stands_for(keys: Keys, name: str, job_id: str) -> Request[float]:
+    """Ask for how many seconds an event is not applied: it waits for a time, or its FSM does, is paused or failed."""
 
     def read(reply: Any) -> float:
-        (retry_at, paused, status), (s, us) = reply
-        if paused is not None or status == b"failed":
-            return _STANDING_S
-        return max(0.0, whole(retry_at) / 1000 - int(s) - int(us) / 1_000_000)
+        (retry_at, paused, status), (place, due), (s, us) = reply
+        left = max(whole(retry_at), whole(due) if place == b"later" else 0) / 1000 - int(s) - int(us) / 1_000_000
+        return max(left, _STANDING_S if paused is not None or status == b"failed" else 0.0)
 
-    return Request(read, commands=[("HMGET", keys.snapshot(name), "retry_at", "paused", "status"), ("TIME",)])
+    return Request(
+        read,
+        commands=[
+            ("HMGET", keys.snapshot(name), "retry_at", "paused", "status"),
+            ("HMGET", keys.job(job_id), "place", "due"),
+            ("TIME",),
+        ],
+    )
 
 
 def _result_ttl(keys: Keys, job_id: str) -> Request[int]:

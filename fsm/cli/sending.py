@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -31,6 +32,23 @@ def _json(value: str) -> Any:
     except (ValueError, RecursionError) as error:
         hint = f"{value!r} is not JSON ({error}): quote strings as '\"tea\"'"
         raise click.BadParameter(hint) from error
+
+
+def _moment(value: str) -> datetime:
+    """Read a moment of the command line; one without its zone is refused where it is sent."""
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError as error:
+        hint = f"{value!r} is no moment: write it as 2026-12-01T08:00+01:00"
+        raise click.BadParameter(hint) from error
+
+
+def _length(value: str) -> str | float:
+    """Read a length of time of the command line: a bare number is seconds."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _refuse(word: str) -> NoReturn:
@@ -99,6 +117,8 @@ def start(  # noqa: PLR0913 - one parameter an option
 @click.option("--start", "to_start", metavar="MACHINE", help="Start the FSM if there is none; as in `fsm start`.")
 @click.option("--meta", type=_json, metavar="JSON", help="A JSON object for t.meta and the log.")
 @click.option("--job-id", metavar="ID", help="An id of your own in the place of a key, unique over all FSMs.")
+@click.option("--delay", type=_length, metavar="TIME", help="Let it join the mailbox later: seconds, or as 10m, 1d12h.")
+@click.option("--at", type=_moment, metavar="WHEN", help="Or then: a moment with its zone, 2026-12-01T08:00+01:00.")
 @json_option
 @placed
 def transition(  # noqa: PLR0913 - one parameter an option
@@ -115,6 +135,8 @@ def transition(  # noqa: PLR0913 - one parameter an option
     to_start: str | None,
     meta: Any,
     job_id: str | None,
+    delay: str | float | None,
+    at: datetime | None,
     as_json: bool,
 ) -> None:
     """Send an EVENT to the FSM called NAME.
@@ -135,6 +157,8 @@ def transition(  # noqa: PLR0913 - one parameter an option
             meta=meta,
             result=is_waiting,
             job_id=job_id,
+            delay=delay,
+            at=at,
         )
         if not is_waiting:
             if as_json:

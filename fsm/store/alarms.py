@@ -4,7 +4,7 @@ Of equal times Redis sorts by the bytes of the member: deadlines of effects come
 that are to be tried again, those before timers; and delayed mail comes in the order in which it was accepted.
 
     deadline <id> <name>      an effect that has to have answered by then
-    mail <number> <id>        a delayed event; the number, of 16 digits, is that of its acceptance
+    mail <number> <id> <name> a delayed event; the number, of 16 digits, is that of its acceptance
     retry <name>              the oldest event of this FSM is to be tried again
     timer <key> <name>        a timer of this FSM; no key holds a blank
 
@@ -19,7 +19,7 @@ __all__ = ["Alarm", "deadline", "mail", "parse", "retry", "timer"]
 
 
 class Alarm(NamedTuple):
-    """What one member says: `what` is an id, a key or "", `of` is a name; of delayed mail, an id."""
+    """What one member says: `what` is an id, a key or "", `of` is the name of an FSM."""
 
     kind: str
     what: str
@@ -31,13 +31,13 @@ def deadline(job_id: str, name: str) -> str:
     return f"deadline {job_id} {name}"
 
 
-def mail(number: int, job_id: str) -> str:
+def mail(number: int, job_id: str, name: str) -> str:
     """Give the member of a delayed event.
 
-    >>> mail(42, "5f3a")
-    'mail 0000000000000042 5f3a'
+    >>> mail(42, "5f3a", "order 42")
+    'mail 0000000000000042 5f3a order 42'
     """
-    return f"mail {number:016d} {job_id}"
+    return f"mail {number:016d} {job_id} {name}"
 
 
 def retry(name: str) -> str:
@@ -55,8 +55,12 @@ def parse(member: str) -> Alarm | None:
 
     >>> parse("timer expire order 42")
     Alarm(kind='timer', what='expire', of='order 42')
+    >>> parse("mail 0000000000000042 5f3a order 42")
+    Alarm(kind='mail', what='5f3a', of='order 42')
     """
     kind, _, rest = member.partition(" ")
+    if kind == "mail":
+        rest = rest.partition(" ")[2]
     if kind == "retry" and rest:
         return Alarm(kind, "", rest)
     what, _, of = rest.partition(" ")

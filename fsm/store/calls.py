@@ -456,4 +456,6 @@ def purge(keys: Keys, name: str, born: str = "", most: int = 500) -> Request[str
 
 def cancel(keys: Keys, job_id: str) -> Request[str]:
     """Take back an event: CANCELLED, ENDED, HELD or UNKNOWN comes back."""
-    return Request(lambda reply: str(reply[0].decode()), "cancel", (keys.job(job_id),), [keys.prefix, job_id])
+    return Request(
+        lambda reply: str(reply[0].decode()), "cancel", (keys.job(job_id),), [keys.prefix, job_id, FAILURE_TTL_S]
+    )

@@ -194,7 +194,10 @@ class Block(msgspec.Struct, eq=False):
             if isinstance(item, OutgoingMail):
                 data = job_data(namespace, item.name, item.event, item.data)
                 self.size += len(data)
-                self._operation("S", item.job_id, item.name, item.event, data)
+                if item.due:
+                    self._operation("L", item.job_id, item.name, item.due, item.event, data)
+                else:
+                    self._operation("S", item.job_id, item.name, item.event, data)
             elif isinstance(item, NewFSM):
                 machine = blueprint_of(self._keys, item.definition).arguments()
                 data = job_data(namespace, item.name, item.definition.graph.entry, b"null")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import orjson
 
-from fsm.engine import checked_event, checked_name
+from fsm.engine import checked_event, checked_name, due_of
 from fsm.errors import (
     FSMError,
     FSMExistsError,
@@ -37,8 +37,10 @@ from fsm.verbs.verdicts import Verdict, broken
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from fsm.machine import Definition
+    from fsm.machine.durations import Duration
     from fsm.store.blueprint import Blueprint
     from fsm.store.keys import Keys
     from fsm.store.requests import Request
@@ -64,7 +66,7 @@ class Sending(msgspec.Struct):
         meta: JSON, or empty.
         key: What the sender calls it.
         if_version: The version of the FSM on which the sender decided.
-        more: Fields of its record for key and version, each with its value.
+        more: Fields of its record for key, version and when it is due, each with its value.
         error: Why it is not to be sent.
     """
 
@@ -89,6 +91,8 @@ def sending(  # noqa: PLR0913 - one keyword an option of a send
     job_id: str | None = None,
     key: str | None = None,
     if_version: int | None = None,
+    delay: Duration | None = None,
+    at: datetime | None = None,
 ) -> Sending:
     """Check and encode one event; with the definition at hand its data are typed, else plain JSON.
 
@@ -109,12 +113,13 @@ def sending(  # noqa: PLR0913 - one keyword an option of a send
         return Sending(name, event, error=_no_such_event(definition, name, event))
     limit = PAYLOAD_LIMIT if definition is None else definition.settings.payload_limit
     raw = check_size(encode_data(definition, event, data), f"the data of event {event!r} have", limit)
+    more = _due(delay, at)
     if key is None and if_version is None:
-        return Sending(name, event, raw, job_id or "", packed)
-    more: tuple[Any, ...] = ()
+        return Sending(name, event, raw, job_id or "", packed, more=more)
     if key is not None:
         job_id = _key_hash(name, _checked_key(key)) + ":"
-        more = ("key", key, "digest", _digest(event, raw))
+        # Not of what it is: sent again with another delay, it is the same event, and due when it was.
+        more = (*more, "key", key, "digest", _digest(event, raw))
     if if_version is not None:
         more = (*more, "if_version", checked_version(if_version))
     return Sending(name, event, raw, job_id or "", packed, key or "", if_version, more)
@@ -124,6 +129,9 @@ def sendings(
     definition: Definition | None,
     items: Iterable[tuple[str, str] | tuple[str, str, Any]],
     meta: Mapping[str, Any] | None = None,
+    *,
+    delay: Duration | None = None,
+    at: datetime | None = None,
 ) -> list[Sending]:
     """Check and encode many events, as `sending` does; what is the same for all of them once.
 
@@ -131,6 +139,7 @@ def sendings(
         PayloadError: As `sending`, of the first that is not what it should be.
     """
     many: list[Sending] = []
+    more = _due(delay, at)
     packed: bytes | None = None
     # Events that may be sent without data; a name is checked for each.
     plain: set[str] = set()
@@ -138,7 +147,7 @@ def sendings(
         name, event = item[0], item[1]
         data = item[2] if len(item) > 2 else None  # noqa: PLR2004 - pair or triple
         if data is None and packed is not None and type(event) is str and event in plain:
-            many.append(Sending(checked_name(name), event, b"null", "", packed))
+            many.append(Sending(checked_name(name), event, b"null", "", packed, more=more))
             continue
         one = sending(definition, name, event, data, meta if packed is None else None)
         many.append(one)
@@ -146,9 +155,16 @@ def sendings(
             if packed is None:
                 packed = one.meta
             one.meta = packed
+            one.more = more
             if data is None:
                 plain.add(event)
     return many
+
+
+def _due(delay: Duration | None, at: datetime | None) -> tuple[Any, ...]:
+    """Give the field of a record that says when an event is due; none where it is due at once."""
+    due = due_of(delay, at)
+    return ("due", due) if due else ()
 
 
 def _no_such_event(definition: Definition, name: str, event: str) -> NotAllowedError:

@@ -1,8 +1,8 @@
 --[[
-cancel: take back an event that no worker has in its hands.
+cancel: take back an event that no worker has in its hands, or that waits for its time.
 
 KEYS      1 rq:job:<id>
-ARGV      1 prefix   2 job id
+ARGV      1 prefix   2 job id   3 failure_ttl, s
 RETURNS   CANCELLED it will not be applied; ENDED it was applied, refused, failed or taken away before; HELD a worker may
           be applying it just now; UNKNOWN no record of this namespace
 REPEATED  by state: what is cancelled is CANCELLED again
@@ -13,6 +13,16 @@ if not f[1] or not f[2] or prefix ~= 'fsm:' .. (f[5] or '') .. ':' then return {
 local is_cancelled = f[3] == 'canceled'
 if is_cancelled then insist_on_primary(prefix) end
 if f[1] ~= 'mail' and f[1] ~= 'later' then return { is_cancelled and f[1] == 'gone' and 'CANCELLED' or 'ENDED' } end
+local ms, s, us = clock()
+if f[1] == 'later' then
+  -- It waits for its time, where no worker takes anything: it has ended, and whoever waits is told.
+  call('HSET', KEYS[1], 'status', 'canceled', 'place', 'gone', 'ended_at', rq_time(s, us))
+  call('EXPIRE', KEYS[1], ARGV[3])
+  forget_alarm(prefix, f[2], id, call('HGET', KEYS[1], 'alarm'), f[4] or '')
+  try('ZADD', 'rq:canceled:' .. (f[4] or ''), s, id)
+  result_stream(id, 3, '', 'exc_string', '', ARGV[3])
+  return { 'CANCELLED' }
+end
 if call('EXISTS', prefix .. 'lock:' .. f[2]) == 1 then
   -- A claim takes at most the first hundred; what lies behind them nobody has.
   for _, list in ipairs({ 'urgent:', 'mailbox:' }) do
@@ -22,7 +32,6 @@ if call('EXISTS', prefix .. 'lock:' .. f[2]) == 1 then
   end
 end
 if is_cancelled then return { 'CANCELLED' } end
-local ms, s = clock()
 call('HSET', KEYS[1], 'status', 'canceled')
 try('ZADD', 'rq:canceled:' .. (f[4] or ''), s, id)
 if f[3] == 'scheduled' and f[4] and head(prefix, f[2]) == id and sound(prefix, f[4]) then

@@ -266,6 +266,10 @@ for _, id in ipairs(found) do
       moved[#moved + 1] = id
     elseif job[2] == 'done' then
       call('HSET', key, 'status', 'finished')
+    elseif job[2] == 'later' and job[3] ~= 'canceled' then
+      -- RQ's scheduler, or somebody's hand: it is due by the clock of Redis, and not before. RQ's registry says so again.
+      call('HSET', key, 'status', 'scheduled')
+      try('ZADD', 'rq:scheduled:' .. (job[7] or queue), math.ceil((tonumber(try('HGET', key, 'due')) or 0) / 1000), id)
     elseif (job[2] == 'failed' or job[2] == 'gone')
       and (job[3] == 'queued' or job[3] == 'started' and (job[8] or '') == '') then
       -- Requeued: RQ has cleared `ended_at`. Another namespace may share this list, so each event goes to its own.

@@ -20,6 +20,7 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
               U id keyed                waits in the urgent list; "1" where it follows from an event with a key
               G id                      was taken away by an operator (cancelled or deleted): whoever waits is told
               S id name event data      mail to another FSM
+              L id name due event data  the same, delayed: due as in `send`
               C 13 arguments            a new FSM: machine state event queue definition definition_version
                                         max_mailbox timeout ttl name id payload data
               A at member           an alarm: a member of `timers`, and when
@@ -262,9 +263,12 @@ for n = 1, count do
         alarms[#alarms + 1] = take()
       elseif op == 'X' then
         calmed[#calmed + 1] = take()
-      elseif op == 'S' then
-        local id, target, event, data = unused(take(), ms), take(), take(), take()
-        local word = deliver(prefix, ns, default_queue, now, id, target, '', event, data, timeout, result_ttl)
+      elseif op == 'S' or op == 'L' then
+        local id, target, due = unused(take(), ms), take(), op == 'L' and due_at(take(), ms)
+        local event, data = take(), take()
+        local word = due
+          and deliver_later(prefix, ns, default_queue, now, id, target, due, event, data, timeout, result_ttl)
+          or not due and deliver(prefix, ns, default_queue, now, id, target, '', event, data, timeout, result_ttl)
         if word ~= 'SENT' then
           record(id, now, ns, { name = target, born = '', queue = queue }, event, data, timeout, result_ttl)
           fail(id, queue, '{"failed":"undeliverable"}', 'mail from ' .. name .. ' not delivered: ' .. word, '',

@@ -46,6 +46,70 @@ function kinds.retry(name)
   end
 end
 
+-- Those of an FSM that cannot join yet: behind one another, in the order in which they are due.
+local behind = {}
+local function put_off_again(name)
+  behind[name] = math.max((behind[name] or 0) + 1, ms + 1000)
+  return behind[name]
+end
+
+-- Whether another event of this FSM was due before this one, and could not join yet.
+local function is_overtaking(name, due)
+  local later = prefix .. 'later:' .. name
+  while true do
+    local first = try('ZRANGE', later, 0, 0, 'WITHSCORES')
+    if not first[2] or tonumber(first[2]) >= due then return false end
+    local alarm = try('HGET', 'rq:job:' .. first[1], 'alarm')
+    if type(alarm) == 'string' and try('ZSCORE', timers, alarm) then return true end
+    -- Nobody will fire that one: its record was deleted, and its alarm with it.
+    call('ZREM', later, first[1])
+  end
+end
+
+-- mail <number> <id> <name>: a delayed event joins the mailbox of its FSM, also of one that has finished: a worker says so.
+function kinds.mail(rest, member)
+  local id, name = string.match(rest, '^%d+ ([%w_-]+) (.+)$')
+  if not id then return puzzled() end
+  local key = 'rq:job:' .. id
+  local job = try('HMGET', key, 'place', 'alarm', 'status', 'born', 'origin', 'due')
+  if job.err then job = { false } end
+  if job[1] and job[2] ~= member then
+    -- Deleted and sent again under the same id: it has another alarm.
+    if job[1] ~= 'later' then try('ZREM', prefix .. 'later:' .. name, id) end
+    return nil
+  end
+  local f = try('HMGET', prefix .. 'snapshot:' .. name, 'born', 'status', 'queue', 'max_mailbox')
+  local queue, word = f[3] or default_queue, nil
+  if not job[1] or job[3] == 'canceled' then
+    word = 'canceled'
+  elseif not f.err and (f[1] ~= job[4] or f[2] == 'purging') then
+    word = 'failed'
+  end
+  if word then
+    forget_alarm(prefix, name, id, nil, job[5] or queue)
+    if job[1] then
+      call('HSET', key, 'place', 'gone', 'status', word, 'ended_at', now)
+      call('EXPIRE', key, failure_ttl)
+    end
+    if word == 'failed' then
+      call('HSET', key, 'exc_info', 'purged with its FSM', 'result', '{"failed":"gone","reason":"purged with its FSM"}')
+      try('ZADD', 'rq:failed:' .. (job[5] or queue), s + failure_ttl, id)
+    end
+    result_stream(id, word == 'failed' and 2 or 3, '', 'exc_string', '', failure_ttl)
+    done_count = done_count + 1
+    return nil
+  end
+  local length = try('LLEN', prefix .. 'mailbox:' .. name)
+  if f.err or type(length) ~= 'number' or not sound(prefix, queue) then return puzzled() end
+  local limit = is_whole(f[4]) and tonumber(f[4]) or 10000
+  if length >= 2 * limit or is_overtaking(name, tonumber(job[6]) or 0) then return put_off_again(name) end
+  forget_alarm(prefix, name, id, nil, job[5] or queue)
+  call('HDEL', key, 'exc_info', 'ended_at')
+  call('HSET', key, 'place', 'mail', 'status', 'queued', 'enqueued_at', now, 'origin', queue)
+  enter(prefix, { name = name, queue = queue, moves = f[2] ~= 'failed' }, id)
+  done_count = done_count + 1
+end
+
 local due = try('ZRANGEBYSCORE', timers, '-inf', at(ms + ahead), 'LIMIT', 0, most)
 if due.err then return { 'DUE', 0, -1 } end
 for _, member in ipairs(due) do

@@ -212,6 +212,52 @@ local function deliver(prefix, ns, default_queue, now, id, name, born, event, da
   return 'SENT'
 end
 
+-- When a delayed event is due, ms: "+ms" from now on, or ms; nil where that time has come.
+local function due_at(text, ms)
+  local due = tonumber(text)
+  if string.sub(text, 1, 1) == '+' then due = due + ms end
+  return due > tonumber(ms) and due or nil
+end
+
+-- How many events of an FSM wait for their time; nil where that cannot be noted.
+local function count_put_off(prefix, name)
+  local count = try('ZCARD', prefix .. 'later:' .. name)
+  if type(count) == 'number' and type(try('ZCARD', prefix .. 'timers')) == 'number' then return count end
+end
+
+-- An event whose record was just written waits for its time, before it joins the mailbox. Of those that are due in the
+-- same ms, the number tells which was accepted first. RQ's registry is for who looks; `timers` is what counts.
+local function put_off(prefix, fsm, id, due)
+  local number = try('INCRBY', prefix .. 'ring', 1)
+  if type(number) ~= 'number' then number = tonumber((clock())) end
+  local member = string.format('mail %016.0f ', number) .. id .. ' ' .. fsm.name
+  call('HSET', 'rq:job:' .. id, 'place', 'later', 'status', 'scheduled', 'due', digits(due), 'alarm', member)
+  call('ZADD', prefix .. 'timers', digits(due), member)
+  call('ZADD', prefix .. 'later:' .. fsm.name, digits(due), id)
+  try('ZADD', 'rq:scheduled:' .. fsm.queue, math.ceil(due / 1000), id)
+  try('SADD', 'rq:queues', 'rq:queue:' .. fsm.queue)
+end
+
+-- An event does not wait for its time any more: its alarm is stopped, and RQ's registry is told.
+local function forget_alarm(prefix, name, id, alarm, queue)
+  if alarm then try('ZREM', prefix .. 'timers', alarm) end
+  try('ZREM', prefix .. 'later:' .. name, id)
+  try('ZREM', 'rq:scheduled:' .. queue, id)
+  try('HDEL', 'rq:job:' .. id, 'due', 'alarm')
+end
+
+-- One event that has been decided on, into the mailbox of an FSM when it is due: twice the bound of those that wait.
+local function deliver_later(prefix, ns, default_queue, now, id, name, due, event, data, timeout, ttl)
+  local fsm, why = addressee(prefix, name, '', default_queue)
+  if not fsm then return why end
+  local count = count_put_off(prefix, name)
+  if not count then return 'BROKEN' end
+  if count >= 2 * fsm.limit then return 'FULL' end
+  record(id, now, ns, fsm, event, data, timeout, ttl)
+  put_off(prefix, fsm, id, due)
+  return 'SENT'
+end
+
 -- The id of a life: µs as text. No two lives of one name begin in the same one.
 local function born_at(s, us) return string.format('%.0f', s * 1000000 + us) end
 

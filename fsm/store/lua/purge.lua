@@ -24,14 +24,20 @@ local queue = f[4] or default_queue
 try('ZREM', prefix .. 'ready:' .. queue, name)
 call('HSET', snapshot, 'status', 'purging')
 if call('EXISTS', prefix .. 'lock:' .. name) == 1 then return { 'HELD' } end
-for _, list in ipairs({ 'urgent:', 'mailbox:' }) do
-  local ids = try('LPOP', prefix .. list .. name, most)
+for _, list in ipairs({ 'urgent:', 'mailbox:', 'later:' }) do
+  local waits = list == 'later:'
+  local ids
+  if waits then ids = try('ZRANGE', prefix .. list .. name, 0, most - 1) else ids = try('LPOP', prefix .. list .. name, most) end
   if ids and ids.err then return { 'BROKEN' } end
   if ids and f[5] then variadic('ZREM', 'rq:scheduled:' .. queue, ids) end
   for _, id in ipairs(ids or {}) do
     local key = 'rq:job:' .. id
     -- An id may lie there twice: what was applied stays so.
     local place = try('HGET', key, 'place')
+    if waits then
+      local job = try('HMGET', key, 'alarm', 'origin')
+      forget_alarm(prefix, name, id, job[1], job[2] or queue)
+    end
     if place == 'mail' or place == 'later' then
       try('HSET', key, 'place', 'gone', 'status', 'failed', 'ended_at', now, 'exc_info', 'purged with its FSM',
         'result', '{"failed":"gone","reason":"purged with its FSM"}')
@@ -41,7 +47,7 @@ for _, list in ipairs({ 'urgent:', 'mailbox:' }) do
     end
   end
 end
-if call('EXISTS', prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name) > 0 then return { 'AGAIN' } end
+if call('EXISTS', prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name, prefix .. 'later:' .. name) > 0 then return { 'AGAIN' } end
 try('ZREM', finished, name)
 try('ZREM', held, name)
 if f[5] then try('ZREM', prefix .. 'timers', 'retry ' .. name) end

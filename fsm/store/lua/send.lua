@@ -1,6 +1,8 @@
 --[[
 send: put events into mailboxes, in the order given, and make FSMs ready that were at rest.
 
+An event whose record has a field `due`, ms or "+ms" from now on, waits for that time, and joins the mailbox then.
+
 Where a machine is told of, an FSM that does not exist is started before its event is sent.
 
 KEYS      none: names come as arguments, and cluster mode is refused at connect
@@ -11,7 +13,7 @@ ARGV      1 prefix   2 namespace   3 default queue   4 timeout of a job, s   5 r
             hash and ":", which stands for "-" and the `born` of the FSM), born or "", event, data of the job, how many fields its record has beside,
             these fields with their values, and where a machine is told of: job id, payload and data of an entry event
 RETURNS   one word an event: SENT; UNKNOWN no such FSM, or another life of its name; FINISHED and its state; FULL and
-          the bound; CONFLICT the id was used for something else; DUPLICATE and its place: this very event was sent
+          the bound, of the mailbox, or of those that wait for their time; CONFLICT the id was used for something else; DUPLICATE and its place: this very event was sent
           before; STALE, version and state: it is newer than the event's `if_version`; EXISTS and the machine of an FSM
           that is not of the machine told of; SKIPPED an earlier event of this FSM in this call was refused; BROKEN a
           key of it is of another type. Of a key, SENT, DUPLICATE and CONFLICT end with the job id
@@ -122,7 +124,7 @@ while at <= last do
     why, fsm.refused = 'UNKNOWN', true
   end
   if fsm and not why then
-    local digest, stale, said, is_refused = nil, nil, '', true
+    local digest, stale, asked_due, due, said, is_refused = nil, nil, nil, nil, '', true
     if count > 0 then
       for k = first, entry - 1, 2 do
         if ARGV[k] == 'digest' then
@@ -131,6 +133,9 @@ while at <= last do
           said = ' ' .. id
         elseif ARGV[k] == 'if_version' then
           stale = newer(name, tonumber(ARGV[k + 1]))
+        elseif ARGV[k] == 'due' then
+          asked_due, due = true, due_at(ARGV[k + 1], ms)
+          if due and not fsm.put_off then fsm.put_off = count_put_off(prefix, name) end
         end
       end
     end
@@ -154,12 +159,22 @@ while at <= last do
       why = fsm.over
     elseif stale then
       why = stale
+    elseif due and not fsm.put_off then
+      why = 'BROKEN'
+    elseif due and fsm.put_off >= fsm.limit then
+      why = 'FULL ' .. fsm.limit
     else
       -- Only what lay nowhere before holds nothing but what is written here: COPY takes all fields, and the expiry.
       write(fsm, letter, id, event, data, not known)
       if count > 0 then call('HSET', 'rq:job:' .. id, unpack(ARGV, first, entry - 1)) end
-      fsm.ids[#fsm.ids + 1] = id
-      fsm.items[#fsm.items + 1] = n
+      if due then
+        put_off(prefix, fsm, id, due)
+        fsm.put_off = fsm.put_off + 1
+      else
+        if asked_due then call('HDEL', 'rq:job:' .. id, 'due') end
+        fsm.ids[#fsm.ids + 1] = id
+        fsm.items[#fsm.items + 1] = n
+      end
       made[id] = true
       why, is_refused = said == '' and 'SENT' or 'SENT' .. said, false
     end
