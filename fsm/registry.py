@@ -38,6 +38,7 @@ _WORKER_FIELDS = (
     "successful_job_count",
     "failed_job_count",
     "death",
+    "life",
 )
 
 
@@ -167,8 +168,9 @@ def _workers(keys: Keys, names: Sequence[str], now_ms: int, *, are_ours: bool) -
     beats = yield _many(*(("ZSCORE", keys.workers, name) for name in names))
     found = []
     for name, record, holds, beat in zip(names, records, holding, beats, strict=True):
-        host, pid, state, queues, heartbeat, done, failed, death = map(text, record)
-        if death or not (host or are_ours):
+        host, pid, state, queues, heartbeat, done, failed, death, life = map(text, record)
+        # One of ours that was killed is no stranger while RQ's record of it lasts; nor is that of another namespace.
+        if death or not (are_ours or (host and not life)):
             continue
         # Ours beat by the clock of Redis; of others there is only what RQ wrote, by the clock of their host.
         seen_ms = rq_ms(heartbeat) if beat is None else int(float(beat))

@@ -63,7 +63,9 @@ def test_info_shows_workers_ours_and_stock_ones(fsm: Run, client: Client) -> Non
     client.redis.hset(client.keys.rq_worker("ours"), mapping=record)
     client.redis.hset(client.keys.rq_worker("stock"), mapping=record | {"queues": "fsm", "failed_job_count": 2})
     client.redis.hset(client.keys.rq_worker("dead"), mapping=record | {"death": now.isoformat()})
-    for name in ("ours", "stock", "dead", "cleaned-up"):
+    # Seen to fail without the look at `life`: one of ours that was killed and buried was shown as a busy stock worker.
+    client.redis.hset(client.keys.rq_worker("buried"), mapping=record | {"state": "busy", "life": "ab12"})
+    for name in ("ours", "stock", "dead", "cleaned-up", "buried"):
         client.redis.sadd(client.keys.rq_workers("fsm"), client.keys.rq_worker(name))
     client.redis.zadd(client.keys.workers, {"ours": now.timestamp() * 1000, "lost": 1000})
     client.redis.hset(client.keys.claims("ours"), mapping={"a": "t", "b": "t"})
