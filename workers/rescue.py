@@ -39,6 +39,8 @@ _SOON = 0.9
 _OFTEN_S = 0.2
 # The shortest pause, and by how much a look is late on purpose: just before the end of a host nothing is to be seen.
 _LEAST_S = 0.05
+# On a busy machine a thread may come late: a host is not to be gone by that, whatever the lease of locks.
+_LEAST_ALIVE_MS = 1500
 # Who was not heard of for long is looked for in the rhythm of heartbeats.
 _ROLL_CALL_S = 5.0
 # Seen silent for so long, it is dead: after Redis was away, or its clock was set, all workers are, until their next
@@ -75,11 +77,11 @@ class Rescuer:
         self._worker = worker
         self._queues = tuple(queues)
         self._host = host
-        self._lease_ms = lease_ms
+        self._lease_ms = max(lease_ms, _LEAST_ALIVE_MS)
         self._hear = hear
         self._born_ms = 0
         # Three times within a lease, as its locks are renewed: a host must not seem gone between two looks.
-        self._rhythm_s = min(_LOOK_S, lease_ms / 3000)
+        self._rhythm_s = min(_LOOK_S, self._lease_ms / 3000)
         self._pause_s = self._rhythm_s
         self._beside: tuple[str, ...] = ()
         self._due_at = 0.0

@@ -180,6 +180,19 @@ def test_it_is_told_when_a_host_ends_whose_queues_would_be_taken_over(store: Sto
     assert look(store).next_end_s is None
 
 
+def test_after_an_outage_nobody_takes_over_before_the_others_had_time_to_say_that_they_live(store: Store) -> None:
+    # Seen to fail without `was_gone`: of all hosts, the first to come back served the queues of all others.
+    look(store)
+    look(store, "other", "w2")
+    place(store, "fsm~edge", "fsm~other", ready={"fsm~other": 1})
+    store.redis.zadd(store.keys.hosts, {"edge": now_ms(store) - 1, "other": now_ms(store) - 1})
+
+    assert look(store).queues == ("fsm~edge",)
+    assert look(store).queues == ("fsm~edge", "fsm~other")  # it is gone indeed
+    look(store, "other", "w2")
+    assert look(store).queues == ("fsm~edge",)
+
+
 def test_hosts_that_are_gone_for_a_day_are_forgotten(store: Store) -> None:
     store.redis.zadd(store.keys.hosts, {"old": 1, "gone": now_ms(store) - 1000})
 

@@ -8,9 +8,10 @@ KEYS      1 hosts   2 draining   3 places   4 workers of the host
 ARGV      1 prefix   2 host   3 worker   4 its birth, ms   5 its lease, ms; 0 where it ends   6.. queues that it serves
 RETURNS   LIVE or DRAIN, then ms until another host is gone whose queues these workers would take over, 0 in the seconds
           after that, -1 where there is none; then, if LIVE, the queues of single hosts that are there: those of this
-          host, then those of the ring whose hosts are gone or drain and that have mail, who waits longest first;
+          host, then those of the ring whose hosts are gone or drain and that have mail, who waits longest first: none
+          where this host was gone itself, for then Redis was away, and the others have yet to say that they live;
           LEFT where it ends
-REPEATED  harmless: the host is alive a little longer, or the worker gone as before
+REPEATED  harmless: the host is alive a little longer, or the worker gone as before. Queues of others may be told only now
 ]]
 local hosts, draining, places, crew = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, host, worker, born, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -20,6 +21,8 @@ local ms = tonumber(now)
 local member = digits(born) .. ' ' .. worker
 -- Not refused by a full Redis, and after it nothing in this script is.
 call('PERSIST', hosts)
+local last = try('ZSCORE', hosts, host)
+local was_gone = type(last) == 'string' and tonumber(last) <= ms
 if lease > 0 then
   try('ZADD', hosts, digits(ms + lease), host)
   try('ZADD', crew, digits(ms + lease), member)
@@ -68,7 +71,7 @@ for _, queue in ipairs(try('SMEMBERS', places)) do
     end
     local left = ends[whose] and math.max(0, ends[whose] - ms)
     if left and (next_end < 0 or left < next_end) then next_end = left end
-    if not left or left == 0 or drains[whose] then
+    if not was_gone and (not left or left == 0 or drains[whose]) then
       local first = try('ZRANGE', prefix .. 'ready:' .. queue, 0, 0, 'WITHSCORES')
       -- What RQ's tools have requeued stands on RQ's list only.
       local has_ids = not first[2] and try('LLEN', 'rq:queue:' .. queue)

@@ -32,6 +32,7 @@ COMMANDS = [
         "pause",
         "resume",
         "purge",
+        "drain",
         "check",
         "draw",
     ),

@@ -213,6 +213,29 @@ def test_signals_are_forwarded_once_each_and_not_too_close_to_each_other(
     assert beside.heard.count("kill") == 1
 
 
+def test_where_its_host_drains_it_tells_its_workers_once_and_starts_none_anew(
+    made: Callable[..., Host], clock: SimpleNamespace
+) -> None:
+    host = made(count=2)
+    processes = staffed(host)
+    host._beside = beside = FakeEffects()  # type: ignore[assignment]
+
+    host._drained("edge")
+    host._forward()
+    clock.now += 5
+    host._forward()
+    assert [process.heard for process in processes] == [["SIGTERM"]] * 2
+    assert "ask" in beside.heard  # type: ignore[union-attr]
+    for slot in host._slots:
+        host._died(slot, 0)
+    assert [slot.due_at for slot in host._slots] == [None, None]
+    assert host._code == 0
+
+    # A signal to a host that drains is a second one.
+    host._signalled(signal.SIGTERM, None)
+    assert host._forced_at == clock.now
+
+
 def test_what_does_not_end_in_time_is_killed(made: Callable[..., Host], clock: SimpleNamespace) -> None:
     host = made(shutdown_s=30)
     [process] = staffed(host)

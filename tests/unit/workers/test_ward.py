@@ -154,3 +154,22 @@ def test_one_that_somebody_stopped_is_not_silent(
 
 def test_of_a_process_that_is_not_there_nothing_can_be_known() -> None:
     assert is_stopped(2**31 - 1)
+
+
+def test_a_drain_is_told_once_and_only_one_that_was_asked_for_since(
+    kept: Ward, fake_redis: fakeredis.FakeRedis, silent: list[str]
+) -> None:
+    # Seen to fail without the comparison: a host that was started anew after a drain ended again at once, for ever.
+    for since_ms, told in ((kept._born_ms - 1, 0), (kept._born_ms, 1), (kept._born_ms + 5, 1)):
+        fake_redis.hset(KEYS.draining, "edge", since_ms)
+        kept._look_for_drain()
+        assert silent == ["drain"] * told
+
+
+def test_another_host_that_drains_is_none_of_its_business(
+    kept: Ward, fake_redis: fakeredis.FakeRedis, silent: list[str]
+) -> None:
+    fake_redis.hset(KEYS.draining, "other", kept._born_ms)
+
+    kept._look_for_drain()
+    assert silent == []
