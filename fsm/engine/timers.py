@@ -20,6 +20,7 @@ Who calls this: the step, for ticks; activation and trial, which keep `Life.time
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LATE_MS",
+    "OVERDUE",
     "TICK",
     "Timer",
     "adopted",
@@ -58,6 +60,9 @@ __all__ = [
 TICK = "[timer]"
 # So late is nothing that workers had a hand in: more than any hand-over takes while workers are there.
 LATE_MS = 10_000
+
+# What is told of a timer that was passed over, by what its machine wants of what is overdue.
+OVERDUE = MappingProxyType({"skip": "overdue, and skipped", "restart": "overdue, and begun anew"})
 
 _FIRED = re.compile(r"--t[0-9]+v([0-9]+)\Z")
 _SCOPES = {"s": "state", "f": "fsm"}
@@ -134,21 +139,16 @@ def _written(timer: Timer) -> list[Any]:
 
 
 def lengths(graph: Graph, state: str) -> tuple[tuple[str, int], ...]:
-    """Give the timers that the diagram arms on entering a state, as key and length in ms.
+    """Give the timers that the diagram arms on entering a state, as event and length in ms.
 
-    The key is the event; of a second length of the same event, `event/<ms>`.
+    An event has one of them at most, for the checks of diagrams refuse a second length; so the event is the key.
     """
-    found: dict[str, int] = {}
-    for edge in graph.timers_of(state):
-        after_ms = edge.after_ms or 0
-        if found.setdefault(edge.event, after_ms) != after_ms:
-            found[f"{edge.event}/{after_ms}"] = after_ms
-    return tuple(found.items())
+    return tuple({edge.event: edge.after_ms or 0 for edge in graph.timers_of(state)}.items())
 
 
 def event_of(key: str, timer: Timer) -> str:
     """Give the event that a timer sends."""
-    return timer.event or key.partition("/")[0]
+    return timer.event or key
 
 
 def adopted(definition: Definition, state: str, at_ms: int) -> dict[str, Timer]:

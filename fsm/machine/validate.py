@@ -33,6 +33,7 @@ def check(draft: Draft, *, endless: bool) -> None:
         _check_hard(draft, state, edges)
         _check_guards(draft, edges)
         _check_fails(draft, state, edges)
+        _check_timers(draft, state, edges)
     _check_hard_cycles(draft, by_state)
     # What is missing may stand in a line that could not be read.
     if not draft.is_blind:
@@ -138,6 +139,17 @@ def _check_fails(draft: Draft, state: str, edges: list[Edge]) -> None:
         if first.target != edge.target:
             problem = f"the failure of {edge.event!r} in {state!r} leads elsewhere in line {first.line}"
             draft.fault(edge.line, problem, "keep one of them", is_syntax=False)
+
+
+def _check_timers(draft: Draft, state: str, edges: list[Edge]) -> None:
+    """Refuse two timers of one event: whichever came first would find the guards of the other as well."""
+    for event, group in _by_event(edges).items():
+        timed = [edge for edge in group if edge.after_ms is not None]
+        for edge in timed:
+            first = timed[0]
+            if edge.after_ms != first.after_ms:
+                problem = f"the timer of {event!r} in {state!r} takes another time in line {first.line}"
+                draft.fault(edge.line, problem, "give it one time, or use two events", is_syntax=False)
 
 
 def _check_hard_cycles(draft: Draft, by_state: dict[str, list[Edge]]) -> None:

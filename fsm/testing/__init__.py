@@ -5,8 +5,9 @@ machines; the fixtures of `plugin` (`fsm_client`, `fsm_worker`) are for the whol
 which die at a `FaultPoint` where a test wants to see what becomes of their work.
 
 Reading order: `outbox` (what a test sees of what a handler sent), `driver` (who runs user code), `walking` (which edge
-a step walked), `covering`, `trials`, `beginning`; `plugin`, `processes` (worker processes of a test), `host` (how one
-gets the machines of a test module), `faults` (where one is killed, stopped or delayed).
+a step walked), `covering`, `agenda` (what is yet to come), `looks` (what a test sees of its FSM), `trials`,
+`beginning`; `plugin`, `processes` (worker processes of a test), `host` (how one gets the machines of a test module),
+`faults` (where one is killed, stopped or delayed).
 
 Who calls this: tests of applications; the worker behind `memory://` uses the driver. Names are looked up when they are
 asked for: pytest imports the plugin in every run, and must not pay for Redis and RQ there.

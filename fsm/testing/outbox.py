@@ -62,6 +62,7 @@ class OpenEffect:
         on_failure: Event that brings back its last failure, or None.
         retries: Seconds before each retry.
         timeout: RQ's time-out, in seconds.
+        deadline: Seconds after which it counts as failed, or None.
     """
 
     job_id: str
@@ -73,6 +74,7 @@ class OpenEffect:
     on_failure: str | None
     retries: tuple[int, ...]
     timeout: int
+    deadline: float | None = None
 
 
 def open_effect(effect: Effect) -> OpenEffect:
@@ -88,6 +90,7 @@ def open_effect(effect: Effect) -> OpenEffect:
         effect.on_failure or None,
         effect.waits,
         effect.seconds,
+        None if effect.deadline_ms is None else effect.deadline_ms / 1000,
     )
 
 

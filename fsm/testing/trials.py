@@ -7,14 +7,14 @@ back: what a worker would refuse, is refused here.
 from __future__ import annotations
 
 from collections import deque
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
 from fsm import verbs
-from fsm.engine import Behaviour, Effect, Event, Life, Mail, NewFSM, run_chain
+from fsm.engine import Behaviour, Effect, Event, Life, Mail, NewFSM, run_chain, timers
 from fsm.engine.faults import said
+from fsm.engine.mail import delay_ms, moment_ms
 from fsm.errors import (
     CallTimeoutError,
     FSMFinishedError,
@@ -22,17 +22,21 @@ from fsm.errors import (
     PayloadError,
     StaleVersionError,
 )
+from fsm.machine.durations import duration_text
 from fsm.machine.values import JSON
 from fsm.testing.covering import note
 from fsm.testing.driver import Driver
+from fsm.testing.looks import Look
 from fsm.testing.outbox import OpenEffect, SentEvent, StartedFSM, find_open, open_effect
 from fsm.testing.walking import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
     from typing import Self
 
     from fsm.engine import Decision, Outcome
+    from fsm.machine.durations import Duration
 
 __all__ = ["Trial"]
 
@@ -40,9 +44,11 @@ P = TypeVar("P")
 
 # Events that one event may bring about by mail of the FSM to itself; in production such a circle turns for ever.
 _MOST_EVENTS = 1000
+# What may come due while time is moved on: a tick a minute for two months.
+_MOST_DUE = 100_000
 
 
-class Trial(Generic[P]):
+class Trial(Look[P]):
     """One FSM under test: `trial` makes it, and it begins at once.
 
     Args:
@@ -62,23 +68,20 @@ class Trial(Generic[P]):
     """
 
     def __init__(self, behaviour: Behaviour, life: Life, now: datetime | None) -> None:
-        self._behaviour = behaviour
-        self._life = life
-        self._machine = type(behaviour.machine)
+        super().__init__(behaviour, life, now)
         self._walk = Walk(behaviour)
         self._driver = Driver()
         self._mailbox: deque[Event] = deque()
         self._answered: set[str] = set()
         self._ids = 0
-        self._now_ms: int | None = None
-        if now is not None:
-            self.now = now
         self.sent: list[SentEvent] = []
         self.started: list[StartedFSM] = []
         self.enqueued: list[OpenEffect] = []
         self.log: list[dict[str, Any]] = []
         self.error: dict[str, Any] | None = None
         self.refused: dict[str, Any] | None = None
+        if life.status == "running":
+            life.timers = timers.adopted(life.definition, life.state, moment_ms(self.now))
         graph = behaviour.graph
         if owed := graph.entry if life.status == "starting" else graph.hard_event(life.state):
             self._deliver(Event(self._next_id(), owed))
@@ -89,62 +92,50 @@ class Trial(Generic[P]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        life = self._life
-        return f"<trial of {self._behaviour.name} {life.name!r}: {life.state}, {life.status}, version {life.version}>"
-
     def close(self) -> None:
         """Close the event loop on which async handlers ran; needed only where its end must not be left to chance."""
         self._driver.close()
 
-    @property
-    def name(self) -> str:
-        """Name of the FSM."""
-        return self._life.name
+    def advance(self, delay: Duration) -> list[str]:
+        """Move the time on, and fire what becomes due on the way, in order, each at its own time.
 
-    @property
-    def state(self) -> str:
-        """State of the graph."""
-        return self._life.state
+        What was due before, for the time was set, fires first and late: more than ten seconds late it is overdue, and
+        what becomes of a timer then, its machine says. Without timers this only moves `now`.
 
-    @property
-    def status(self) -> str:
-        """Phase of its life: "running", "finished" or "failed"."""
-        return self._life.status
+        Args:
+            delay: How long; 0 fires what is due by now.
 
-    @property
-    def version(self) -> int:
-        """Grows by one with each event that was applied, also with one that was refused or failed."""
-        return self._life.version
+        Returns:
+            The events that this FSM was given, in order. How they ended, `log` says: nobody waits for them.
 
-    @property
-    def payload(self) -> P:
-        """The payload as the next event would find it: a copy, of the machine's type."""
-        return cast("P", self._machine.definition.payload.decode(self._life.raw))
+        Raises:
+            PayloadError: It is no length of time.
+            HandlerError: More came due than any test can want: a timer arms itself again with no time between.
+        """
+        begin_ms = moment_ms(self.now)
+        until_ms = begin_ms + delay_ms(delay)
+        given: list[str] = []
+        for _ in range(_MOST_DUE):
+            due = self._agenda.next_due(self._life.timers, self.name if self.status == "failed" else "")
+            if due is None or due.at_ms > until_ms:
+                self._go_to(until_ms)
+                return given
+            self._go_to(max(begin_ms, due.at_ms))
+            if event := self._become_due(due.what):
+                given.append(event.name)
+                self._arrive(event)
+        reason = f"more than {_MOST_DUE} timers and delayed events came due: does one arm itself with no time between?"
+        raise HandlerError(self.name, given[-1] if given else "", self.state, self.version, "", reason)
 
-    @property
-    def history(self) -> tuple[str, ...]:
-        """The last states, oldest first, the present one last: as many as `Settings(history=)` keeps."""
-        return (*self._life.history, self._life.state)
+    def tick(self) -> Outcome:
+        """Run `on_timer` now, on top of the ticks that come by themselves.
 
-    @property
-    def allowed(self) -> tuple[str, ...]:
-        """The events that it would take now."""
-        return () if self.status == "finished" else self._behaviour.graph.allowed(self.state)
-
-    @property
-    def now(self) -> datetime:
-        """The time that the next event finds in `t.now`: the real one, until it is set to another; aware, UTC."""
-        ms = self._now_ms
-        return datetime.now(UTC) if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
-
-    @now.setter
-    def now(self, value: datetime) -> None:
-        given: Any = value
-        if not isinstance(given, datetime) or given.utcoffset() is None:
-            problem = f"the time of a trial is an aware datetime, as datetime(2026, 5, 1, tzinfo=UTC), not {given!r}"
-            raise PayloadError(problem, "now")
-        self._now_ms = _ms(value)
+        Raises:
+            FSMError: Whatever `send` raises of an event.
+        """
+        job_id = self._next_id()
+        self._check_open(timers.TICK, job_id)
+        return self._told(self._deliver(Event(job_id, timers.TICK)))
 
     def send(
         self,
@@ -228,9 +219,54 @@ class Trial(Generic[P]):
         raw = verbs.failure_data(type(told).__name__, said(told))
         return self._answer(found, found.on_failure, raw)
 
-    def _answer(self, effect: OpenEffect, event: str | None, raw: bytes) -> Outcome | None:
+    def _become_due(self, what: Mail | Effect | str) -> Event | None:
+        """Give the event that the FSM gets by something that is due, if it gets one."""
+        if isinstance(what, str):
+            return self._fire(what)
+        self._agenda.drop(what.job_id)
+        if isinstance(what, Effect):
+            [effect] = [one for one in self.enqueued if one.job_id == what.job_id]
+            self._close(effect)
+            message = f"it has not ended within {duration_text(what.deadline_ms or 0)}"
+            raw = verbs.failure_data("deadline", message)
+            return Event(f"{what.job_id}a", what.on_failure, raw, {"effect": what.job_id})
+        if what.name == self.name:
+            return Event(what.job_id, what.event, what.data)
+        self.sent.append(SentEvent(what.name, what.event, JSON.decode(what.data)))
+        return None
+
+    def _fire(self, key: str) -> Event | None:
+        """Give the event of a timer, unless it is overdue and its machine does not want it any more."""
+        life, now_ms = self._life, moment_ms(self.now)
+        timer = life.timers[key]
+        event = Event(
+            f"{self._next_id()}--t1v{timer.arm}",
+            timers.event_of(key, timer),
+            timer.data,
+            {"timer": key, "due_ms": timer.at_ms},
+        )
+        policy = timers.overdue(self._behaviour, life.timers, event, now_ms)
+        if policy == "fire":
+            return event
+        life.timers = timers.pass_over(self._behaviour, life, event, policy, now_ms)
+        line = {"name": life.name, "event": event.name, "job": event.job_id, "refused": "timer"}
+        self.log.append({**line, "reason": timers.OVERDUE[policy]})
+        return None
+
+    def _arrive(self, event: Event) -> None:
+        """Apply an event that nobody waits for."""
+        if self.status == "finished":
+            self._apply(event)
+        else:
+            self._deliver(event)
+
+    def _close(self, effect: OpenEffect) -> None:
         self.enqueued.remove(effect)
         self._answered.add(effect.job_id)
+        self._agenda.drop(effect.job_id)
+
+    def _answer(self, effect: OpenEffect, event: str | None, raw: bytes) -> Outcome | None:
+        self._close(effect)
         if event is None:
             return None
         job_id = f"{effect.job_id}a"
@@ -289,7 +325,7 @@ class Trial(Generic[P]):
             line = {"name": life.name, "event": event.name, "job": event.job_id, "refused": "finished"}
             self.log.append(line)
             return None
-        life.now_ms = _ms(self.now)
+        life.now_ms = moment_ms(self.now)
         is_entry = life.status == "starting"
         decisions = self._driver.run(run_chain(self._behaviour, life, event), is_async=self._behaviour.is_async)
         for decision in decisions:
@@ -335,6 +371,7 @@ class Trial(Generic[P]):
     def _send_out(self, item: Mail | NewFSM | Effect) -> None:
         if isinstance(item, Effect):
             self.enqueued.append(open_effect(item))
+            self._agenda.limit(item, self._life.now_ms)
         elif isinstance(item, NewFSM):
             if item.name == self.name:
                 line = {"name": item.name, "event": item.definition.graph.entry, "job": item.job_id, "error": "exists"}
@@ -342,6 +379,8 @@ class Trial(Generic[P]):
             else:
                 payload = item.definition.payload.decode(item.payload)
                 self.started.append(StartedFSM(item.definition.name, item.name, payload))
+        elif item.due:
+            self._agenda.delay(item, self._life.now_ms)
         elif item.name == self.name:
             self._mailbox.append(Event(item.job_id, item.event, item.data))
         else:
@@ -353,10 +392,6 @@ class Trial(Generic[P]):
         event = decision.event
         seen = verbs.JobView(word, "", self.name, event.name, _plain(decision.result), decision.text, "")
         return verbs.ended(event.job_id, seen, self.name, event.name)
-
-
-def _ms(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
 
 
 def _plain(value: Any) -> Any:

@@ -55,6 +55,12 @@ def problems(*lines: str, endless: bool = False) -> tuple[str, ...]:
         (("[*] --> a", "a --> a : x [else]", "a --> [*] : x [g]"), 4, "[else] of line 3 is not the last", "behind all"),
         (("[*] --> a", "a --> a : x", "a --> [*] : x [else]"), 4, "[else] can never be taken: line 3", "a guard"),
         (("[*] --> a", "a --> a : x [g]", "a --> [*] : x [g]"), 4, "line 3 has the same guard [g]", "another guard"),
+        (
+            ("[*] --> a", "a --> a : x [g] after 1h", "a --> [*] : x [else] after 2h"),
+            4,
+            "the timer of 'x' in 'a' takes another time in line 3",
+            "give it one time, or use two events",
+        ),
     ],
 )
 def test_each_check_names_line_text_and_remedy(lines: tuple[str, ...], line: int, what: str, remedy: str) -> None:
