@@ -2,7 +2,8 @@
 
 After each start and each send, the thread that made the call claims, runs and commits what is ready, as a worker would,
 until nothing is; then it runs one effect through RQ's own worker, which brings its answer back, and looks again. When
-the call returns, all has been done that can be done.
+the call returns, all has been done that can be done. Delayed events are due in their own time: the next call of any
+kind brings them in, before it is carried itself.
 
 One lock orders the turns of threads. User code may send events as well: those are applied when its own event has been
 committed. Effects run outside the lock, and may call and wait like any application.
@@ -52,7 +53,7 @@ _WORKER = "memory"
 # Nobody renews locks here, and nobody needs them: a test may stand in a debugger for an hour.
 _LEASE_MS = 3_600_000
 _A_TURN = 100
-# Time is not waited for: whatever is to come later, comes at once when nothing else is left to do.
+# Retries are not waited for: they come at once, when nothing else is left to do.
 _FOR_EVER_MS = 100 * 365 * 86_400_000
 # Turns that one call may bring about; machines that send each other mail in a circle would never come to rest.
 _MOST_TURNS = 10_000
@@ -139,6 +140,8 @@ class InlineWorld:
                 is_moving = self._take_turn(keys)
             if is_moving or (self.has_effects and self._run_effect(keys)):
                 continue
+            if self.fire(keys):
+                continue
             # What is to be tried again comes last: it may wait for one of those effects.
             retries += 1
             if not run(self.redis, calls.due(keys, ahead_ms=_FOR_EVER_MS, kind="retry"))[0]:
@@ -148,6 +151,10 @@ class InlineWorld:
                 raise StoreError(f"memory://: {problem}")
         problem = f"more than {_MOST_TURNS} turns followed from one call: do machines send each other mail in a circle?"
         raise StoreError(f"memory://: {problem}")
+
+    def fire(self, keys: Keys) -> bool:
+        """Do what is due by now: delayed events come in their time, which nobody waits for; False where nothing is."""
+        return bool(self.redis.exists(keys.timers)) and run(self.redis, calls.due(keys))[0] > 0
 
     def _take_turn(self, keys: Keys) -> bool:
         """Apply the events of some FSMs; False where none is ready."""
@@ -253,6 +260,9 @@ class Membership:
             StoreError: Redis refuses it; or machines go on without end.
             ConfigError: There is something to be done for a machine that nobody gave.
         """
+        if inside.current.get() is None and self._world.fire(self._keys):
+            # A worker would have done it before this call.
+            self._world.settle(self._keys)
         reply = run(self.redis, request, "memory://")
         if request.script in _STIRRING and inside.current.get() is None:
             self._world.settle(self._keys)

@@ -29,7 +29,7 @@ _STYLES = {"started": "green", "in hand": "green", "failed": "red", "no record":
 @json_option
 @placed
 def jobs(place: Place, name: str, *, as_json: bool) -> None:
-    """List the events of an FSM that wait, and its open effects.
+    """List waiting and delayed events of an FSM, and its open effects.
 
     At most 1,000 of each, in the order in which they come. Piped, a line is: event or effect, job, what it is, how it
     stands, since when, and what comes with it: the meta of an event, the events that an effect brings back.
@@ -40,13 +40,14 @@ def jobs(place: Place, name: str, *, as_json: bool) -> None:
         print_json(found.as_json())
         return
     print_table(("", "job", "what", "stands", "since", "brings"), _rows(found))
-    for count, kind in ((found.more_events, "event"), (found.more_effects, "effect")):
+    more = ((found.more_events, "event"), (found.more_delayed, "delayed event"), (found.more_effects, "effect"))
+    for count, kind in more:
         if count:
             complain(f"… and {count} more {kind}{'s' if count > 1 else ''}")
 
 
 def _rows(found: Agenda) -> Iterator[tuple[Any, ...]]:
-    for event in found.events:
+    for event in (*found.events, *found.delayed):
         what = event.event if event.data is None else f"{event.event} {_json(event.data)}"
         meta = _json(event.meta) if event.meta else ""
         yield "event", event.job_id, what, _styled(_event_stands(event, found)), clock_time(event.since), meta
@@ -60,6 +61,8 @@ def _rows(found: Agenda) -> Iterator[tuple[Any, ...]]:
 
 def _event_stands(event: EventView, found: Agenda) -> str:
     stands = "waiting" if event.status else "no record"
+    if event in found.delayed:
+        return f"due at {clock_time(event.next_at)}" if event.status else stands
     if event.is_held:
         stands = f"in hand of {found.worker}"
     elif event.next_at is not None:

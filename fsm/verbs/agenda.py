@@ -1,4 +1,4 @@
-"""A plan that says what is before an FSM: the events that wait in its mailbox, and the effects that are still open.
+"""A plan that says what is before an FSM: events in its mailbox, delayed ones, and effects that are still open.
 
 Who calls this: the client, for `client.jobs` and `fsm jobs`.
 """
@@ -39,7 +39,7 @@ class EventView:
         status: RQ's word for its job; "" without a record.
         is_held: Whether a worker has come to it.
         attempt: Which run of it this is, or will be: 1 where none has failed.
-        next_at: When it is tried again, aware, UTC; `None` where it does not wait for a time.
+        next_at: When it is tried again, or due where it was delayed; aware, UTC; `None` where it waits for no time.
     """
 
     job_id: str
@@ -97,6 +97,8 @@ class Agenda:
         effects: Those that are open, the oldest first.
         more_events: How many events wait behind these.
         more_effects: How many effects are open beside these.
+        delayed: Events that are not due yet, the next one first.
+        more_delayed: How many are due after these.
     """
 
     name: str
@@ -105,11 +107,13 @@ class Agenda:
     effects: list[EffectView] = field(default_factory=list)
     more_events: int = 0
     more_effects: int = 0
+    delayed: list[EventView] = field(default_factory=list)
+    more_delayed: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Give it as JSON values, as `fsm jobs --json` prints it."""
         found = asdict(self)
-        for one in (*found["events"], *found["effects"]):
+        for one in (*found["events"], *found["delayed"], *found["effects"]):
             for moment in one.keys() & {"since", "next_at"}:
                 one[moment] = None if one[moment] is None else one[moment].isoformat()
         return found
@@ -123,12 +127,12 @@ def agenda(keys: Keys, name: str, most: int = _MOST) -> Plan[Agenda]:
     Args:
         keys: Of the namespace.
         name: The FSM.
-        most: At most so many events, and about so many effects.
+        most: At most so many events, as many delayed ones, and about so many effects.
 
     Raises:
         UnknownFSMError: There is none of this name.
     """
-    fields, lock, urgent, mail, urgent_count, mail_count, (_, noted), effect_count = yield _many(
+    fields, lock, urgent, mail, urgent_count, mail_count, (_, noted), effect_count, later, later_count = yield _many(
         ("HMGET", keys.snapshot(checked_name(name)), "born", "status", "retry_at"),
         ("GET", keys.lock(name)),
         ("LRANGE", keys.urgent(name), 0, most - 1),
@@ -137,13 +141,18 @@ def agenda(keys: Keys, name: str, most: int = _MOST) -> Plan[Agenda]:
         ("LLEN", keys.mailbox(name)),
         ("HSCAN", keys.effects_of(name), 0, "COUNT", most),
         ("HLEN", keys.effects_of(name)),
+        ("ZRANGE", keys.later(name), 0, most - 1),
+        ("ZCARD", keys.later(name)),
     )
     if fields[0] is None or fields[1] == b"purging":
         raise UnknownFSMError(name, keys.namespace)
     ids = [text(raw) for raw in (*urgent, *mail)][:most]
     notes = {text(effect_id): _object(raw) for effect_id, raw in list(_pairs(noted))[:most]}
     effects = sorted(notes, key=lambda effect_id: (str(notes[effect_id].get("at_ms", "")).zfill(16), effect_id))
-    events = yield from _records(keys, ids, "event", "data", "meta", "enqueued_at", "status", "attempt")
+    off = [text(raw) for raw in later]
+    what = ("event", "data", "meta", "enqueued_at", "status", "attempt", "due")
+    events = yield from _records(keys, ids, *what)
+    delayed = yield from _records(keys, off, *what)
     jobs = yield from _records(keys, effects, "data", "status", "retries_left", "deaths", "origin")
     return Agenda(
         name,
@@ -163,6 +172,11 @@ def agenda(keys: Keys, name: str, most: int = _MOST) -> Plan[Agenda]:
         [_effect(effect_id, notes[effect_id], record) for effect_id, record in zip(effects, jobs, strict=True)],
         max(0, int(urgent_count) + int(mail_count) - len(ids)),
         max(0, int(effect_count) - len(effects)),
+        [
+            _event(keys, name, job_id, record, is_held=False, next_at=_moment(_count(record[-1]) or None))
+            for job_id, record in zip(off, delayed, strict=True)
+        ],
+        max(0, int(later_count) - len(off)),
     )
 
 
@@ -182,7 +196,7 @@ def _records(keys: Keys, ids: list[str], *fields: str) -> Plan[list[list[bytes |
 def _event(  # noqa: PLR0913 - what is known of one event
     keys: Keys, name: str, job_id: str, record: list[bytes | None], *, is_held: bool, next_at: datetime | None
 ) -> EventView:
-    event, data, meta, since, status, failed_runs = record
+    event, data, meta, since, status, failed_runs, _ = record
     try:
         value = orjson.loads(event_data(data or b"", keys.namespace, name, text(event)))
     except (ValueError, TypeError):

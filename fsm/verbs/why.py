@@ -82,10 +82,14 @@ def _why(keys: Keys, name: str, job_id: str) -> Plan[str]:
     ]
     if job_id:
         commands += [("LPOS", key, job_id, "MAXLEN", _MOST_LOOKED) for key in (keys.urgent(name), keys.mailbox(name))]
+        commands.append(("HMGET", keys.job(job_id), "place", "due"))
     fields, lock, urgent, mail, is_suspended, now, *places = yield _many(commands)
     seen = _Seen(int(now[0]) * 1000 + int(now[1]) // 1000, name, *map(text, fields))
     if not seen.born:
         return "there is no FSM of this name any more"
+    place, due = places.pop() if job_id else (None, None)
+    if place == b"later" and seen.status != "purging":
+        return f"it is scheduled, and due in {span_text(whole(due) - seen.now_ms)}"
     if seen.status in ("purging", "failed"):
         return _standing(seen)
     count = urgent + mail
@@ -169,7 +173,17 @@ def _at_rest(keys: Keys, seen: _Seen) -> Plan[str]:
         when = f", {_ago(seen, float(ended_ms))}" if ended_ms is not None else ""
         return f"it has finished in {seen.state!r}{when}"
     waits = (yield from _for_effect(keys, seen)) or (yield from _for_event(keys, seen))
-    return waits + _last(seen)
+    return waits + (yield from _delayed(keys, seen)) + _last(seen)
+
+
+def _delayed(keys: Keys, seen: _Seen) -> Plan[str]:
+    """Say in a clause which events are to come; "" where none is."""
+    first, count = yield _many([("ZRANGE", keys.later(seen.name), 0, 0), ("ZCARD", keys.later(seen.name))])
+    if not first:
+        return ""
+    event, due = yield Request(lambda reply: reply, commands=[("HMGET", keys.job(text(first[0])), "event", "due")])
+    others = f", the first of {count} delayed ones" if count > 1 else ""
+    return f"; event {text(event)!r} is due in {span_text(whole(due) - seen.now_ms)}{others}"
 
 
 def _for_effect(keys: Keys, seen: _Seen) -> Plan[str]:

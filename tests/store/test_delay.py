@@ -5,10 +5,12 @@ Time is moved by hand, in the record, in `timers` and in `later:<name>`.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fsm import verbs
 from fsm.engine import Mail
 from fsm.machine import Settings
 from fsm.store import alarms, calls
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
 
 HOUR_MS = 3_600_000
 IN_AN_HOUR = f"+{HOUR_MS}"
+
+
+def carry(store: Store, plan: Any) -> Any:
+    return verbs.carry(plan, lambda request: run(store.redis, request))
+
+
+def why(store: Store, name: str, job_id: str = "") -> str:
+    return str(carry(store, verbs.why(store.keys, name, job_id)))
 
 
 def now_ms(store: Store) -> int:
@@ -496,3 +506,33 @@ def test_repeated_due_does_nothing(store: Store) -> None:
 
     assert fire(store) == 0
     assert store.dump() == before
+
+
+def test_what_waits_for_its_time_says_so(store: Store) -> None:
+    store.idle("a")
+    delay(store, "a", "two", due="+180600000")
+    delay(store, "a", "one", due="+90600000")
+
+    assert why(store, "a", "one") == "it is scheduled, and due in 1d1h"
+    assert why(store, "a").endswith("; event 'note' is due in 1d1h, the first of 2 delayed ones")
+    assert store.cancel("two") == "CANCELLED"
+    assert why(store, "a").endswith("; event 'note' is due in 1d1h")
+
+
+def test_the_agenda_names_them_in_the_order_in_which_they_are_due(store: Store) -> None:
+    store.idle("a")
+    at = now_ms(store) + HOUR_MS
+    store.sent("a", "plain")
+    for n, job_id in enumerate(("third", "second", "first")):
+        delay(store, "a", job_id, due=at - n)
+    store.redis.delete("rq:job:second")
+
+    found = carry(store, verbs.agenda(store.keys, "a", most=2))
+
+    assert [event.job_id for event in found.events] == ["plain"]
+    first, second = found.delayed
+    assert (first.job_id, first.event, first.status, first.is_held) == ("first", "note", "scheduled", False)
+    assert first.next_at == datetime.fromtimestamp((at - 2) / 1000, UTC)
+    assert (second.job_id, second.event, second.next_at) == ("second", "", None)
+    assert found.more_delayed == 1
+    assert found.as_json()["delayed"][0]["next_at"] == first.next_at.isoformat()

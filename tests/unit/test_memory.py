@@ -7,6 +7,7 @@ import gc
 import importlib
 import sys
 import threading
+import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -656,3 +657,53 @@ def test_an_event_that_is_to_be_tried_again_is_so_before_the_call_returns() -> N
         assert [line.get("attempt") for line in fsm.log()] == [None, 1, 2, None]
         with pytest.raises(StoreError, match="tried again 100 times"):
             fsm.transition("wait")
+
+
+class Snail(Machine[dict[str, Any]]):
+    """Lets others wait, and itself."""
+
+    settings = Settings(endless=True)
+    diagram = """
+    stateDiagram-v2
+        [*] --> on
+        on --> on : add
+        on --> on : pass
+    """
+
+    @on("add")
+    def add(self, t: T, n: int) -> None:
+        t.payload.setdefault("seen", []).append(n)
+
+    @on("pass")
+    def pass_on(self, t: T, n: int) -> None:
+        t.send(t.name, "add", n, delay="50ms")
+        t.send(t.name, "add", n + 1)
+
+
+def test_delayed_events_come_in_their_own_time_and_before_what_is_sent_after_it() -> None:
+    with Client("memory://") as client:
+        fsm = client.start_fsm(Snail, "s")
+        far = fsm.transition("add", 9, delay="1h")
+        fsm.transition("add", 2, delay=0.05)
+        fsm.transition("add", 1)
+        assert fsm.state().payload == {"seen": [1]}
+        time.sleep(0.06)
+
+        fsm.transition("add", 3)
+
+        assert fsm.state().payload == {"seen": [1, 2, 3]}
+        assert far.status() == "waiting"
+        assert far.cancel()
+        assert fsm.jobs().delayed == []
+
+
+def test_an_fsm_sends_with_a_delay() -> None:
+    with Client("memory://") as client:
+        fsm = client.start_fsm(Snail, "s")
+        fsm.transition("pass", 5)
+        assert fsm.state().payload == {"seen": [6]}
+        (job,) = fsm.jobs().delayed
+
+        assert client.job(job.job_id).result(10).ok
+
+        assert fsm.state().payload == {"seen": [6, 5]}

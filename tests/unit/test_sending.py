@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -239,3 +240,47 @@ def test_meta_that_is_wrong_is_refused_for_many_as_for_one() -> None:
     with pytest.raises(PayloadError, match="meta is a dict"):
         verbs.sendings(None, [("a", "put")], [1])  # type: ignore[arg-type]
     assert verbs.sendings(None, [], [1]) == []  # type: ignore[arg-type]
+
+
+# Delays.
+
+
+@pytest.mark.parametrize(
+    ("options", "due"),
+    [
+        ({}, None),
+        ({"delay": 0}, None),
+        ({"delay": 2.5}, "+2500"),
+        ({"delay": "1d12h"}, "+129600000"),
+        ({"delay": timedelta(minutes=10)}, "+600000"),
+        ({"at": datetime(2026, 12, 1, 8, tzinfo=timezone(timedelta(hours=1)))}, "1796108400000"),
+    ],
+)
+def test_a_delay_is_for_redis_to_add_and_a_moment_is_in_ms(options: dict[str, Any], due: str | None) -> None:
+    assert fields(verbs.sending(None, "p", "put", **options)).get("due") == due
+    assert [fields(item).get("due") for item in verbs.sendings(None, [("p", "put"), ("q", "put", 1)], **options)] == [
+        due
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"delay": -1},
+        {"delay": "soon"},
+        {"delay": float("nan")},
+        {"at": datetime(2026, 12, 1)},  # noqa: DTZ001 - what is refused
+        {"at": 1_796_108_400},
+        {"delay": 1, "at": datetime(2026, 12, 1, tzinfo=UTC)},
+    ],
+)
+def test_what_is_no_delay_and_no_moment_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(PayloadError):
+        verbs.sending(None, "p", "put", **options)
+    with pytest.raises(PayloadError):
+        verbs.sendings(None, [], **options)
+
+
+def test_a_delay_and_a_key_and_a_version_go_together() -> None:
+    item = verbs.sending(None, "p", "put", key="k", if_version=3, delay=1)
+    assert fields(item).keys() == {"due", "key", "digest", "if_version"}

@@ -16,9 +16,10 @@ if f[1] ~= 'mail' and f[1] ~= 'later' then return { is_cancelled and f[1] == 'go
 local ms, s, us = clock()
 if f[1] == 'later' then
   -- It waits for its time, where no worker takes anything: it has ended, and whoever waits is told.
+  -- The alarm first: that is not refused by a full Redis, and after it nothing here is.
+  forget_alarm(prefix, f[2], id, call('HGET', KEYS[1], 'alarm'), f[4] or '')
   call('HSET', KEYS[1], 'status', 'canceled', 'place', 'gone', 'ended_at', rq_time(s, us))
   call('EXPIRE', KEYS[1], ARGV[3])
-  forget_alarm(prefix, f[2], id, call('HGET', KEYS[1], 'alarm'), f[4] or '')
   try('ZADD', 'rq:canceled:' .. (f[4] or ''), s, id)
   result_stream(id, 3, '', 'exc_string', '', ARGV[3])
   return { 'CANCELLED' }

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 from click.testing import Result
@@ -67,6 +68,16 @@ def test_jobs_as_json_is_what_the_client_gives(fsm: Run, client: Client) -> None
     assert found == client.jobs("front").as_json() == client.fsm("front").jobs().as_json()
     assert [event["job_id"] for event in found["events"]] == ["one", "two"]
     assert [effect["args"] for effect in found["effects"]] == [["front"], []]
+
+
+@pytest.mark.usefixtures("front")
+def test_jobs_lists_delayed_events_with_the_time_at_which_they_are_due(fsm: Run, client: Client) -> None:
+    client.transition("front", "push", at=datetime(2100, 1, 2, tzinfo=UTC), job_id="new-year")
+    client.transition("front", "pull", at=datetime(2100, 1, 1, tzinfo=UTC), job_id="eve")
+
+    rows = [row.split("\t") for row in fsm("jobs", "front").stdout.splitlines()]
+    assert [row[1] for row in rows] == ["one", "two", "eve", "new-year", "one--e1", "one--e2"]
+    assert rows[2][:4] == ["event", "eve", "pull", "due at 2100-01-01T00:00:00.000+00:00"]
 
 
 @pytest.mark.usefixtures("front")

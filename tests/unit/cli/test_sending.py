@@ -70,6 +70,11 @@ def test_start_goes_on_after_a_name_that_is_taken(fsm: Run, client: Client) -> N
         (("transition", "x", "push", "--key", "k", "--job-id", "j"), 1, "give either key= or job_id="),
         (("transition", "x", "push", "--if-version", "-1"), 1, "if_version"),
         (("transition", "x", "push", "--if-version", "one"), 2, "--if-version"),
+        (("transition", "x", "push", "--delay", "-1"), 1, "delay: -1.0 is negative"),
+        (("transition", "x", "push", "--delay", "soon"), 1, "delay: 'soon' is no length of time"),
+        (("transition", "x", "push", "--at", "soon"), 2, "'soon' is no moment: write it as 2026-12-01T08:00+01:00"),
+        (("transition", "x", "push", "--at", "2026-12-01T08:00"), 1, "at is an aware datetime"),
+        (("transition", "x", "push", "--at", "2026-12-01T08:00Z", "--delay", "1"), 1, "exclude one another"),
         (("transition", "x", "push", "--start", "Door"), 1, "unknown machine 'Door'"),
         (("transition", "x", "push", "--start", "cli_shop:Dor"), 2, "has no 'Dor'"),
         (("transition", "x", "pusch", "--start", "cli_shop:Door"), 1, "did you mean 'push'"),
@@ -178,6 +183,24 @@ def test_transition_sends_data_and_meta(fsm: Run, client: Client) -> None:
     record = client.redis.hgetall(client.keys.job(sent["job_id"]))
     assert b'"front","push",{"by":"ann"}' in record[b"data"]
     assert json.loads(record[b"meta"]) == {"actor": "ann"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "ms"),
+    [("--delay", "2.5", 2500), ("--delay", "1h30m", 5_400_000), ("--at", "2100-01-01T01:00+01:00", None)],
+)
+def test_an_event_may_be_sent_for_later(fsm: Run, client: Client, option: str, value: str, ms: int | None) -> None:
+    fsm("start", "cli_shop:Door", "front")
+
+    assert fsm("transition", "front", "push", option, value).exit_code == 0
+
+    (event,) = client.jobs("front").delayed
+    assert event.next_at is not None
+    if ms is None:
+        assert event.next_at.isoformat() == "2100-01-01T00:00:00+00:00"
+    else:
+        seconds = client.redis.time()[0]
+        assert abs(event.next_at.timestamp() - seconds - ms / 1000) < 60
 
 
 def test_the_same_job_id_twice_is_one_event(fsm: Run, client: Client) -> None:
