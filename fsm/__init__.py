@@ -50,8 +50,9 @@ if typing.TYPE_CHECKING:
     )
     from fsm.handles import FSMHandle, TransitionJob
     from fsm.machine import Graph, Machine, RetryPolicy, Settings, enter, guard, leave, on, parse
+    from fsm.registry import Cluster, HostView, QueueView, WorkerView
     from fsm.store.codec import Snapshot
-    from fsm.verbs import Agenda, Verdict
+    from fsm.verbs import Agenda, Page, Running, Verdict
 
 __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     # what a machine is made of
@@ -79,6 +80,13 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "Snapshot",
     "TransitionJob",
     "Verdict",
+    # what they are told of all FSMs
+    "Cluster",
+    "HostView",
+    "Page",
+    "QueueView",
+    "Running",
+    "WorkerView",
     # errors
     "AbandonedError",
     "CallTimeoutError",
@@ -110,7 +118,7 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
 
 # Where to look for them, the cheap ones first. They are looked up when they are asked for: pytest imports our plugin in
 # every run, and the command line asks for few of them; neither is to pay for Redis, RQ and all of this.
-_ROOMS = ("errors", "machine", "engine", "app", "client", "handles", "store.codec", "verbs")
+_ROOMS = ("errors", "machine", "engine", "app", "client", "handles", "store.codec", "verbs", "registry")
 
 if not typing.TYPE_CHECKING:
 

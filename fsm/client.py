@@ -9,11 +9,12 @@ Who calls this: applications, the command line, the test kit.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fsm import config, verbs
 from fsm.engine import checked_name, inside
-from fsm.errors import PayloadError, UnknownMachineError
+from fsm.errors import PayloadError, StoreError, UnknownMachineError
 from fsm.handles import FSMHandle, TransitionJob
 from fsm.machine import Definition, Machine
 from fsm.overview import Overview
@@ -73,6 +74,9 @@ class Client(Overview):
         definition = self._definition(machine)
         if definition.name not in self._announced:
             self.ask(verbs.announce(self.keys, [definition], int(time.time() * 1000)))
+            if not self._announced:
+                with suppress(StoreError):
+                    self.ask(verbs.enlist(self.keys))
             self._announced.add(definition.name)
         return definition
 
@@ -468,10 +472,12 @@ class Client(Overview):
     ) -> Iterator[Snapshot]:
         """Iterate over FSMs, page by page: by machine, state and status, those longest in their state first.
 
+        Of each state, those that have finished come after the others.
+
         One whose snapshot was damaged by hand comes with status "damaged", and the reason as its `error`. One that
         changes its state meanwhile may be left out or come twice.
         """
-        place: verbs.Place | None = self.do(verbs.list_from(self.keys, machine, state))
+        place: verbs.Place | None = self.do(verbs.list_from(self.keys, machine, state, status))
         while place is not None:
             page, place = self.do(verbs.list_page(self.keys, place, status))
             yield from page

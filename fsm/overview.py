@@ -7,15 +7,18 @@ Who calls this: the client, which inherits these verbs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fsm import registry, verbs
 from fsm.carrier import PlanCarrier
+from fsm.errors import UnknownMachineError
+from fsm.machine import Definition
 
 if TYPE_CHECKING:
+    from fsm.machine import Machine
     from fsm.registry import Cluster
     from fsm.store.keys import Keys
-    from fsm.verbs import Drained
+    from fsm.verbs import Drained, Page
 
 __all__ = ["Overview"]
 
@@ -28,6 +31,52 @@ class Overview(PlanCarrier):
     def cluster(self) -> Cluster:
         """Look at Redis, hosts, workers, queues and machines: what `fsm info` shows."""
         return self.do(registry.cluster(self.keys))
+
+    def count(
+        self, machine: type[Machine[Any]] | str | None = None, state: str | None = None, *, finished: bool = False
+    ) -> int:
+        """Count FSMs that have not finished: of a machine, in a state, or all. What nobody knows has none.
+
+        It is exact, also while they move, and takes no longer with a million of them.
+
+        Args:
+            machine: Their machine: the class or its name.
+            state: The state in which they are.
+            finished: Those that have finished too.
+        """
+        return self.do(verbs.count(self.keys, _name_of(machine), state, finished=finished))
+
+    def random(self, machine: type[Machine[Any]] | str | None = None) -> str | None:
+        """Draw an FSM that has not finished, each as likely as any other; `None` at once where there is none."""
+        return self.do(verbs.any_name(self.keys, _name_of(machine)))
+
+    def all(
+        self,
+        machine: type[Machine[Any]] | str | None = None,
+        *,
+        host: str | None = None,
+        cursor: str = "",
+        count: int = 100,
+    ) -> Page:
+        """Read one page of the FSMs that have not finished: where each of them is, and who has it in hand.
+
+        Whoever stays in its state while the pages are read is met; who changes it meanwhile may be left out, or come on
+        two pages.
+
+        Args:
+            machine: Only FSMs of this machine: the class or its name.
+            host: Only FSMs that a worker of this host has in hand, or that are placed on it. Then a page may be short,
+                or empty, though there are more.
+            cursor: Of the page before: `page.cursor`. It is "" after the last page.
+            count: About so many on a page, 1,000 at most; Redis may give some more at once.
+
+        Returns:
+            `Running` by name.
+
+        Raises:
+            PayloadError: The cursor is none, or the count is not what it should be.
+        """
+        return self.do(verbs.page(self.keys, _name_of(machine), host=host, cursor=cursor, most=count))
 
     def drain(self, host: str, *, timeout: float | None = None) -> Drained:
         """Ask the workers of a host to end, as SIGTERM does, and wait for that.
@@ -45,3 +94,17 @@ class Overview(PlanCarrier):
             UnknownHostError: No worker of it is alive.
         """
         return self.do(verbs.drain(self.keys, host, timeout))
+
+
+def _name_of(machine: type[Machine[Any]] | str | None) -> str | None:
+    """Give the name of a machine.
+
+    Raises:
+        UnknownMachineError: This is none.
+    """
+    if machine is None or isinstance(machine, str):
+        return machine
+    definition = getattr(machine, "definition", None)
+    if not isinstance(definition, Definition):
+        raise UnknownMachineError(str(machine))
+    return definition.name

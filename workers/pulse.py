@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from fsm.errors import StoreError
 from fsm.store import presence
 from fsm.store.keys import Keys
 from fsm.store.requests import Request
-from fsm.verbs import announce
+from fsm.verbs import announce, enlist
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -130,6 +130,8 @@ class Pulse:
         machines = list(definitions)
         if machines:
             self._carrier.once(announce(self._keys, machines, int(time.time() * 1000)))
+            with suppress(StoreError):
+                self._carrier.once(enlist(self._keys))
         for queue in queues:
             for record in self._carrier.once(presence.on_queue(queue)):
                 if record != Keys.rq_worker(self._worker) and self._carrier.once(presence.is_stranger(record)):

@@ -8,9 +8,12 @@ Who calls this: the commands. It imports nothing of ours.
 
 from __future__ import annotations
 
+import io
 import re
+import shutil
 import sys
-from contextlib import nullcontext
+import time
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -23,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractContextManager
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "print_table",
     "safe",
     "spinner",
+    "watch",
 ]
 
 # Control characters, backslash, line separators, marks that turn the direction of text, halves of surrogate pairs.
@@ -148,6 +152,39 @@ def spinner(doing: str) -> AbstractContextManager[Any]:
     if not sys.stderr.isatty():
         return nullcontext()
     return Console(stderr=True, markup=False, highlight=False).status(safe(doing))
+
+
+class _Frame(io.StringIO):
+    """What is to be on the screen next: taken for a terminal, so that it is written as for one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def watch(show: Callable[[], None], seconds: float) -> None:
+    """Print again and again, until the caller is interrupted: on a terminal always to the same place.
+
+    Args:
+        show: Prints it once.
+        seconds: To wait in between.
+    """
+    if not is_terminal():
+        while True:
+            show()
+            sys.stdout.flush()
+            time.sleep(seconds)
+    console = _console()
+    # A screen of its own, as a pager has it: what stood there before comes back at the end.
+    with console.screen(hide_cursor=True):
+        while True:
+            frame = _Frame()
+            with redirect_stdout(frame):
+                show()
+            lines = frame.getvalue().splitlines()[: shutil.get_terminal_size().lines - 1]
+            # Written over what is there: a screen that is cleared before flickers.
+            sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
+            sys.stdout.flush()
+            time.sleep(seconds)
 
 
 def complain(problem: object) -> None:

@@ -34,6 +34,8 @@ _COMMANDS = {
     "transition": "fsm.cli.sending:transition",
     "state": "fsm.cli.states:state",
     "ls": "fsm.cli.states:ls",
+    "all": "fsm.cli.cluster:running",
+    "count": "fsm.cli.cluster:count",
     "jobs": "fsm.cli.jobs:jobs",
     "history": "fsm.cli.visits:history",
     "wait": "fsm.cli.visits:wait",

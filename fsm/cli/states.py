@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fsm.client import Client
     from fsm.store.codec import Snapshot
 
-__all__ = ["ls", "state"]
+__all__ = ["check_filters", "ls", "state"]
 
 _STATUSES = ("starting", "running", "paused", "finished", "failed", "damaged")
 _STYLES = {"finished": "dim", "failed": "red", "damaged": "red", "starting": "cyan", "paused": "yellow"}
@@ -135,7 +135,7 @@ def ls(  # noqa: PLR0913 - one parameter an option
     if limit is None:
         limit = _SCREENFUL if is_terminal() and not as_json else 0
     with place.client() as client:
-        _check_filters(client, machine, in_state)
+        check_filters(client, machine, in_state)
         found = client.snapshots(machine, in_state, status)
         shown = islice(found, limit) if limit else found
         if as_json:
@@ -159,7 +159,7 @@ def _rows(snapshots: Iterator[Snapshot]) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def _check_filters(client: Client, machine: str | None, in_state: str | None) -> None:
+def check_filters(client: Client, machine: str | None, in_state: str | None) -> None:
     """Refuse names that nobody has announced: an empty list would look like an answer.
 
     Raises:

@@ -451,7 +451,7 @@ def due(
 def purge(keys: Keys, name: str, born: str = "", most: int = 500) -> Request[str]:
     """Take one FSM away with its mail, in portions; the word tells whether to call again."""
     arguments = [keys.prefix, name, born, most, keys.default_queue, FAILURE_TTL_S]
-    return Request(lambda reply: str(reply[0].decode()), "purge", (keys.finished, keys.held), arguments)
+    return Request(lambda reply: str(reply[0].decode()), "purge", (keys.held,), arguments)
 
 
 def cancel(keys: Keys, job_id: str) -> Request[str]:

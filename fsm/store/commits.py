@@ -325,5 +325,5 @@ def commit(  # noqa: PLR0913 - the parts of one commit
         *[block[1] for block in blocks],
         *own,
     ]
-    names = (keys.held, keys.claims(worker), keys.replies(worker), keys.log, keys.ended, keys.finished)
+    names = (keys.held, keys.claims(worker), keys.replies(worker), keys.log, keys.ended)
     return Request(lambda reply: [word.decode() for word in reply[1:]], "commit", names, arguments)

@@ -14,8 +14,9 @@
     fsm:<ns>:hand:<worker>       list    ids that a sleeping worker just took off RQ's list
     fsm:<ns>:workers             zset    workers -> last seen at
     fsm:<ns>:sweep               string  worker whose turn it is to free what dead ones held, expires within a second
-    fsm:<ns>:finished            zset    FSMs that have finished -> when: those alive are all others in the index
-    fsm:<ns>:state:<m>:<state>   zset    FSMs of that machine in that state -> since
+    fsm:<ns>:state:<m>:<state>   zset    FSMs of that machine in that state, those that have not finished -> since
+    fsm:<ns>:finished:<m>:<state> zset   those that have finished there -> when
+    fsm:<ns>:states              set     "<machine>:<state>" of all states that machines have had
     fsm:<ns>:machines            hash    machine -> JSON: diagram, fingerprint, queue, seen at
     fsm:<ns>:timers              zset    what is to come, "<kind> …" as `alarms` writes it -> when
     fsm:<ns>:later:<name>        zset    ids of the delayed events of one FSM -> when they are due
@@ -23,7 +24,6 @@
     fsm:<ns>:crew:<host>         zset    "<born> <worker>" of a host's workers -> until when they are taken to be alive
     fsm:<ns>:draining            hash    hosts that take no new work -> since when
     fsm:<ns>:places              set     queues of single hosts, as `places` writes them
-    fsm:<ns>:states              set     "<machine>:<state>" of all that was ever in the index
     fsm:namespaces               set     the namespaces of this Redis
     fsm:<ns>:steered:<id>        hash    what an operator's call answered, for a minute: a repeat gets the same answer
     fsm:<ns>:log                 stream  what every commit and every operator did, capped
@@ -63,7 +63,6 @@ class Keys:
         "draining",
         "effects",
         "ended",
-        "finished",
         "held",
         "hosts",
         "log",
@@ -85,7 +84,6 @@ class Keys:
         self.draining = f"{self.prefix}draining"
         self.effects = f"{self.prefix}effects"
         self.ended = f"{self.prefix}ended"
-        self.finished = f"{self.prefix}finished"
         self.held = f"{self.prefix}held"
         self.hosts = f"{self.prefix}hosts"
         self.log = f"{self.prefix}log"
@@ -112,10 +110,6 @@ class Keys:
     def later(self, name: str) -> str:
         """Sorted set of the ids of an FSM's delayed events."""
         return f"{self.prefix}later:{name}"
-
-    def finished_of(self, machine: str) -> str:
-        """Sorted set of the FSMs of a machine that have finished."""
-        return f"{self.finished}:{machine}"
 
     def effects_of(self, name: str) -> str:
         """Hash of the open effects of one FSM."""
@@ -150,8 +144,12 @@ class Keys:
         return f"{self.prefix}steered:{nonce}"
 
     def state(self, machine: str, state: str) -> str:
-        """Sorted set of the FSMs of a machine in a state."""
+        """Sorted set of the FSMs of a machine in a state, without those that have finished."""
         return f"{self.prefix}state:{machine}:{state}"
+
+    def finished_of(self, machine: str, state: str) -> str:
+        """Sorted set of the FSMs of a machine that have finished in a state."""
+        return f"{self.prefix}finished:{machine}:{state}"
 
     @staticmethod
     def job(job_id: str) -> str:

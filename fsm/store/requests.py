@@ -58,6 +58,7 @@ class Request(Generic[R]):
         keys: KEYS of the script.
         arguments: ARGV of the script.
         commands: Plain commands, sent in one pipeline.
+        is_atomic: The commands are a transaction: nobody else's stands between them.
         is_ahead: The reply may be read later: a carrier that can gives a ticket, by which a plan asks for it.
     """
 
@@ -66,6 +67,7 @@ class Request(Generic[R]):
     keys: Sequence[str] = ()
     arguments: Sequence[Any] = ()
     commands: Sequence[tuple[Any, ...]] = ()
+    is_atomic: bool = False
     is_ahead: bool = False
 
 
@@ -129,8 +131,15 @@ def _send(client: redis.Redis, request: Request[Any]) -> Any:
         if isinstance(client, Wire) and command[0] not in client.response_callbacks:
             return client.at_once(*command)
         return execute(*command)
-    with client.pipeline(transaction=False) as pipeline:
+    return _send_many(client, request)
+
+
+def _send_many(client: redis.Redis, request: Request[Any]) -> list[Any]:
+    if isinstance(client, Wire) and not request.is_atomic:
+        return client.all_at_once(request.commands)
+    with client.pipeline(transaction=request.is_atomic) as pipeline:
         add: Callable[..., Any] = pipeline.execute_command
         for command in request.commands:
             add(*command)
-        return pipeline.execute()
+        replies: list[Any] = pipeline.execute()
+        return replies

@@ -1,4 +1,4 @@
-"""The short way of a script, or of a worker's sleep, to Redis and back.
+"""The short way of a script, of many commands at once, or of a worker's sleep, to Redis and back.
 
 redis-py takes a connection out of its pool for each command, looks whether something lies on it unread, counts for an
 observer that nobody has here, and puts it back: that costs more than all else that is done for one event. What a client
@@ -15,12 +15,17 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
 from redis.client import Pipeline
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 __all__ = ["Wire"]
+
+R = TypeVar("R")
 
 
 class Wire(redis.Redis):
@@ -37,6 +42,40 @@ class Wire(redis.Redis):
         Raises:
             RedisError: As of any command.
         """
+
+        def attempt(connection: Any) -> Any:
+            connection.send_command(*command)
+            return connection.read_response()
+
+        return self._over_one(attempt)
+
+    def all_at_once(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Run commands in one round trip, whose replies redis-py would give as a pipeline of its own does.
+
+        Raises:
+            RedisError: As of any command; an error that is a reply only when all other replies have been read.
+        """
+
+        def attempt(connection: Any) -> list[Any]:
+            packed = [chunk for command in commands for chunk in connection.pack_command(*command)]
+            connection.send_packed_command([b"".join(packed)])
+            return [_reply_or_error(connection) for _ in commands]
+
+        replies = self._over_one(attempt)
+        for reply in replies:
+            if isinstance(reply, redis.exceptions.ResponseError):
+                raise reply
+        # Few names, each of them many times.
+        known: dict[str, Any] = self.response_callbacks
+        readers = {name: known.get(name) for name in {command[0] for command in commands}}
+        if any(readers.values()):
+            for at, (command, reply) in enumerate(zip(commands, replies, strict=True)):
+                if (read := readers[command[0]]) is not None:
+                    replies[at] = read(reply)
+        return replies
+
+    def _over_one(self, attempt: Callable[[Any], R]) -> R:
+        """Use an idle connection, anew where it breaks."""
         if self._pid != os.getpid():
             # The parent's: two processes would take each other's replies.
             self._idle, self._pid = [], os.getpid()
@@ -44,13 +83,11 @@ class Wire(redis.Redis):
             connection = self._idle.pop()
         except IndexError:
             connection = self.connection_pool.get_connection()
-
-        def attempt() -> Any:
-            connection.send_command(*command)
-            return connection.read_response()
-
+        reply: R
         try:
-            reply = connection.retry.call_with_retry(attempt, lambda _error: connection.disconnect())
+            reply = connection.retry.call_with_retry(
+                lambda: attempt(connection), lambda _error: connection.disconnect()
+            )
         except redis.exceptions.ResponseError:
             # A reply like others: it is read.
             self._idle.append(connection)
@@ -83,6 +120,13 @@ class Wire(redis.Redis):
         with suppress(IndexError):
             while True:
                 self.connection_pool.release(self._idle.pop())
+
+
+def _reply_or_error(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.exceptions.ResponseError as error:
+        return error
 
 
 class _Pipeline(Pipeline):

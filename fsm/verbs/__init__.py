@@ -14,6 +14,7 @@ from fsm.verbs.looking import (
     allowed,
     counts,
     exists,
+    indexed,
     list_from,
     list_names,
     list_page,
@@ -29,8 +30,9 @@ from fsm.verbs.looking import (
 from fsm.verbs.plans import Plan, carry
 from fsm.verbs.purging import purge
 from fsm.verbs.reaching import wait_for
+from fsm.verbs.roll import MOST_OF_PAGE, Page, Running, any_name, count, page
 from fsm.verbs.sending import Sending, send_many, sending, sendings
-from fsm.verbs.starting import announce, blueprint, first_payload, start_many
+from fsm.verbs.starting import announce, blueprint, enlist, first_payload, start_many
 from fsm.verbs.steering import Steered, steer
 from fsm.verbs.verdicts import Verdict
 from fsm.verbs.visits import Visit, visits
@@ -38,13 +40,16 @@ from fsm.verbs.waiting import JobView, ended, settle, standing, view, wait
 from fsm.verbs.why import why
 
 __all__ = [
+    "MOST_OF_PAGE",
     "Agenda",
     "Drained",
     "EffectView",
     "EventView",
     "JobView",
+    "Page",
     "Place",
     "Plan",
+    "Running",
     "Sending",
     "Steered",
     "Verdict",
@@ -52,15 +57,19 @@ __all__ = [
     "agenda",
     "allowed",
     "announce",
+    "any_name",
     "blueprint",
     "carry",
+    "count",
     "counts",
     "drain",
     "ended",
+    "enlist",
     "exists",
     "fail",
     "failure_data",
     "first_payload",
+    "indexed",
     "list_from",
     "list_names",
     "list_page",
@@ -69,6 +78,7 @@ __all__ = [
     "log_page",
     "machines",
     "note_of",
+    "page",
     "purge",
     "read_log",
     "ready_queues",

@@ -16,7 +16,7 @@ from fsm.store.codec import Snapshot, damaged, read_snapshot, text
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from fsm.machine import Definition
     from fsm.store.keys import Keys
@@ -27,6 +27,7 @@ __all__ = [
     "allowed",
     "counts",
     "exists",
+    "indexed",
     "list_from",
     "list_names",
     "list_page",
@@ -145,43 +146,67 @@ def _announced(about: Any) -> dict[str, Any]:
     return about
 
 
-def counts(keys: Keys) -> Plan[dict[str, dict[str, int]]]:
-    """Count the FSMs of each machine in each of its states."""
-    known = yield machines(keys)
+def indexed(keys: Keys) -> Request[list[tuple[str, str]]]:
+    """Read which states any machine has ever had: pairs of machine and state, those of older diagrams too."""
+
+    def read(reply: Iterable[bytes]) -> list[tuple[str, str]]:
+        parts = (text(member).partition(":") for member in reply)
+        return sorted((machine, state_name) for machine, _, state_name in parts)
+
+    return Request(read, commands=[("SMEMBERS", keys.states)])
+
+
+def _pairs(keys: Keys, known: Mapping[str, Mapping[str, Any]]) -> Plan[list[tuple[str, str]]]:
+    """Give all machines with their states, in the order of their diagrams; behind them states of older diagrams."""
     pairs = [(machine, name) for machine, about in known.items() for name in about.get("states", ())]
+    older = yield indexed(keys)
+    return list(dict.fromkeys([*pairs, *older]))
+
+
+def counts(keys: Keys) -> Plan[dict[str, dict[str, int]]]:
+    """Count the FSMs of each machine in each of its states, finished ones included."""
+    known = yield machines(keys)
+    pairs = yield from _pairs(keys, known)
     if not pairs:
         return {}
-    commands = [("ZCARD", keys.state(machine, name)) for machine, name in pairs]
-    replies = yield Request(lambda reply: reply if len(commands) > 1 else [reply], commands=commands)
+    commands = [("ZCARD", key(*pair)) for pair in pairs for key in (keys.state, keys.finished_of)]
+    replies = yield Request(lambda reply: reply, commands=commands, is_atomic=True)
     found: dict[str, dict[str, int]] = {machine: {} for machine in known}
-    for (machine, name), count in zip(pairs, replies, strict=True):
-        found[machine][name] = int(count)
+    for at, (machine, name) in enumerate(pairs):
+        count = int(replies[2 * at]) + int(replies[2 * at + 1])
+        # States that no diagram has any more are of interest while FSMs are left in them.
+        if count or name in known.get(machine, {}).get("states", ()):
+            found.setdefault(machine, {})[name] = count
     return found
 
 
-def list_names(keys: Keys, machine: str, state_name: str, first: int, count: int = _PAGE) -> Request[list[str]]:
-    """Read a page of the FSMs of a machine in a state, those longest in it first."""
-    command = ("ZRANGE", keys.state(machine, state_name), first, first + count - 1)
+def list_names(index: str, first: int, count: int = _PAGE) -> Request[list[str]]:
+    """Read a page of the FSMs of an index, those longest in it first."""
+    command = ("ZRANGE", index, first, first + count - 1)
     return Request(lambda reply: [text(name) for name in reply], commands=[command])
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a list of FSMs goes on: the machines and states that are left, and the rank in the first of them."""
+    """Where a list of FSMs goes on: the keys of the indexes that are left, and the rank in the first of them."""
 
-    left: tuple[tuple[str, str], ...]
+    left: tuple[str, ...]
     rank: int = 0
 
 
-def list_from(keys: Keys, machine: str | None, state_name: str | None) -> Plan[Place]:
-    """Give the beginning of a list of FSMs: of this machine, in this state, or of all."""
-    known = yield machines(keys)
+def list_from(keys: Keys, machine: str | None, state_name: str | None, status: str | None = None) -> Plan[Place]:
+    """Give the beginning of a list of FSMs: of this machine, in this state, of this status, or of all."""
+    pairs = yield from _pairs(keys, (yield machines(keys)))
+    # A damaged one may be anywhere.
+    indexes: tuple[Callable[[str, str], str], ...] = (keys.state, keys.finished_of)
+    if status not in (None, "damaged"):
+        indexes = (keys.finished_of,) if status == "finished" else (keys.state,)
     return Place(
         tuple(
-            (name, in_state)
-            for name, about in known.items()
-            for in_state in about.get("states", ())
+            key(name, in_state)
+            for name, in_state in pairs
             if machine in (None, name) and state_name in (None, in_state)
+            for key in indexes
         )
     )
 
@@ -193,7 +218,7 @@ def list_page(keys: Keys, place: Place, status: str | None) -> Plan[tuple[list[S
     """
     if not place.left:
         return [], None
-    names = yield list_names(keys, *place.left[0], place.rank)
+    names = yield list_names(place.left[0], place.rank)
     if not names:
         return [], Place(place.left[1:])
     found = yield from states(keys, names, damaged_too=True)

@@ -17,6 +17,7 @@ from fsm.machine.values import JSON
 from fsm.store import calls
 from fsm.store.blueprint import Blueprint
 from fsm.store.codec import new_ids, text
+from fsm.store.keys import NAMESPACES
 from fsm.store.requests import Request
 from fsm.verbs.verdicts import Verdict, broken
 
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
-__all__ = ["announce", "blueprint", "first_payload", "start_many"]
+__all__ = ["announce", "blueprint", "enlist", "first_payload", "start_many"]
 
 
 def announce(keys: Keys, definitions: Iterable[Definition], seen_at: int) -> Request[Any]:
     """Tell everyone which machines there are: for lists, and for senders that do not have the class."""
     command: list[Any] = ["HSET", keys.machines]
+    states: list[Any] = ["SADD", keys.states]
     for definition in definitions:
         graph = definition.graph
         about = {
@@ -44,7 +46,13 @@ def announce(keys: Keys, definitions: Iterable[Definition], seen_at: int) -> Req
         if (raw := _default_payload(definition)) is not None:
             about["payload"] = orjson.Fragment(raw)
         command += (definition.name, orjson.dumps(about))
-    return Request(lambda reply: reply, commands=[tuple(command)])
+        states += (f"{definition.name}:{state}" for state in graph.states)
+    return Request(lambda reply: reply, commands=[tuple(command), tuple(states)])
+
+
+def enlist(keys: Keys) -> Request[Any]:
+    """Note that there is this namespace; where a user has rights in it alone, Redis refuses that."""
+    return Request(lambda reply: reply, commands=[("SADD", NAMESPACES, keys.namespace)])
 
 
 def _default_payload(definition: Definition) -> bytes | None:

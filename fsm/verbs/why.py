@@ -169,7 +169,9 @@ def _with(keys: Keys, name: str, count: int) -> Plan[str]:
 def _at_rest(keys: Keys, seen: _Seen) -> Plan[str]:
     """Say what an FSM without mail waits for."""
     if seen.status == "finished":
-        ended_ms = yield Request(lambda reply: reply, commands=[("ZSCORE", keys.finished, seen.name)])
+        ended_ms = yield Request(
+            lambda reply: reply, commands=[("ZSCORE", keys.finished_of(seen.machine, seen.state), seen.name)]
+        )
         when = f", {_ago(seen, float(ended_ms))}" if ended_ms is not None else ""
         return f"it has finished in {seen.state!r}{when}"
     waits = (yield from _for_effect(keys, seen)) or (yield from _for_event(keys, seen))

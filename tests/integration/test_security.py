@@ -41,6 +41,8 @@ ASKED = re.compile(r'\(\s*"([A-Z]{3,})"')
 CLIENTS_MODULES = ("fsm/verbs", "fsm/registry.py", "fsm/store/requests.py")
 # What redis-py asks for by itself, and every client of ours when it connects.
 CONNECTING = {"client|setname", "info", "select"}
+# And around the commands of a request that is atomic.
+TRANSACTION = {"multi", "exec"}
 # Those of RQ's worker, by how its modules call them.
 RQ_MODULES = "executions group intermediate_queue job queue registry results suspension worker/base worker_registration"
 RQ_CALLS = re.compile(r"\b(?:connection|pipeline|pipe|p)\.([a-z_]+)\(")
@@ -132,7 +134,7 @@ def url_of(world: World, user: str) -> str:
 def test_the_line_of_the_application_has_what_clients_need_and_nothing_else(world: World) -> None:
     needed = set().union(*map(needed_by, CLIENTS_SCRIPTS)) | (asked_in(*CLIENTS_MODULES) & world.commands)
 
-    assert rights("application") == needed | CONNECTING
+    assert rights("application") == needed | CONNECTING | TRANSACTION
 
 
 def test_the_line_of_the_worker_has_what_workers_and_their_clients_need_and_nothing_else(world: World) -> None:
@@ -176,16 +178,28 @@ def act_as_application(client: Client) -> None:
     assert client.allowed("a") == ("note",)
     assert client.counts()["Journal"]
     assert len(list(client.snapshots(machine="Journal"))) == 5
+    assert client.count() == client.count(Journal, finished=True) == len(client.all()) == 5
+    assert client.exists(str(client.random(Journal)))
+    assert client.cluster().alive == 5
     assert list(client.log()) == []
 
 
-@pytest.mark.parametrize(("namespace", "keys"), [("default", "~fsm:*"), ("shop", "~fsm:shop:*")])
+@pytest.mark.parametrize(("namespace", "keys"), [("default", "~fsm:*"), ("shop", "~fsm:shop:* ~fsm:namespaces")])
 def test_an_application_can_do_all_that_clients_do(world: World, namespace: str, keys: str) -> None:
     url = world.allow("confined", RIGHTS["application"].replace("~fsm:*", keys))
     with Client(url, namespace=namespace) as client:
         act_as_application(client)
 
     assert world.refused() == []
+
+
+def test_an_application_that_may_not_know_of_other_namespaces_can_do_all_the_same(world: World) -> None:
+    url = world.allow("confined", RIGHTS["application"].replace("~fsm:*", "~fsm:shop:*"))
+    with Client(url, namespace="shop") as client:
+        act_as_application(client)
+        assert client.cluster().namespaces == ["shop"]
+
+    assert set(world.refused()) == {(b"confined", b"fsm:namespaces", b"toplevel")}
 
 
 def test_a_worker_can_run_events_and_effects_and_obey_the_tools_of_rq(
@@ -222,7 +236,19 @@ def test_an_inspector_can_look_at_everything(world: World, monkeypatch: pytest.M
         act_as_application(client)
     monkeypatch.setenv("FSM_URL", url_of(world, "inspector"))
 
-    for command in ("state a", "ls", "log", "info", "jobs a", "history a", "machines", "draw --fsm a", "config"):
+    for command in (
+        "state a",
+        "ls",
+        "all",
+        "count",
+        "log",
+        "info",
+        "jobs a",
+        "history a",
+        "machines",
+        "draw --fsm a",
+        "config",
+    ):
         done = CliRunner().invoke(main, command.split())
         assert (done.exit_code, done.stderr) == (0, ""), command
         assert "change-me" not in done.output

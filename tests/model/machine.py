@@ -755,7 +755,7 @@ class Driving(RuleBasedStateMachine):
         assert world.hands == {name: one.hand for name, one in model.workers.items() if one.hand}
         assert world.jobs == {job_id: (job.fsm, job.event, job.place, job.status) for job_id, job in model.jobs.items()}
         assert world.index == {state: some for state, some in model.index.items() if some}
-        assert world.finished == model.finished
+        assert world.finished == {state: some for state, some in model.finished.items() if some}
         assert world.timers == model.timers
         self.promises(world)
         self.is_sound = True
@@ -836,7 +836,7 @@ class World:
     hands: dict[str, list[str]]
     jobs: dict[str, tuple[str | None, str | None, str, str]]
     index: dict[str, set[str]]
-    finished: set[str]
+    finished: dict[str, set[str]]
     timers: dict[str, str]
 
     @classmethod
@@ -845,7 +845,7 @@ class World:
         every = sorted(key.decode() for key in client.keys("*"))
         reads = {
             "snapshot": "hgetall", "mailbox": "lrange", "urgent": "lrange", "lock": "get", "claims": "hgetall",
-            "hand": "lrange", "state": "zrange", "job": "hgetall",
+            "hand": "lrange", "state": "zrange", "finished": "zrange", "job": "hgetall",
         }  # fmt: skip
         wanted = []
         with client.pipeline(transaction=False) as pipeline:
@@ -857,9 +857,8 @@ class World:
             pipeline.zrange(keys.ready(keys.default_queue), 0, -1)
             pipeline.zrange(keys.held, 0, -1, withscores=True)
             pipeline.lrange(keys.rq_list(keys.default_queue), 0, -1)
-            pipeline.zrange(keys.finished, 0, -1)
             pipeline.zrange(keys.timers, 0, -1, withscores=True)
-            *values, ready, held, listed, finished, timers = pipeline.execute()
+            *values, ready, held, listed, timers = pipeline.execute()
         for (kind, name), value in zip(wanted, values, strict=True):
             found.setdefault(kind, {})[name] = _plain(value)
         assert set(found.get("lock", ())) <= set(found.get("snapshot", ()))
@@ -894,7 +893,12 @@ class World:
                 for job_id, one in found.get("job", {}).items()
             },
             {name.partition(":")[2]: set(members) for name, members in found.get("state", {}).items()},
-            set(_plain(finished)),
+            # RQ has a registry of this name for each queue.
+            {
+                name.partition(":")[2]: set(members)
+                for name, members in found.get("finished", {}).items()
+                if ":" in name
+            },
             {member.decode().removeprefix("retry "): _when(score) for member, score in timers},
         )
 

@@ -177,7 +177,7 @@ class Model:
         self.steered: dict[str, list[str]] = {}
         self._was_so = False
         self.index: dict[str, set[str]] = {}
-        self.finished: set[str] = set()
+        self.finished: dict[str, set[str]] = {}
 
     def worker(self, name: str) -> Worker:
         return self.workers.setdefault(name, Worker())
@@ -445,11 +445,10 @@ class Model:
         fsm = self.fsms[block.name]
         for name, value in block.fields.items():
             setattr(fsm, name, value)
-        if block.before != block.state:
+        if block.before != block.state or block.ending == "finished":
             self.index[block.before].discard(block.name)
-            self.index.setdefault(block.state, set()).add(block.name)
-        if block.ending == "finished":
-            self.finished.add(block.name)
+            index = self.finished if block.ending == "finished" else self.index
+            index.setdefault(block.state, set()).add(block.name)
         del fsm.urgent[: block.urgent]
         del fsm.mailbox[: len(block.done) - block.urgent]
         owes, waits = block.urgent > 0, False
@@ -606,11 +605,11 @@ class Model:
         if fsm.urgent or fsm.mailbox:
             return "AGAIN"
         del self.fsms[name]
-        self.finished.discard(name)
         self.held.pop(name, None)
         if fsm.retry:
             self.timers.pop(name, None)
-        self.index[fsm.state].discard(name)
+        for index in (self.index, self.finished):
+            index.get(fsm.state, set()).discard(name)
         return "PURGED"
 
     def steer(self, order: Order, failure: Failure) -> list[str]:

@@ -205,12 +205,17 @@ def test_an_fsm_moves_in_the_index(store: Store) -> None:
     assert store.redis.zscore(store.keys.state("Ticket", "shut"), "a") == float(store.snapshot("a")["updated_at"])
 
 
-def test_a_finished_fsm_is_noted_and_stays_in_the_index(store: Store) -> None:
-    store.waiting("a")
+@pytest.mark.parametrize("state", ["open", "shut"])
+def test_an_fsm_that_finishes_goes_to_the_index_of_those(store: Store, state: str) -> None:
+    store.waiting("a", "b")
+    fsms = store.claim().held
 
-    store.commit(store.work(store.one()).apply().move("shut", "finished"))
-    assert store.redis.zrange(store.keys.finished, 0, -1) == [b"a"]
-    assert store.redis.zrange(store.keys.state("Ticket", "shut"), 0, -1) == [b"a"]
+    store.commit(store.work(fsms[0]).apply().move(state, "finished"), fsms[1])
+    # Seen to fail while it stayed in the index of all others.
+    assert store.redis.zrange(store.keys.state("Ticket", "open"), 0, -1) == [b"b"]
+    assert store.redis.zrange(store.keys.state("Ticket", "shut"), 0, -1) == []
+    when = float(store.snapshot("a")["updated_at"])
+    assert store.redis.zrange(store.keys.finished_of("Ticket", state), 0, -1, withscores=True) == [(b"a", when)]
 
 
 def test_a_failed_fsm_rests_with_its_mail(store: Store) -> None:
@@ -302,7 +307,7 @@ def test_a_job_record_of_another_type_cannot_stop_a_commit_half_way(store: Store
     [
         "fsm:default:state:Ticket:open",
         "fsm:default:state:Ticket:shut",
-        "fsm:default:finished",
+        "fsm:default:finished:Ticket:shut",
         "fsm:default:log",
         "fsm:default:ended",
         "fsm:default:mailbox:a",

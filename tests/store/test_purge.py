@@ -30,7 +30,7 @@ def test_purged_when_finished_it_is_in_no_list(store: Store) -> None:
     store.commit(store.work(store.one()).apply().move("shut", "finished"))
 
     assert store.purge("a") == "PURGED"
-    assert store.redis.zcard(store.keys.finished) == 0
+    assert store.redis.zcard(store.keys.finished_of("Ticket", "shut")) == 0
     assert store.redis.zcard(store.keys.state("Ticket", "shut")) == 0
 
 
@@ -80,7 +80,7 @@ def test_broken_where_a_key_is_of_another_type(store: Store, part: str) -> None:
         "rq:job:one",
         "rq:failed:fsm",
         "rq:results:one",
-        "fsm:default:finished",
+        "fsm:default:finished:Ticket:open",
         "fsm:default:held",
         "fsm:default:state:Ticket:open",
         "fsm:default:ready:fsm",

@@ -109,7 +109,7 @@ def test_one_that_has_finished_says_where_and_when(store: Store) -> None:
     store.commit(store.work(store.one()).apply().move("shut", "finished"))
 
     assert ask(store) == "it has finished in 'shut', 2s ago"
-    store.redis.delete(store.keys.finished)
+    store.redis.delete(store.keys.finished_of("Ticket", "shut"))
     assert ask(store) == "it has finished in 'shut'"
 
 

@@ -478,5 +478,13 @@ def test_a_machine_whose_announcement_was_edited_by_hand_is_named() -> None:
 def test_counts_go_machine_by_machine() -> None:
     known = {"A": {"states": ["x", "y"]}, "B": {"states": ["z"]}}
 
-    assert follow(verbs.counts(KEYS), known, [1, 2, 3])[1] == {"A": {"x": 1, "y": 2}, "B": {"z": 3}}
-    assert follow(verbs.counts(KEYS), {})[1] == {}
+    assert follow(verbs.counts(KEYS), known, [], [1, 4, 2, 0, 0, 3])[1] == {"A": {"x": 5, "y": 2}, "B": {"z": 3}}
+    # States that no diagram has any more, and machines that nobody announces any more, while FSMs are left of them.
+    older = [("A", "w"), ("A", "x"), ("Z", "u"), ("Z", "v")]
+    sizes = [0] * 6 + [0, 1, 0, 0, 7, 0]
+    assert follow(verbs.counts(KEYS), known, older, sizes)[1] == {
+        "A": {"x": 0, "y": 0, "w": 1},
+        "B": {"z": 0},
+        "Z": {"v": 7},
+    }
+    assert follow(verbs.counts(KEYS), {}, [])[1] == {}

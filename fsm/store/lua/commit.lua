@@ -1,7 +1,7 @@
 --[[
 commit: write what a worker did with the FSMs that it holds: all of it for each, or nothing where the lock is lost.
 
-KEYS      1 held   2 claims:<worker>   3 replies:<worker>   4 log   5 ended   6 finished
+KEYS      1 held   2 claims:<worker>   3 replies:<worker>   4 log   5 ended
 ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a number that grows   6 lease, ms
           7 most entries of the log   8 time of the claim as RQ writes it   9 timeout of new jobs, s
           10 a JSON array, the lines of the log, of one FSM after the other   11 how many bytes of it are each FSM's
@@ -33,7 +33,7 @@ RETURNS   COMMITTED, then one word an FSM: REST nothing waits; READY more mail w
 REPEATED  known by the nonce: the verdicts of the last sixteen are kept, nothing is written. Still later its tokens are
           gone: STALE
 ]]
-local held, claims, replies, log, ended, over_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local held, claims, replies, log, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local prefix, ns, default_queue, worker, nonce, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local log_length, claimed_at, timeout = ARGV[7], ARGV[8], ARGV[9]
 
@@ -60,10 +60,12 @@ local count, finished = tonumber(ARGV[12]), {}
 local frames = {}
 for i = 1, ARGV[13] do
   local f = cjson.decode(ARGV[13 + i])
-  local index = prefix .. 'state:' .. f[5] .. ':'
+  -- Of each state there are two indexes: of those that have finished there, and of all others.
+  local index, over = prefix .. 'state:' .. f[5] .. ':', prefix .. 'finished:' .. f[5] .. ':'
   frames[tostring(i)] = {
     holder = worker .. '/' .. f[1], queue = f[2], result_ttl = f[3], failure_ttl = f[4], left = index .. f[6],
-    state = f[7], entered = index .. f[7], ending = f[8], has_payload = f[9] == 1, sets = f[10], drops = f[11],
+    state = f[7], entered = (f[8] == 'finished' and over or index) .. f[7], ending = f[8],
+    has_payload = f[9] == 1, sets = f[10], drops = f[11],
     urgent = f[12], mail = f[13], operations = f[14], size = f[15], home = f[16] ~= '' and f[16] or f[2],
   }
 end
@@ -79,7 +81,7 @@ for first = 1, count, 1000 do
 end
 
 local verdicts, freed_locks, freed, lines = {}, {}, {}, {}
-local entered, left, over, opened, alarms, calmed = {}, {}, {}, {}, {}, {}
+local entered, left, opened, alarms, calmed = {}, {}, {}, {}, {}
 local function gather(map, key, value, more)
   local list = map[key]
   if not list then
@@ -163,10 +165,6 @@ for n = 1, count do
     if frame.left ~= frame.entered then
       gather(left, frame.left, name)
       gather(entered, frame.entered, ms, name)
-    end
-    if ending == 'finished' then
-      over[#over + 1] = ms
-      over[#over + 1] = name
     end
 
     -- Of ids that are applied, each is followed by its result.
@@ -328,7 +326,6 @@ end
 for key, members in pairs(left) do variadic('ZREM', key, members) end
 for key, members in pairs(entered) do variadic('ZADD', key, members) end
 flush_begun(prefix)
-if #over > 0 then variadic('ZADD', over_key, over) end
 if #opened > 0 then variadic('ZADD', prefix .. 'effects', opened) end
 if #calmed > 0 then variadic('ZREM', prefix .. 'timers', calmed) end
 if #alarms > 0 then variadic('ZADD', prefix .. 'timers', alarms) end

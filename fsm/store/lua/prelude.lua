@@ -302,7 +302,11 @@ local function create(prefix, ns, default_queue, ms, born, now, m, name, id, pay
 end
 
 local function flush_begun(prefix)
-  for index, members in pairs(begun) do variadic('ZADD', index, members) end
+  for index, members in pairs(begun) do
+    variadic('ZADD', index, members)
+    -- Machines are announced with their states before; whoever counts is not to depend on that.
+    try('SADD', prefix .. 'states', string.sub(index, #prefix + 7))
+  end
 end
 
 -- Removes records whose time is over: `ended` holds batches "queue id id …" by the second in which they end.

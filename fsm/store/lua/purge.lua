@@ -1,14 +1,14 @@
 --[[
 purge: take one FSM away with its mail, in portions; the name is free afterwards.
 
-KEYS      1 finished   2 held
+KEYS      1 held
 ARGV      1 prefix   2 name   3 born or ""   4 most jobs in this call   5 default queue   6 failure_ttl, s
 RETURNS   PURGED it is gone; AGAIN more mail is left, call again; HELD a worker is at it, call again later;
           UNKNOWN no such FSM, or another life of its name; BROKEN a key of it is of another type
 REPEATED  by state: what is gone is UNKNOWN, and with `born` so is the next life of its name, which is left alone; where
           mail is left, another portion of it goes
 ]]
-local finished, held = KEYS[1], KEYS[2]
+local held = KEYS[1]
 local prefix, name, born, most, default_queue, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local snapshot = prefix .. 'snapshot:' .. name
 local f = try('HMGET', snapshot, 'born', 'machine', 'state', 'queue', 'retry_at')
@@ -47,10 +47,13 @@ for _, list in ipairs({ 'urgent:', 'mailbox:', 'later:' }) do
     end
   end
 end
-if call('EXISTS', prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name, prefix .. 'later:' .. name) > 0 then return { 'AGAIN' } end
-try('ZREM', finished, name)
+if call('EXISTS', prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name, prefix .. 'later:' .. name) > 0 then
+  return { 'AGAIN' }
+end
 try('ZREM', held, name)
 if f[5] then try('ZREM', prefix .. 'timers', 'retry ' .. name) end
-try('ZREM', prefix .. 'state:' .. (f[2] or '') .. ':' .. (f[3] or ''), name)
+for _, index in ipairs({ 'state:', 'finished:' }) do
+  try('ZREM', prefix .. index .. (f[2] or '') .. ':' .. (f[3] or ''), name)
+end
 call('UNLINK', snapshot, prefix .. 'effects:' .. name)
 return { 'PURGED' }

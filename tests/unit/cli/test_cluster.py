@@ -88,7 +88,7 @@ def test_info_shows_workers_ours_and_stock_ones(fsm: Run, client: Client) -> Non
     }
     assert (stock["name"], stock["is_ours"], stock["failed"], stock["state"]) == ("stock", False, 2, "idle")
     assert [queue["name"] for queue in about["queues"]] == ["fsm", "extra"]
-    assert [row[0] for row in rows[:3]] == ["lost", "ours", "stock (stock RQ)"]
+    assert [row[0] for row in rows[:4]] == ["box", "lost", "ours", "stock (stock RQ)"]
 
 
 def test_info_of_an_empty_redis_says_that_nobody_works(fsm: Run) -> None:
@@ -97,4 +97,4 @@ def test_info_of_an_empty_redis_says_that_nobody_works(fsm: Run) -> None:
     assert done.exit_code == 0
     assert "workers:   0\n" in done.stdout
     assert "FSMs:      0 alive, 0 in hand\n" in done.stdout
-    assert "fsm\t0\t0\t0\t\n" in done.stdout
+    assert "fsm\t0\t0\t0\t0\t0\t\n" in done.stdout

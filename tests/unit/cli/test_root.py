@@ -20,6 +20,8 @@ COMMANDS = [
         "transition",
         "state",
         "ls",
+        "all",
+        "count",
         "jobs",
         "history",
         "wait",
