@@ -31,6 +31,14 @@ def leave(client: Client, host: str, worker: str) -> None:
     client.ask(presence.leave_host(client.keys, host, worker, 1000))
 
 
+def when_asked(client: Client, host: str) -> int:
+    """Wait until a host is asked to drain; gives since when."""
+    deadline = time.monotonic() + 20
+    while not client.redis.exists(client.keys.draining) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return int(client.redis.hget(client.keys.draining, host) or 0)
+
+
 def test_a_host_that_nobody_knows_is_told_with_those_that_are_alive(fsm: Run, client: Client) -> None:
     none = fsm("drain", "edge-1")
     assert (none.exit_code, none.stderr) == (1, "fsm: no worker of host 'edge-1' is alive: no host is alive\n")
@@ -52,10 +60,7 @@ def test_it_notes_since_when_and_waits_until_the_last_worker_has_left(fsm: Run, 
     before = int(client.redis.time()[0]) * 1000
 
     def end() -> None:
-        deadline = time.monotonic() + 20
-        while not client.redis.exists(client.keys.draining) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        since.append(int(client.redis.hget(client.keys.draining, "edge") or 0))
+        since.append(when_asked(client, "edge"))
         join(client, "edge", "new", born_ms=since[0] + 1)
         for worker in ("w1", "w2"):
             leave(client, "edge", worker)
@@ -105,6 +110,17 @@ def test_an_effect_that_runs_beside_is_waited_for_and_no_other(fsm: Run, client:
     found = client.drain("edge", timeout=0)
     assert found.left == {"edge-1-ab": 0, "kept-1-cd": 0, "edge-1-ab-effects-1": 1, "kept-effects-2": 1}
     assert not found.is_done
+
+    def end() -> None:
+        when_asked(client, "edge")
+        for worker in ("edge-1-ab", "kept-1-cd"):
+            leave(client, "edge", worker)
+
+    client.redis.delete(client.keys.draining)
+    ending = threading.Thread(target=end)
+    ending.start()
+    assert client.drain("edge", timeout=0.5).left == {"edge-1-ab-effects-1": 1, "kept-effects-2": 1}
+    ending.join()
 
 
 def test_a_worker_that_was_killed_is_waited_for_until_its_lease_is_over(client: Client) -> None:
