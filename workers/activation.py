@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["Activation"]
 
 _log = logging.getLogger("fsm.worker")
-# Where mail lies that is to be applied, as its record says.
-_PLACES = (b"mail", b"later")
+# Where mail lies that is to be applied, as its record says. One that is `later` waits for its time: where its id lies in
+# the mailbox all the same, it was deleted, and sent again with a delay.
+_PLACE = b"mail"
 
 
 class Activation:
@@ -145,7 +146,7 @@ class Activation:
         self._is_keyed = mail.is_keyed
         block.take(mail.job_id)
         line = {"name": life.name, "event": mail.event, "job": mail.job_id}
-        if mail.event is not None and mail.place not in _PLACES:
+        if mail.event is not None and mail.place != _PLACE:
             return  # applied, failed or taken away already, or another FSM's: its id lies here twice, or was put here
         if mail.event is None or mail.status == b"canceled":
             how = "deleted" if mail.event is None else "cancelled"
@@ -169,7 +170,7 @@ class Activation:
 
     def _is_whole(self, mail: Mail) -> bool:
         """Tell whether this is an event of this life that is to be applied."""
-        return mail.born == self._born and mail.place in _PLACES and mail.status != b"canceled"
+        return mail.born == self._born and mail.place == _PLACE and mail.status != b"canceled"
 
     def _owed(self, life: Life, mail: Mail, owed: str) -> tuple[str, str] | None:
         """Give id and name of the entry or hard event that was taken away: an FSM makes it again for itself."""

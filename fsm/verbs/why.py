@@ -88,9 +88,9 @@ def _why(keys: Keys, name: str, job_id: str) -> Plan[str]:
     if not seen.born:
         return "there is no FSM of this name any more"
     place, due = places.pop() if job_id else (None, None)
-    is_later = place == b"later"
-    if is_later or seen.status in ("purging", "failed"):
-        return _standing(seen, whole(due) if is_later else None)
+    due_ms = whole(due) if place == b"later" else 0
+    if due_ms or seen.status in ("purging", "failed"):
+        return _standing(seen, due_ms)
     count = urgent + mail
     if not count and (job_id or not seen.is_paused):
         # Who waits for an event that lies nowhere was overtaken by its end.
@@ -107,11 +107,11 @@ def _why(keys: Keys, name: str, job_id: str) -> Plan[str]:
     return f"{_mail(seen, count)}: {held_up}" if count else held_up
 
 
-def _standing(seen: _Seen, due_ms: int | None) -> str:
-    """Say why this event is not applied yet, or none is any more, and what helps."""
+def _standing(seen: _Seen, due_ms: int) -> str:
+    """Say why no event is applied any more, and what helps; or that this one waits for its time."""
     if seen.status == "purging":
         return "it is being purged"
-    if due_ms is not None:
+    if due_ms:
         return f"it is scheduled, and due in {span_text(due_ms - seen.now_ms)}"
     what = _fault(seen, max(_note(seen.refused), _note(seen.error), key=lambda note: _number(note.get("at_ms"))))
     fault = f": in {seen.state!r} {what}" if what else ""

@@ -29,6 +29,7 @@ from rq.serializers import JSONSerializer
 from fsm import Machine, RetryPolicy, Settings, Transition, on, verbs
 from fsm.engine import Behaviour
 from fsm.store import calls, commits, steering
+from fsm.store.alarms import Alarm, parse
 from fsm.store.keys import Keys
 from fsm.store.requests import run
 from fsm.verbs import steering as plans
@@ -46,9 +47,11 @@ if TYPE_CHECKING:
 
 NAMES = ["a", "b", "c"]
 WORKERS = ["w1", "w2", "w3"]
-EVENTS = ["note", "note", "note", "push", "break", "soft", "tell", "fall", "trip", "shut", "again", "again"]
+EVENTS = ["note", "note", "note", "push", "break", "soft", "tell", "defer", "fall", "trip", "shut", "again", "again"]
 # No lease ends by itself: the rule `lapse` ends it, so that an example is the same each time.
 LEASE_MS = 600_000
+# So long that it never passes by itself: the rule `come` lets it.
+DELAY = "1h"
 _MOST_PAST = 40
 _HALF_AN_HOUR_MS = 1_800_000
 _DRAWN = 24  # hex digits of an id that we draw
@@ -73,6 +76,7 @@ class Gate(Machine[dict[str, list[str]]]):
         [*] --> low
         low --> low : note
         low --> low : tell
+        low --> low : defer
         low --> low : break
         low --> low : soft?
         low --> low : again
@@ -99,6 +103,11 @@ class Gate(Machine[dict[str, list[str]]]):
     def tell(self, t: Transition[dict[str, list[str]]]) -> None:
         t.payload["applied"].append(t.job_id)
         t.send(t.data, "note")
+
+    @on("defer")
+    def defer(self, t: Transition[dict[str, list[str]]]) -> None:
+        t.payload["applied"].append(t.job_id)
+        t.send(t.data, "note", delay=DELAY)
 
     @on("again")
     @on("stumble")
@@ -138,12 +147,13 @@ class Ledger:
 
     accepted: Counter[str] = field(default_factory=Counter)
     order: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in NAMES})
+    delayed: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in NAMES})
     touched: set[str] = field(default_factory=set)  # by an operator: it stands elsewhere in the order, or nowhere
     erased: set[str] = field(default_factory=set)  # its record is gone
 
-    def accept(self, name: str, job_id: str) -> None:
+    def accept(self, name: str, job_id: str, *, is_delayed: bool = False) -> None:
         self.accepted[job_id] += 1
-        self.order[name].append(job_id)
+        (self.delayed if is_delayed else self.order)[name].append(job_id)
 
 
 class Driving(RuleBasedStateMachine):
@@ -158,7 +168,9 @@ class Driving(RuleBasedStateMachine):
         self.model = Model(
             lambda name: self.redis.hget(self.keys.snapshot(name), "born").decode(),
             lambda name: self.redis.hget(self.keys.snapshot(name), "updated_at").decode(),
+            lambda name: self.later[name],
         )
+        self.later: dict[str, list[str]] = {}
         self.behaviour = Behaviour(Gate())
         self.executor = InlineExecutor(timed=False)
         self.hands: dict[str, list[Held]] = {worker: [] for worker in WORKERS}
@@ -181,6 +193,7 @@ class Driving(RuleBasedStateMachine):
 
     def carry(self, call: Call) -> Any:
         self.is_sound = False
+        self.later = {name: _plain(self.redis.zrange(self.keys.later(name), 0, -1)) for name in NAMES}
         reply = run(self.redis, call.request)
         expected = call.model()
         assert call.read(reply) == call.read(expected), call.request
@@ -231,7 +244,9 @@ class Driving(RuleBasedStateMachine):
 
     @rule(
         some=st.lists(st.tuples(names, st.sampled_from(EVENTS), names, pick), min_size=1, max_size=4),
-        kind=st.sampled_from(["new", "new", "new", "again", "born", "if_version", "key", "start"]),
+        kind=st.sampled_from(
+            ["new", "new", "new", "delayed", "delayed", "again", "born", "if_version", "key", "start"]
+        ),
         starts=st.sampled_from([False, False, True]),
     )
     def send(self, some: list[tuple[str, str, str, int]], kind: str, starts: bool) -> None:
@@ -247,8 +262,12 @@ class Driving(RuleBasedStateMachine):
     def letter(self, name: str, event: str, to: str, chosen: int, kind: str) -> Letter:
         if kind == "again" and self.sent:
             old = self.sent[chosen % len(self.sent)]
-            return Letter(old.name, old.job_id, old.event, "", old.to, old.if_version, old.digest)
-        letter = Letter(name, self.new_id("j"), event, to=to)
+            # With or without the delay: it is the same event.
+            is_delayed = old.is_delayed if chosen % 3 else not old.is_delayed
+            return Letter(
+                old.name, old.job_id, old.event, "", old.to, old.if_version, old.digest, is_delayed=is_delayed
+            )
+        letter = Letter(name, self.new_id("j"), event, to=to, is_delayed=kind == "delayed")
         if kind == "born":
             lives = sorted(self.lives[name])
             letter.born = lives[chosen % len(lives)]
@@ -275,7 +294,7 @@ class Driving(RuleBasedStateMachine):
                     self.ledger.accept(letter.name, letter.entry)
             for letter, word in zip(letters, words, strict=True):
                 if word.startswith("SENT"):
-                    self.ledger.accept(letter.name, word[5:] or letter.job_id)
+                    self.ledger.accept(letter.name, word[5:] or letter.job_id, is_delayed=letter.is_delayed)
             return words
 
         self.sent = [*self.sent[-20:], *letters]
@@ -757,6 +776,8 @@ class Driving(RuleBasedStateMachine):
         assert world.index == {state: some for state, some in model.index.items() if some}
         assert world.finished == {state: some for state, some in model.finished.items() if some}
         assert world.timers == model.timers
+        assert world.alarms == [(one.job_id, one.name, one.when) for one in model.alarms.values()]
+        assert world.later == {name: some for name, some in model.later.items() if some}
         self.promises(world)
         self.is_sound = True
 
@@ -796,7 +817,7 @@ class Driving(RuleBasedStateMachine):
             self.take("w1", fsms=4, events=1000)
             if self.hands["w1"]:
                 self.write("w1", 4, [1000] * 4)
-            elif not self.model.ready and not self.model.listed and not self.model.timers:
+            elif not (self.model.ready or self.model.listed or self.model.timers or self.model.alarms):
                 return
             self.come()
         raise AssertionError("it does not come to rest")
@@ -812,7 +833,10 @@ class Driving(RuleBasedStateMachine):
                 assert not fsm["mailbox"]
                 assert not fsm["urgent"]
             plain = [job_id for job_id in fsm["applied"] if job_id not in self.ledger.touched and "--" not in job_id]
-            assert plain == [job_id for job_id in self.ledger.order[name] if job_id in set(plain)], "out of order"
+            for order in (self.ledger.order[name], self.ledger.delayed[name]):
+                known, done = set(order), set(plain)
+                some = [job_id for job_id in plain if job_id in known]
+                assert some == [job_id for job_id in order if job_id in done], "out of order"
         waiting = {job_id for fsm in world.fsms.values() for job_id in (*fsm["mailbox"], *fsm["urgent"])}
         applied = {job_id for fsm in world.fsms.values() for job_id in fsm["applied"]}
         for job_id in self.ledger.accepted:
@@ -838,6 +862,8 @@ class World:
     index: dict[str, set[str]]
     finished: dict[str, set[str]]
     timers: dict[str, str]
+    alarms: list[tuple[str, str, str]]
+    later: dict[str, set[str]]
 
     @classmethod
     def of(cls, client: redis.Redis, keys: Keys) -> World:
@@ -845,7 +871,7 @@ class World:
         every = sorted(key.decode() for key in client.keys("*"))
         reads = {
             "snapshot": "hgetall", "mailbox": "lrange", "urgent": "lrange", "lock": "get", "claims": "hgetall",
-            "hand": "lrange", "state": "zrange", "finished": "zrange", "job": "hgetall",
+            "hand": "lrange", "state": "zrange", "finished": "zrange", "job": "hgetall", "later": "zrange",
         }  # fmt: skip
         wanted = []
         with client.pipeline(transaction=False) as pipeline:
@@ -899,8 +925,15 @@ class World:
                 for name, members in found.get("finished", {}).items()
                 if ":" in name
             },
-            {member.decode().removeprefix("retry "): _when(score) for member, score in timers},
+            {alarm.of: _when(score) for alarm, score in alarms_of(timers) if alarm.kind == "retry"},
+            [(alarm.what, alarm.of, _when(score)) for alarm, score in alarms_of(timers) if alarm.kind == "mail"],
+            {name: set(members) for name, members in found.get("later", {}).items()},
         )
+
+
+def alarms_of(timers: list[tuple[bytes, float]]) -> list[tuple[Alarm, float]]:
+    """What is to come, in the order of the members: that of delayed events is that of their acceptance."""
+    return [(parse(member.decode()) or Alarm("", "", ""), score) for member, score in sorted(timers)]
 
 
 def _plain(value: Any) -> Any:
@@ -937,11 +970,11 @@ def _as_sent(letter: Letter, *, starts: bool) -> Letter:
 
 
 def _real(letter: Letter, *, starts: bool) -> calls.Letter:
-    more: tuple[Any, ...] = ()
+    more: tuple[Any, ...] = ("due", "+3600000") if letter.is_delayed else ()
     if letter.if_version is not None:
-        more = ("if_version", letter.if_version)
+        more = (*more, "if_version", letter.if_version)
     if letter.digest:
-        more = ("key", letter.job_id, "digest", letter.digest)
+        more = (*more, "key", letter.job_id, "digest", letter.digest)
     birth = _birth(letter.name, letter.entry) if starts else None
     return calls.Letter(
         letter.name, letter.job_id, letter.event, orjson.dumps(letter.to), letter.born, more=more, birth=birth

@@ -22,6 +22,7 @@ START, END = "low", "over"
 EDGES = {
     ("low", "note"): "low",
     ("low", "tell"): "low",
+    ("low", "defer"): "low",
     ("low", "push"): "high",
     ("low", "trip"): "odd",
     ("low", "shut"): "over",
@@ -53,6 +54,16 @@ class Job:
     digest: str = ""
     has_ended: bool = False
     attempt: int = 0
+    alarm: int = 0  # of a delayed one that waits
+
+
+@dataclass
+class Alarm:
+    """A delayed event will be due: "later" or "due"."""
+
+    job_id: str
+    name: str
+    when: str = "later"
 
 
 @dataclass
@@ -105,6 +116,7 @@ class Letter:
     if_version: int | None = None
     digest: str = ""
     entry: str = ""
+    is_delayed: bool = False
 
 
 @dataclass
@@ -162,17 +174,24 @@ class Model:
     Args:
         born_of: Tells the life of an FSM that was just created, which Redis draws.
         time_of: Tells the ms of the last commit of an FSM.
+        later_of: Tells in which order the delayed events of an FSM were due before this call: some are so in one ms.
     """
 
-    def __init__(self, born_of: Callable[[str], str], time_of: Callable[[str], str]) -> None:
+    def __init__(
+        self, born_of: Callable[[str], str], time_of: Callable[[str], str], later_of: Callable[[str], list[str]]
+    ) -> None:
         self._born_of = born_of
         self._time_of = time_of
+        self._later_of = later_of
         self.fsms: dict[str, Fsm] = {}
         self.jobs: dict[str, Job] = {}
         self.workers: dict[str, Worker] = {}
         self.ready: list[str] = []
         self.held: dict[str, bool] = {}  # whether the lease is over
-        self.timers: dict[str, str] = {}  # "later" or "due"
+        self.timers: dict[str, str] = {}  # retries: "later" or "due"
+        self.alarms: dict[int, Alarm] = {}  # delayed events, by the number of their acceptance
+        self._accepted = 0
+        self.later: dict[str, set[str]] = {}  # ids of the delayed events of a name
         self.listed: list[str] = []  # RQ's list
         self.steered: dict[str, list[str]] = {}
         self._was_so = False
@@ -305,6 +324,8 @@ class Model:
         elif letter.if_version is not None and self.fsms[letter.name].version > letter.if_version:
             fsm = self.fsms[letter.name]
             word = f"STALE {fsm.version} {fsm.state}"
+        elif letter.is_delayed and box.waiting(self.later.get(letter.name, ())) >= MAX_MAILBOX:
+            word = f"FULL {MAX_MAILBOX}"
         else:
             self.jobs[job_id] = Job(
                 letter.name,
@@ -314,11 +335,29 @@ class Model:
                 if_version=letter.if_version,
                 digest=letter.digest,
             )
-            box.ids.append(job_id)
-            box.at.append(at)
+            if letter.is_delayed:
+                self._put_off(letter.name, job_id)
+                box.put_off = (box.put_off or 0) + 1
+            else:
+                box.ids.append(job_id)
+                box.at.append(at)
             return f"SENT{said}"
         box.is_refused = True
         return word
+
+    def _put_off(self, name: str, job_id: str) -> None:
+        """An event that was just accepted waits for its time."""
+        self._accepted += 1
+        self.alarms[self._accepted] = Alarm(job_id, name)
+        self.later.setdefault(name, set()).add(job_id)
+        job = self.jobs[job_id]
+        job.place, job.status, job.alarm = "later", "scheduled", self._accepted
+
+    def _forget_alarm(self, name: str, job_id: str, number: int = 0) -> None:
+        self.alarms.pop(number, None)
+        self.later.get(name, set()).discard(job_id)
+        if job_id in self.jobs:
+            self.jobs[job_id].alarm = 0
 
     # Workers.
 
@@ -403,6 +442,9 @@ class Model:
             return
         if job.place == "done":
             job.status = "finished"
+        elif job.place == "later":
+            if job.status != "canceled":
+                job.status = "scheduled"
         elif job.place in ("failed", "gone") and (
             job.status == "queued" or (job.status == "started" and not job.has_ended)
         ):
@@ -472,7 +514,7 @@ class Model:
                 fsm.urgent.append(job_id)
                 owes = True
             else:
-                self._deliver(block.name, job_id, more[0], rung)
+                self._deliver(block.name, job_id, more[0], rung, is_delayed=op == "L")
         head = fsm.head() if owes else (fsm.mailbox or [None])[0]
         if waits:
             return "AT"
@@ -485,14 +527,18 @@ class Model:
         job = self.jobs.setdefault(job_id, Job(None, None, ""))
         job.place, job.status, job.has_ended = place, status, True
 
-    def _deliver(self, source: str, job_id: str, target: str, rung: list[tuple[str, str]]) -> None:
+    def _deliver(self, source: str, job_id: str, target: str, rung: list[tuple[str, str]], *, is_delayed: bool) -> None:
         if job_id in self.jobs:
             job_id = f"{job_id}r{self._time_of(source)}"
         fsm, _ = self._addressee(target)
-        if fsm is None or len(fsm.mailbox) >= 2 * MAX_MAILBOX:
+        waiting = self.later.get(target, ()) if is_delayed else fsm.mailbox if fsm else ()
+        if fsm is None or len(waiting) >= 2 * MAX_MAILBOX:
             self.jobs[job_id] = Job(target, "note", "", "failed", "failed", has_ended=True)
             return
         self.jobs[job_id] = Job(target, "note", fsm.born)
+        if is_delayed:
+            self._put_off(target, job_id)
+            return
         fsm.mailbox.append(job_id)
         if len(fsm.mailbox) == 1 and fsm.moves:
             rung.append((target, job_id))
@@ -558,7 +604,11 @@ class Model:
             (front if fsm.tries == 1 else rung).extend(self._if_mail(name))
 
     def due(self) -> int:
-        rung = []
+        rung = list[tuple[str, str]]()
+        count = 0
+        for number in [number for number, alarm in self.alarms.items() if alarm.when == "due"]:
+            count += self._fire(number, rung)
+        before = len(rung)
         for name in sorted(name for name, when in self.timers.items() if when == "due"):
             del self.timers[name]
             head = self._if_mail(name)
@@ -568,7 +618,32 @@ class Model:
                     job.status = "queued"
                 rung += head
         self._flush(rung)
-        return len(rung)
+        return count + len(rung) - before
+
+    def _fire(self, number: int, rung: list[tuple[str, str]]) -> bool:
+        """A delayed event is due: tell whether it is settled now, and not put off or long gone."""
+        alarm = self.alarms[number]
+        name, job_id = alarm.name, alarm.job_id
+        job, fsm = self.jobs.get(job_id), self.fsms.get(name)
+        if job is not None and (job.place != "later" or job.alarm != number):
+            del self.alarms[number]
+            if job.place != "later":
+                self.later.get(name, set()).discard(job_id)
+            return False
+        is_mine = job is not None and fsm is not None and fsm.born == job.born and fsm.status != "purging"
+        if job is None or fsm is None or job.status == "canceled" or not is_mine:
+            self._forget_alarm(name, job_id, number)
+            if job is not None:
+                self._end(job_id, "gone", "canceled" if job.status == "canceled" else "failed")
+            return True
+        if len(fsm.mailbox) >= 2 * MAX_MAILBOX:
+            return False
+        self._forget_alarm(name, job_id, number)
+        job.place, job.status, job.has_ended = "mail", "queued", False
+        fsm.mailbox.append(job_id)
+        if len(fsm.mailbox) == 1 and fsm.moves:
+            rung.append((name, job_id))
+        return True
 
     # Operators.
 
@@ -577,6 +652,10 @@ class Model:
         if job is None or job.fsm is None:
             return "UNKNOWN"
         is_cancelled = job.status == "canceled"
+        if job.place == "later":
+            self._forget_alarm(job.fsm, job_id, job.alarm)
+            self._end(job_id, "gone", "canceled")
+            return "CANCELLED"
         if job.place != "mail":
             return "CANCELLED" if is_cancelled and job.place == "gone" else "ENDED"
         fsm = self.fsms.get(job.fsm)
@@ -598,11 +677,15 @@ class Model:
         fsm.status = "purging"
         if fsm.lock:
             return "HELD"
-        for job_id in (*fsm.urgent[:most], *fsm.mailbox[:most]):
-            if job_id in self.jobs and self.jobs[job_id].place == "mail":
+        delayed = self._later_of(name)[:most]
+        for job_id in (*fsm.urgent[:most], *fsm.mailbox[:most], *delayed):
+            if job_id in self.jobs and self.jobs[job_id].place in ("mail", "later"):
                 self._end(job_id, "gone", "failed")
+        for job_id in delayed:
+            job = self.jobs.get(job_id)
+            self._forget_alarm(name, job_id, job.alarm if job else 0)
         del fsm.urgent[:most], fsm.mailbox[:most]
-        if fsm.urgent or fsm.mailbox:
+        if fsm.urgent or fsm.mailbox or self.later.get(name):
             return "AGAIN"
         del self.fsms[name]
         self.held.pop(name, None)
@@ -745,6 +828,8 @@ class Model:
         for fsm in self.fsms.values():
             fsm.retry = fsm.retry and "due"
         self.timers = dict.fromkeys(self.timers, "due")
+        for alarm in self.alarms.values():
+            alarm.when = "due"
 
     def forget(self, worker: str) -> None:
         """What Redis remembered of a worker has expired; its hand is emptied when it is seen to be dead."""
@@ -759,10 +844,17 @@ class _Box:
     born: str
     over: str = ""
     spare: int = 0
+    put_off: int | None = None
     is_refused: bool = False
     ids: list[str] = field(default_factory=list)
     at: list[int] = field(default_factory=list)
     again: list[tuple[int, str]] = field(default_factory=list)
+
+    def waiting(self, later: Iterable[str]) -> int:
+        """Count the delayed events: as they are at the first look of a call, and those of this call."""
+        if self.put_off is None:
+            self.put_off = len(list(later))
+        return self.put_off
 
 
 class _Look:
@@ -916,6 +1008,8 @@ class _Run:
             self._done(job_id, EDGES[key])
             if job.event == "tell":
                 self.block.operations.append(("S", derived_id(job_id, "s1"), job.to))
+            elif job.event == "defer":
+                self.block.operations.append(("L", derived_id(job_id, "s1"), job.to))
             self._follow(job_id)
         else:
             self.block.operations.append(("D", job_id))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsm.errors import StoreError
-from fsm.store import codec, steering
+from fsm.store import calls, codec, steering
 from fsm.store.requests import Request, run
 
 if TYPE_CHECKING:
@@ -136,3 +136,24 @@ def test_open_effects_are_looked_after(full: Store) -> None:
 
     assert full.look(is_due=False) == {"cause--e1": "queued"}
     assert full.listed("fsm-effects") == ["cause--e1"]
+
+
+def test_delayed_events_come_and_are_cancelled_and_none_is_taken(real_store: Store) -> None:
+    store = real_store
+    store.idle("a")
+    more = ("due", "+3600000")
+    assert [store.send("a", "note", job_id, more=more) for job_id in ("one", "two")] == ["SENT", "SENT"]
+    store.redis.config_set("maxmemory-policy", "noeviction")
+    store.redis.config_set("maxmemory", 1)
+    try:
+        before = store.dump()
+        with pytest.raises(StoreError, match="is full"):
+            store.send("a", "note", "three", more=more)
+        assert store.dump() == before
+
+        # Seen to fail where `cancel` wrote the record first.
+        assert store.cancel("two") == "CANCELLED"
+        assert run(store.redis, calls.due(store.keys, ahead_ms=3_700_000))[0] == 1
+        assert store.commit(store.one()) == ["REST"]
+    finally:
+        store.redis.config_set("maxmemory", 0)

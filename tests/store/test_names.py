@@ -8,7 +8,9 @@ import orjson
 import pytest
 
 from fsm.engine.mail import Mail
+from fsm.store import calls
 from fsm.store.codec import event_data
+from fsm.store.requests import run
 
 if TYPE_CHECKING:
     from tests.store.conftest import Store
@@ -53,6 +55,10 @@ def test_a_name_may_be_any_text(store: Store, name: str) -> None:
     assert orjson.loads(store.log_lines()[-1])[0]["name"] == lost.name
     assert orjson.loads(store.log_lines()[-1])[1]["name"] == name
     assert store.cancel("one--s1") == "CANCELLED"
+    assert [store.send(name, "note", job_id, more=("due", "+3600000")) for job_id in ("d1", "d2", "d3")] == ["SENT"] * 3
+    assert store.cancel("d1") == "CANCELLED"
+    assert run(store.redis, calls.due(store.keys, most=1, ahead_ms=3_700_000))[0] == 1
+    assert store.mailbox(name)[-1] == "d2"
     assert store.purge(name) == "PURGED"
     assert [key for key in store.redis.keys("fsm:*") if name.encode() in key] == []
 

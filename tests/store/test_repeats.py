@@ -164,6 +164,24 @@ def send_under_a_key_decided_on_a_version(store: Store) -> Case:
     return Case(request, [f"SENT {job_id}"], newer, [f"DUPLICATE mail {job_id}"], [f"DUPLICATE done {job_id}"])
 
 
+def delayed(store: Store, name: str, *ids: str, due: str = "+3600000") -> Request[list[str]]:
+    """The request that sends events which are due in an hour."""
+    return calls.send(store.keys, [store.letter(name, job_id=job_id, more=("due", due)) for job_id in ids])
+
+
+def send_delayed(store: Store) -> Case:
+    store.idle("small", machine=Small.definition)
+
+    def newer() -> None:
+        assert run(store.redis, calls.due(store.keys, most=1, ahead_ms=3_700_000))[0] == 1
+        assert store.commit(store.one()) == ["REST"]
+        run(store.redis, delayed(store, "small", "small-3"))
+
+    late = ["DUPLICATE done", "DUPLICATE later", "FULL 2"]
+    request = delayed(store, "small", "small-0", "small-1", "small-2")
+    return Case(request, ["SENT", "SENT", "FULL 2"], newer, ["DUPLICATE later", "DUPLICATE later", "FULL 2"], late)
+
+
 def send_and_start(store: Store) -> Case:
     request = store.starting(store.letter("a", job_id="one"), store.letter("b", job_id="two"))
 
@@ -248,6 +266,7 @@ def commit(store: Store) -> Case:
     out = (
         Mail("cause--s1", "d", "note", b"1"),
         Mail("cause--s2", "nobody", "note", b"1"),
+        Mail("cause--s3", "d", "note", b"1", "+3600000"),
         NewFSM("cause--c1", "child", store.machine, b"{}"),
         Effect("cause--e1", "fsm-effects", "shop.charge", b'["shop.charge",null,[],{}]'),
     )
@@ -324,6 +343,17 @@ def cancel(store: Store) -> Case:
     return Case(calls.cancel(store.keys, "one"), "CANCELLED", newer)
 
 
+def cancel_delayed(store: Store) -> Case:
+    store.idle("a")
+    run(store.redis, delayed(store, "a", "one", "two"))
+
+    def newer() -> None:
+        assert run(store.redis, calls.due(store.keys, ahead_ms=3_700_000))[0] == 1
+        assert store.commit(store.one()) == ["REST"]
+
+    return Case(calls.cancel(store.keys, "one"), "CANCELLED", newer)
+
+
 def ask(store: Store) -> Case:
     store.idle("a")
     store.sent("a", "one")
@@ -358,6 +388,18 @@ def purge(store: Store) -> Case:
     def newer() -> None:
         store.idle("a")
         store.sent("a", "in its next life")
+
+    return Case(calls.purge(store.keys, "a", born), "PURGED", newer, "UNKNOWN")
+
+
+def purge_delayed(store: Store) -> Case:
+    store.idle("a")
+    run(store.redis, delayed(store, "a", "one", "two"))
+    born = store.snapshot("a")["born"]
+
+    def newer() -> None:
+        store.idle("a")
+        run(store.redis, delayed(store, "a", "in its next life"))
 
     return Case(calls.purge(store.keys, "a", born), "PURGED", newer, "UNKNOWN")
 
@@ -444,6 +486,17 @@ def due_retry(store: Store) -> Case:
     return Case(calls.due(store.keys, ahead_ms=3_700_000), [1, None], newer, [0, None], [0, ANY])
 
 
+def due_mail(store: Store) -> Case:
+    store.idle("a")
+    run(store.redis, delayed(store, "a", "one", "two"))
+
+    def newer() -> None:
+        assert store.commit(store.one()) == ["REST"]
+        run(store.redis, delayed(store, "a", "three", due="+7200000"))
+
+    return Case(calls.due(store.keys, ahead_ms=3_700_000), [2, None], newer, [0, None], [0, ANY])
+
+
 def steer_skip(store: Store) -> Case:
     store.waiting("a")
     store.sent("a", "a-2", "a-3")
@@ -458,9 +511,10 @@ def steer_skip(store: Store) -> Case:
 
 
 CASES = (
-    start, start_adopted, send, send_under_a_key_decided_on_a_version, send_and_start, claim, claim_that_was_committed,
-    extend, commit, commit_of_which_the_verdicts_are_forgotten, release, recover, cancel, ask, beat, purge, answer,
-    answer_that_nobody_takes, look, due_retry, steer_skip,
+    start, start_adopted, send, send_under_a_key_decided_on_a_version, send_delayed, send_and_start, claim,
+    claim_that_was_committed, extend, commit, commit_of_which_the_verdicts_are_forgotten, release, recover, cancel,
+    cancel_delayed, ask, beat, purge, purge_delayed, answer, answer_that_nobody_takes, look, due_retry, due_mail,
+    steer_skip,
 )  # fmt: skip
 each_case = pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 

@@ -73,8 +73,8 @@ function kinds.mail(rest, member)
   local key = 'rq:job:' .. id
   local job = try('HMGET', key, 'place', 'alarm', 'status', 'born', 'origin', 'due')
   if job.err then job = { false } end
-  if job[1] and job[2] ~= member then
-    -- Deleted and sent again under the same id: it has another alarm.
+  if job[1] and (job[1] ~= 'later' or job[2] ~= member) then
+    -- Deleted and sent again under the same id: it does not wait, or for another alarm.
     if job[1] ~= 'later' then try('ZREM', prefix .. 'later:' .. name, id) end
     return nil
   end

@@ -206,7 +206,7 @@ if waiting > 0 then
 else
   call('LPOP', mailbox)
 end
-local waits = job and (job.place == 'mail' or job.place == 'later')
+local waits = job and job.place == 'mail'
 if waits then take_away(first, job) end
 -- Also where its record was deleted: somebody may sleep there.
 if not job then try('ZREM', 'rq:scheduled:' .. queue, first) end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
@@ -306,3 +306,67 @@ def test_answers_are_values() -> None:
     assert Retry(after="30s") != Retry()
     with pytest.raises(ConfigError, match=r"Retry\(after=…\)"):
         Retry(after="soon")
+
+
+def test_what_is_sent_may_join_its_mailbox_later() -> None:
+    t = transition()
+
+    t.send("ada", "go")
+    t.send("ada", "go", delay=0)
+    t.send("ada", "go", delay="10m")
+    t.send("ada", "go", delay=timedelta(seconds=1.5))
+    t.send("ada", "go", at=datetime(2026, 12, 1, 8, tzinfo=timezone(timedelta(hours=1))))
+    t.send("ada", "go", at=datetime(1960, 1, 1, tzinfo=UTC))
+
+    assert [mail.due for mail in t.outbox if isinstance(mail, Mail)] == [
+        "",
+        "",
+        "+600000",
+        "+1500",
+        "1796108400000",
+        "0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("when", "problem"),
+    [
+        ({"delay": -1}, "delay: -1 is negative"),
+        ({"delay": "soon"}, "delay: 'soon' is no length of time"),
+        ({"delay": True}, "delay: True is no length of time"),
+        ({"at": datetime(2026, 12, 1)}, "at: at is an aware datetime"),  # noqa: DTZ001 - naive, as told
+        ({"at": 7}, "at: at is an aware datetime, .* not 7"),
+        ({"delay": 1, "at": datetime(2026, 12, 1, tzinfo=UTC)}, "delay and at exclude one another"),
+    ],
+)
+def test_a_time_that_is_none_sends_nothing(when: Any, problem: str) -> None:
+    t = transition()
+
+    with pytest.raises(PayloadError, match=problem):
+        t.send("ada", "go", **when)
+    assert t.outbox == []
+
+
+def test_an_effect_may_have_a_deadline() -> None:
+    t = transition()
+    t.enqueue(effect, on_failure="go", deadline="10m")
+    t.enqueue(effect, on_failure="go")
+
+    assert [item.deadline_ms for item in t.outbox if isinstance(item, Effect)] == [600_000, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"deadline": "10m"}, "deadline: the deadline of an effect tells its FSM by the on_failure event: give one"),
+        ({"deadline": "10m", "on_success": "go"}, "on_failure"),
+        ({"deadline": "soon", "on_failure": "go"}, "deadline: 'soon' is no length of time"),
+        ({"deadline": 0, "on_failure": "go"}, "deadline: 0 is too short"),
+    ],
+)
+def test_a_deadline_that_tells_nobody_or_is_none_is_refused(options: Any, problem: str) -> None:
+    t = transition()
+
+    with pytest.raises(PayloadError, match=problem):
+        t.enqueue(effect, **options)
+    assert t.outbox == []

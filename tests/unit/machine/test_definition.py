@@ -214,6 +214,16 @@ def test_a_coroutine_function_anywhere_makes_it_async(where: str) -> None:
             "Settings(timeout): unknown event 'py'",
             "did you mean 'pay'",
         ),
+        (
+            {"settings": Settings(timer="1m")},
+            "Settings(timer='1m'): nothing would be done each time",
+            "write a method on_timer(self, t), or take the timer away",
+        ),
+        (
+            {"settings": Settings(timer="1m"), "on_timer": None},
+            "Settings(timer='1m'): nothing would be done each time",
+            "take the timer away",
+        ),
         ({"settings": {"queue": "x"}}, "settings of Order is {'queue': 'x'}", "settings = Settings(…)"),
         ({"diagram": 3}, "diagram is int, not text", "write the diagram as a string"),
         ({"graph": fresh()}, "'graph' in class Order is a reserved name", "use another"),
