@@ -52,7 +52,7 @@ if typing.TYPE_CHECKING:
     from fsm.machine import Graph, Machine, RetryPolicy, Settings, enter, guard, leave, on, parse
     from fsm.registry import Cluster, HostView, QueueView, WorkerView
     from fsm.store.codec import Snapshot
-    from fsm.verbs import Agenda, Page, Running, Verdict
+    from fsm.verbs import Agenda, Page, Running, Timetable, Verdict
 
 __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     # what a machine is made of
@@ -78,6 +78,7 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "FSMHandle",
     "Outcome",
     "Snapshot",
+    "Timetable",
     "TransitionJob",
     "Verdict",
     # what they are told of all FSMs

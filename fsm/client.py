@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fsm import config, verbs
 from fsm.engine import checked_name, inside
+from fsm.engine.timers import TICK
 from fsm.errors import PayloadError, StoreError, UnknownMachineError
 from fsm.handles import FSMHandle, TransitionJob
 from fsm.machine import Definition, Machine
@@ -22,6 +23,7 @@ from fsm.store import records
 from fsm.store.connection import connect, mask
 from fsm.store.keys import Keys
 from fsm.store.memory import joining
+from fsm.timetable import Clockwork
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -41,7 +43,7 @@ P = TypeVar("P")
 _FOLLOW_MS = 1000
 
 
-class Client(Overview):
+class Client(Overview, Clockwork):
     """A connection to the FSMs of one namespace.
 
     Args:
@@ -507,6 +509,17 @@ class Client(Overview):
             UnknownFSMError: No such FSM.
         """
         return self.do(verbs.agenda(self.keys, name))
+
+    def tick(self, name: str) -> TransitionJob:
+        """Let an FSM run its `on_timer` now, whenever the next tick is due; that comes all the same.
+
+        Raises:
+            UnknownFSMError: No such FSM.
+            FSMFinishedError: It has ended.
+            MailboxFullError: It has too many events waiting.
+            StoreError: Redis cannot be used.
+        """
+        return self.transition(name, TICK, result=True)
 
 
 def definition_of(machine: Any) -> Definition:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fsm.machine.durations import Duration
     from fsm.store.codec import Snapshot
     from fsm.store.records import Job
-    from fsm.verbs import Agenda
+    from fsm.verbs import Agenda, Timetable
 
     # What `start=` takes: a machine, by its class or the name under which workers announced it, or that and a payload.
     Start: TypeAlias = type[Machine[Any]] | str | tuple[type[Machine[Any]] | str, Any]
@@ -151,6 +151,14 @@ class FSMHandle(Generic[P]):
     def jobs(self) -> Agenda:
         """Give what is before it, events that wait and effects that are open: see `Client.jobs`."""
         return self.client.jobs(self.name)
+
+    def timers(self) -> Timetable:
+        """Give its timers and delayed events, soonest first: see `Client.timers`."""
+        return self.client.timers(self.name)
+
+    def tick(self) -> TransitionJob:
+        """Let it run its `on_timer` now: see `Client.tick`."""
+        return self.client.tick(self.name)
 
 
 @dataclass(frozen=True, slots=True)

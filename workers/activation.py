@@ -26,14 +26,29 @@ from fsm.engine import (
     give_up,
     step,
 )
+from fsm.engine.timers import (
+    TICK,
+    advance,
+    fired,
+    moved,
+    overdue,
+    pass_over,
+    read_timers,
+    stale,
+    write_timers,
+)
 from fsm.errors import PayloadError
 from fsm.machine.values import JSON
+from fsm.store import alarms
 from fsm.store.codec import event_data, pack_history, read_history, text, whole
 from fsm.store.commits import Block
 from workers import points
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fsm.engine import Behaviour
+    from fsm.engine.timers import Timer as Armed
     from fsm.store.calls import Claimed, Mail
     from fsm.store.keys import Keys
     from workers.executors import Timer
@@ -41,8 +56,8 @@ if TYPE_CHECKING:
 __all__ = ["Activation"]
 
 _log = logging.getLogger("fsm.worker")
-# Where mail lies that is to be applied, as its record says. One that is `later` waits for its time: where its id lies in
-# the mailbox all the same, it was deleted, and sent again with a delay.
+# Where mail lies that is to be applied, as its record says. One that is `later` waits for its time: where its id lies
+# in the mailbox all the same, it was deleted, and sent again with a delay.
 _PLACE = b"mail"
 
 
@@ -55,6 +70,8 @@ class Activation:
         keys: Of the namespace.
         executor: Who keeps the time of each event.
         now_ms: Time of the claim, by the clock of Redis.
+        asked_at: `time.monotonic()` before the claim was sent; without it, now. What passed since then tells the time
+            of Redis later on, so that a handler which takes long shortens no timer.
     """
 
     # Of the class, until it is otherwise: there is one of these for each FSM of each claim.
@@ -71,12 +88,21 @@ class Activation:
     _is_starting = False
     _ended_at = 0.0
 
-    def __init__(self, behaviour: Behaviour, fsm: Claimed, keys: Keys, executor: Timer, now_ms: int) -> None:
+    def __init__(  # noqa: PLR0913 - what an activation is made of
+        self,
+        behaviour: Behaviour,
+        fsm: Claimed,
+        keys: Keys,
+        executor: Timer,
+        now_ms: int,
+        asked_at: float | None = None,
+    ) -> None:
         self.behaviour = behaviour
         self.fsm = fsm
         self.keys = keys
         self.executor = executor
         self.now_ms = now_ms
+        self._asked_at = time.monotonic() if asked_at is None else asked_at
         self._born = fsm.born.encode()
         self._has_error = fsm.has_error
 
@@ -93,6 +119,7 @@ class Activation:
         history = _history(fsm.history) if fsm.history else ()
         definition = behaviour.definition
         life = Life(fsm.name, fsm.state, fsm.payload, fsm.version, fsm.status, definition, self.now_ms, history)
+        armed = life.timers = read_timers(fsm.timers) if fsm.timers else life.timers
         block = Block(self.keys, fsm, behaviour.settings, self.now_ms)
         owed = text(fsm.owes) if fsm.owes and life.status == "running" else ""
         self._is_over = life.status == "failed"
@@ -111,8 +138,13 @@ class Activation:
                     continue
                 if self._is_over:
                     break
-            if life.status == "finished" or not self._is_whole(mail):
-                self._pass_over(life, block, mail)
+            why = ""
+            if (
+                life.status == "finished"
+                or not self._is_whole(mail)
+                or (mail.meta is not None and (why := self._too_late(life, mail)))
+            ):
+                self._pass_over(life, block, mail, why)
                 continue
             event, fault = self._read(life, mail)
             # What follows from an event with a key is remembered as long as that: who repeats it may want to settle.
@@ -123,6 +155,7 @@ class Activation:
                 if follower is not None:
                     await self._follow(life, block, follower)
         self._snapshot(life, block, history)
+        self._arm(life, block, armed)
         self.size = block.size
         return block.arguments(life.state)
 
@@ -141,13 +174,20 @@ class Activation:
                 fault = f"its job record was edited by hand: {error}"
         return Event(mail.job_id, name, raw, meta, attempt, if_version), fault
 
-    def _pass_over(self, life: Life, block: Block, mail: Mail) -> None:
-        """Take out of the mailbox what is not to be run, and tell whoever waits for it."""
+    def _pass_over(self, life: Life, block: Block, mail: Mail, why: str = "") -> None:
+        """Take out of the mailbox what is not to be run, and tell whoever waits for it; `why` is of a timer's event."""
         self._is_keyed = mail.is_keyed
         block.take(mail.job_id)
         line = {"name": life.name, "event": mail.event, "job": mail.job_id}
+        if why:
+            result = {"refused": "timer", "reason": why, "state": life.state, "version": life.version}
+            block.applied(mail.job_id, result, asked=mail.asked)
+            block.log({**line, "refused": "timer", "reason": why})
+            return
         if mail.event is not None and mail.place != _PLACE:
             return  # applied, failed or taken away already, or another FSM's: its id lies here twice, or was put here
+        if life.timers and "--t" in mail.job_id:
+            self._lose(life, mail)
         if mail.event is None or mail.status == b"canceled":
             how = "deleted" if mail.event is None else "cancelled"
             if mail.is_keyed:
@@ -167,6 +207,50 @@ class Activation:
                 asked=mail.asked,
             )
             block.log({**line, "refused": "finished"})
+
+    def _lose(self, life: Life, mail: Mail) -> None:
+        """Forget the timer whose event was taken away; a tick comes again, for it is what arms the next one."""
+        # Of a record that was deleted, only the id is left.
+        event = Event(mail.job_id, "", meta={"timer": TICK} if mail.event is None else _meta(mail.meta))
+        mark = fired(event)
+        if mark and not stale(life.timers, event) and life.timers[mark[0]].at_ms <= self.now_ms:
+            life.timers = pass_over(self.behaviour, life, event, "skip", self._redis_ms())
+
+    def _too_late(self, life: Life, mail: Mail) -> str:
+        """Say why the event of a timer is not to be applied any more; "" where it is, and for any other event."""
+        if "--t" not in mail.job_id:
+            return ""
+        event = Event(mail.job_id, "", meta=_meta(mail.meta))
+        # One that was begun already is late through its own failures, or those of the workers that died on it.
+        is_new = not self.fsm.tries and (self.fsm.attempts is None or mail is not self.fsm.mail[0])
+        if (why := stale(life.timers, event)) or not is_new:
+            return why
+        policy = overdue(self.behaviour, life.timers, event, self.now_ms)
+        if policy == "fire":
+            return ""
+        life.timers = pass_over(self.behaviour, life, event, policy, self._redis_ms())
+        return "overdue, skipped" if policy == "skip" else "overdue, its timer was restarted"
+
+    def _redis_ms(self) -> int:
+        """Tell the time by the clock of Redis: some ms late where the claim took long to come, but never early."""
+        return self.now_ms + int((time.monotonic() - self._asked_at) * 1000)
+
+    def _arm(self, life: Life, block: Block, before: Mapping[str, Armed]) -> None:
+        """Write the timers that the FSM has now, in its snapshot and among all that is to come."""
+        timers = life.timers
+        if timers is before or timers == before:
+            return
+        if timers:
+            raw = write_timers(timers)
+            block.set("timers", raw)
+            block.size += len(raw)
+        elif self.fsm.timers:
+            block.drop("timers")
+        alarmed, calmed = moved(before, timers)
+        for at_ms, key in alarmed:
+            block.alarm(at_ms, alarms.timer(key, life.name))
+        for key in calmed:
+            block.calm(alarms.timer(key, life.name))
 
     def _is_whole(self, mail: Mail) -> bool:
         """Tell whether this is an event of this life that is to be applied."""
@@ -247,7 +331,9 @@ class Activation:
                 event = self._write(life, block, decision, asked=False, ms=0)
             count += 1
 
-    def _write(self, life: Life, block: Block, decision: Decision, *, asked: bool, ms: int) -> Event | None:
+    def _write(  # noqa: C901 - one a part of the commit
+        self, life: Life, block: Block, decision: Decision, *, asked: bool, ms: int
+    ) -> Event | None:
         """Write one decision: the job's end, the snapshot's notes, what goes out, and a line of the log.
 
         Returns:
@@ -269,6 +355,8 @@ class Activation:
         if decision.kind == "retry":
             self._wait(block, decision, line)
             return None
+        if decision.timers or life.timers or self.behaviour.timers:
+            life.timers = advance(life.timers, decision, self.behaviour, self._redis_ms())
         follower = None
         if self.behaviour.hard and (follower := follow_up(self.behaviour, life, decision)):
             decision.result["next"] = follower.job_id

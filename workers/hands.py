@@ -73,6 +73,7 @@ class _Piece:
     fsm: Claimed
     at: str
     at_ms: int
+    asked_at: float
     put_at: float
     thread: int = 0
     work: Activation | None = None
@@ -230,7 +231,7 @@ class Hands:
                 self._patience_s = _PATIENCE_S
             for fsm in claims.held:
                 self._tokens[fsm.token] += 1
-                self._waiting.append(_Piece(fsm, claims.at, claims.at_ms, now))
+                self._waiting.append(_Piece(fsm, claims.at, claims.at_ms, claims.asked_at, now))
             begun = self._begin()
         self._start(begun)
 
@@ -301,7 +302,7 @@ class Hands:
         try:
             if self._keeper.is_trusted(fsm.name, fsm.token):
                 work = piece.work = Activation(
-                    self._app.behaviours[fsm.machine], fsm, self._keys, self._crew, piece.at_ms
+                    self._app.behaviours[fsm.machine], fsm, self._keys, self._crew, piece.at_ms, piece.asked_at
                 )
                 piece.block = await work.run(begin + AHEAD_S)
             else:

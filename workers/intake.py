@@ -128,7 +128,8 @@ class Intake:
                     break
                 claims.held += more.held
                 claims.at = claims.at or more.at
-                claims.at_ms = claims.at_ms or more.at_ms
+                if not claims.at_ms:
+                    claims.at_ms, claims.asked_at = more.at_ms, more.asked_at
                 if more.has_suspect or len(claims.held) >= want:
                     break
         first = claims.held[0].queue if claims.held else ""
@@ -199,6 +200,7 @@ class Intake:
     def _collect(self, posted: tuple[Ticket[Claims], str, float]) -> Claims:
         ticket, token, asked_at = posted
         claims = self._line.result(ticket)
+        claims.asked_at = asked_at
         if claims.held:
             self._recent.append(token)
             names = [fsm.name for fsm in claims.held]

@@ -111,7 +111,7 @@ def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> 
             if behaviour is None or fsm.state not in behaviour.enter:
                 served.strange.append(fsm)
                 continue
-            work = Activation(behaviour, fsm, keys, executor, claims.at_ms)
+            work = Activation(behaviour, fsm, keys, executor, claims.at_ms, asked_at)
             blocks.append(executor.run(work.run(time.monotonic() + AHEAD_S), is_async=behaviour.is_async))
         if served.strange:
             pairs = [(fsm.name, token) for fsm in served.strange]

@@ -553,7 +553,7 @@ class TransitionWorker(Listener):
                 begun_at = batch.begun_at
                 if keeper.is_trusted(fsm.name, fsm.token, begun_at):
                     work = self._work = Activation(
-                        behaviours[fsm.machine], fsm, self.keys, self._executor, claims.at_ms
+                        behaviours[fsm.machine], fsm, self.keys, self._executor, claims.at_ms, claims.asked_at
                     )
                     block = self._activate(work, begun_at + AHEAD_S)
                     fsms += 1

@@ -91,6 +91,7 @@ def _show(snapshot: Snapshot, about: dict[str, Any]) -> None:
             ("queue", snapshot.queue),
             ("updated", clock_time(snapshot.updated_at)),
             ("retry at", clock_time(snapshot.retry_at)),
+            ("timers", ", ".join(f"{key} at {clock_time(at)}" for key, at in snapshot.timers.items())),
             ("waiting", f"{about['waiting']} events" if about["waiting"] != 1 else "1 event"),
             ("allowed", ", ".join(about["allowed"])),
             ("history", " → ".join(snapshot.history)),

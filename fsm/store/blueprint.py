@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from fsm.engine.timers import TICK, lengths
 from fsm.errors import DefinitionError, StoreError
 from fsm.machine import END, did_you_mean
 
@@ -47,6 +48,8 @@ class Blueprint:
         states: All of them.
         ends: Those that end the FSM.
         hard: State -> the event that fires by itself there.
+        timers: State -> the timers that the diagram arms there, each as key and length in ms.
+        tick_ms: Between two calls of `on_timer`; `None` where there are none.
         payload: What an FSM begins with if nobody gives it one, as JSON; `None` where that is not known here.
     """
 
@@ -64,6 +67,8 @@ class Blueprint:
     ends: frozenset[str]
     hard: Mapping[str, str] = field(default_factory=dict)
     payload: bytes | None = None
+    timers: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    tick_ms: int | None = None
 
     @classmethod
     def of(cls, definition: Definition, default_queue: str) -> Blueprint:
@@ -83,6 +88,8 @@ class Blueprint:
             graph.states,
             graph.ends,
             graph.hard_events,
+            timers={state: own for state in graph.states if (own := lengths(graph, state))},
+            tick_ms=settings.timer_ms,
         )
 
     @classmethod
@@ -108,6 +115,11 @@ class Blueprint:
                 frozenset(map(str, about["ends"])),
                 {str(state): str(event) for state, event in about["hard"].items()},
                 orjson.dumps(about["payload"]) if "payload" in about else None,
+                {
+                    str(state): tuple((str(key), int(after_ms)) for key, after_ms in own)
+                    for state, own in about.get("timers", {}).items()
+                },
+                int(about["tick_ms"]) if "tick_ms" in about else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problem = (
@@ -132,6 +144,10 @@ class Blueprint:
             "ends": sorted(self.ends),
             "hard": dict(self.hard),
         }
+        if self.timers:
+            about["timers"] = dict(self.timers)
+        if self.tick_ms is not None:
+            about["tick_ms"] = self.tick_ms
         if self.payload is not None:
             about["payload"] = orjson.Fragment(self.payload)
         return about
@@ -149,6 +165,11 @@ class Blueprint:
             self.timeout,
             self.result_ttl,
         ]
+
+    def armed_in(self, state: str) -> list[tuple[str, int]]:
+        """Give the timers that an FSM has that is adopted in this state, each as key and length in ms."""
+        tick = [] if self.tick_ms is None else [(TICK, self.tick_ms)]
+        return [*self.timers.get(state, ()), *tick]
 
     def check_adoptable(self, state: str) -> None:
         """Check that an FSM may be adopted in this state: one of the graph, in which it is alive.

@@ -118,11 +118,14 @@ def start(
     """
     blueprint = blueprint_of(keys, machine)
     about, event, adopt = blueprint.arguments(), blueprint.entry, ""
+    armed: list[tuple[str, int]] = []
     if state is not None:
         hard = blueprint.hard.get(state)
         event, adopt = (hard, "owes") if hard else (event, "rest")
         about[1:3] = (state, event)
-    arguments = [keys.prefix, keys.namespace, keys.default_queue, *about, adopt]
+        armed = blueprint.armed_in(state)
+    timers = [part for timer in armed for part in timer]
+    arguments = [keys.prefix, keys.namespace, keys.default_queue, *about, adopt, len(armed), *timers]
     for birth in births:
         data = job_data(keys.namespace, birth.name, event, b"null")
         arguments += (birth.name, birth.job_id, birth.raw, data)
@@ -218,6 +221,7 @@ class Claims:
         at: Time of the claim as RQ writes it.
         at_ms: The same in ms, by the clock of Redis.
         moved: Ids of jobs that are no events, and went to the list of effects.
+        asked_at: `time.monotonic()` before it was sent, as its sender notes it: so long ago, at most, was `at_ms`.
     """
 
     held: list[Claimed]
@@ -225,6 +229,7 @@ class Claims:
     at: str = ""
     at_ms: int = 0
     moved: list[str] = field(default_factory=list)
+    asked_at: float = 0.0
 
     @property
     def has_suspect(self) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from fsm.engine.timers import read_timers
 from fsm.errors import StoreError
 from fsm.machine.values import JSON
 
@@ -195,6 +196,7 @@ class Snapshot:
         tries: Deaths of workers that held it, since its last commit.
         definition: Fingerprint of the definition that wrote it last.
         retry_at: When its next event is tried again, aware, UTC; in the past it is due, or being run; else `None`.
+        timers: When each of its timers goes off, aware, UTC, by key; in the past it is due, or its event waits.
     """
 
     name: str
@@ -213,6 +215,7 @@ class Snapshot:
     tries: int = 0
     definition: str = ""
     retry_at: datetime | None = None
+    timers: Mapping[str, datetime] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Give it as JSON values, as `fsm state --json` prints it."""
@@ -233,6 +236,7 @@ class Snapshot:
             "started_at": self.started_at.isoformat(),
             "updated_at": self.updated_at.isoformat(),
             "retry_at": None if self.retry_at is None else self.retry_at.isoformat(),
+            "timers": {key: at.isoformat() for key, at in self.timers.items()},
         }
 
 
@@ -262,6 +266,11 @@ def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) 
             tries=_number(fields.get(b"tries", b"0")),
             definition=text(fields.get(b"definition")),
             retry_at=datetime.fromtimestamp(int(retry_at) / 1000, UTC) if retry_at else None,
+            timers={
+                key: datetime.fromtimestamp(timer.at_ms / 1000, UTC)
+                for key, timer in read_timers(fields.get(b"timers")).items()
+                if timer.at_ms
+            },
         )
     except (KeyError, ValueError, TypeError, OverflowError, OSError) as error:
         problem = (

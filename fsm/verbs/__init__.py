@@ -34,6 +34,7 @@ from fsm.verbs.roll import MOST_OF_PAGE, Page, Running, any_name, count, page
 from fsm.verbs.sending import Sending, send_many, sending, sendings
 from fsm.verbs.starting import announce, blueprint, enlist, first_payload, start_many
 from fsm.verbs.steering import Steered, steer
+from fsm.verbs.timetable import TimerView, Timetable, timers_of, timetable
 from fsm.verbs.verdicts import Verdict
 from fsm.verbs.visits import Visit, visits
 from fsm.verbs.waiting import JobView, ended, settle, standing, view, wait
@@ -52,6 +53,8 @@ __all__ = [
     "Running",
     "Sending",
     "Steered",
+    "TimerView",
+    "Timetable",
     "Verdict",
     "Visit",
     "agenda",
@@ -94,6 +97,8 @@ __all__ = [
     "steer",
     "succeed",
     "success_data",
+    "timers_of",
+    "timetable",
     "view",
     "visits",
     "wait",

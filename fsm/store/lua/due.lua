@@ -110,6 +110,44 @@ function kinds.mail(rest, member)
   done_count = done_count + 1
 end
 
+-- timer <key> <name>: its event goes into the mailbox. The entry in the snapshot stays until that is applied: whoever
+-- holds the FSM may be about to write it anew. By `arm`, the version that armed it, an event knows whose it is.
+local fired = 0
+local function fired_id(arm)
+  local id
+  repeat
+    fired = fired + 1
+    id = nonce .. '--t' .. fired .. 'v' .. arm
+  until call('EXISTS', 'rq:job:' .. id) == 0
+  return id
+end
+
+function kinds.timer(rest)
+  local key, name = string.match(rest, '^([^ ]+) (.+)$')
+  if not key then return nil end
+  local fsm, why = addressee(prefix, name, '', default_queue)
+  if not fsm then return why == 'BROKEN' and puzzled() or nil end
+  local is_read, armed = pcall(cjson.decode, call('HGET', prefix .. 'snapshot:' .. name, 'timers') or '')
+  local entry = is_read and type(armed) == 'table' and armed[key]
+  local arm, due_ms = type(entry) == 'table' and tonumber(entry[1]), type(entry) == 'table' and tonumber(entry[2])
+  -- A time of 0: it went off, and its event has failed.
+  if not arm or not due_ms or due_ms == 0 then return nil end
+  if due_ms > ms + ahead then return due_ms end
+  local mailbox = prefix .. 'mailbox:' .. name
+  local length = try('LLEN', mailbox)
+  if type(length) == 'table' then return puzzled() end
+  if length >= 2 * fsm.limit then return put_off_again(name) end
+  local event = type(entry[3]) == 'string' and entry[3] or string.match(key, '^[^/]*')
+  local call_of = cjson.encode({ ns, name, event })
+  local data = type(entry[5]) == 'string' and entry[5] or 'null'
+  local id = fired_id(digits(arm))
+  record(id, now, ns, fsm, event, '["workers.jobs.transition",null,' .. string.gsub(string.sub(call_of, 1, -2), '\\/', '/')
+    .. ',' .. data .. '],{}]', timeout, result_ttl)
+  call('HSET', 'rq:job:' .. id, 'meta', '{"timer":' .. cjson.encode(key) .. ',"due_ms":' .. digits(due_ms) .. '}')
+  enter(prefix, fsm, id)
+  done_count = done_count + 1
+end
+
 local due = try('ZRANGEBYSCORE', timers, '-inf', at(ms + ahead), 'LIMIT', 0, most)
 if due.err then return { 'DUE', 0, -1 } end
 for _, member in ipairs(due) do

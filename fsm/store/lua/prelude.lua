@@ -262,7 +262,8 @@ end
 local function born_at(s, us) return string.format('%.0f', s * 1000000 + us) end
 
 -- One new FSM with its entry event: what goes to the index is gathered in `begun`, and written by `flush_begun`.
--- One that is adopted has none: `m.adopt` says whether it is at rest in its state, or owes the hard event `m.event`.
+-- One that is adopted has none: `m.adopt` says whether it is at rest in its state, or owes the hard event `m.event`; and
+-- no commit arms the timers of that state.
 local begun = {}
 local function create(prefix, ns, default_queue, ms, born, now, m, name, id, payload, data)
   local key = prefix .. 'snapshot:' .. name
@@ -287,6 +288,10 @@ local function create(prefix, ns, default_queue, ms, born, now, m, name, id, pay
   if m.limit ~= '10000' then call('HSET', key, 'max_mailbox', m.limit) end
   if m.adopt then call('HDEL', key, 'status') end
   if m.adopt == 'owes' then call('HSET', key, 'owes', id) end
+  if m.timers then
+    call('HSET', key, 'timers', m.timers)
+    for _, alarm in ipairs(m.alarms) do try('ZADD', prefix .. 'timers', alarm.at, 'timer ' .. alarm.key .. ' ' .. name) end
+  end
   if m.adopt == 'rest' then
     ring_if_mail(prefix, m.queue, name)
   else

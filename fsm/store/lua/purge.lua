@@ -11,7 +11,7 @@ REPEATED  by state: what is gone is UNKNOWN, and with `born` so is the next life
 local held = KEYS[1]
 local prefix, name, born, most, default_queue, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local snapshot = prefix .. 'snapshot:' .. name
-local f = try('HMGET', snapshot, 'born', 'machine', 'state', 'queue', 'retry_at')
+local f = try('HMGET', snapshot, 'born', 'machine', 'state', 'queue', 'retry_at', 'timers')
 if f.err then return { 'BROKEN' } end
 if not f[1] or (born ~= '' and born ~= f[1]) then
   insist_on_primary(prefix)
@@ -52,6 +52,15 @@ if call('EXISTS', prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name, pre
 end
 try('ZREM', held, name)
 if f[5] then try('ZREM', prefix .. 'timers', 'retry ' .. name) end
+if f[6] then
+  -- Where it was edited by hand, `due` finds its members out, one by one.
+  local is_read, armed = pcall(cjson.decode, f[6])
+  local members = {}
+  for key in pairs(is_read and type(armed) == 'table' and armed or {}) do
+    members[#members + 1] = 'timer ' .. key .. ' ' .. name
+  end
+  variadic('ZREM', prefix .. 'timers', members)
+end
 for _, index in ipairs({ 'state:', 'finished:' }) do
   try('ZREM', prefix .. index .. (f[2] or '') .. ':' .. (f[3] or ''), name)
 end

@@ -7,7 +7,8 @@ KEYS      none: names come as arguments, and cluster mode is refused at connect
 ARGV      1 prefix   2 namespace   3 default queue   4 machine   5 state   6 entry event, or the hard event that is owed
           7 queue   8 fingerprint of the definition   9 definition_version   10 max_mailbox   11 timeout of a job, s
           12 result_ttl, s   13 "" to start them, "rest" or "owes" to adopt them: at rest, or with a hard event to come
-          14.. per FSM: name, job id, payload, data of the job
+          14 how many timers an adopted one is given   15.. key and ms of each of them, then per FSM: name, job id,
+          payload, data of the job
 RETURNS   one word an FSM: CREATED; EXISTS and the machine of the FSM that has the name, none if it is being purged;
           BROKEN a key of it is of another type
 REPEATED  known by the record of the entry event, whose id the caller draws, also once the FSM was purged: CREATED
@@ -20,10 +21,22 @@ local m = {
   definition_version = ARGV[9], limit = ARGV[10], timeout = ARGV[11], ttl = ARGV[12],
   adopt = ARGV[13] ~= '' and ARGV[13] or nil,
 }
+local first = 15 + 2 * ARGV[14]
 local ms, s, us = clock()
 local now, born = rq_time(s, us), born_at(s, us)
+if first > 15 then
+  -- As a commit writes them, armed by version 0.
+  local entries = {}
+  m.alarms = {}
+  for i = 15, first - 1, 2 do
+    local at = digits(ms + ARGV[i + 1])
+    m.alarms[#m.alarms + 1] = { key = ARGV[i], at = at }
+    entries[#entries + 1] = cjson.encode(ARGV[i]) .. ':[0,' .. at .. ']'
+  end
+  m.timers = '{' .. table.concat(entries, ',') .. '}'
+end
 local answer, is_known = {}, true
-for i = 14, #ARGV, 4 do
+for i = first, #ARGV, 4 do
   local name, id = ARGV[i], ARGV[i + 1]
   -- An FSM that lived and was purged must not rise again because a call is repeated late.
   local lived = try('HMGET', 'rq:job:' .. id, 'fsm', 'ns', 'event')
