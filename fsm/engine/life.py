@@ -163,5 +163,5 @@ class Decision(msgspec.Struct):
     ending: str = ""
     soft: bool = False
     entered: bool = False
-    timers: list[Change] = msgspec.field(default_factory=list)
+    timers: tuple[Change, ...] = ()
     wait_ms: int = 0

@@ -232,7 +232,7 @@ async def _begin(behaviour: Behaviour, t: Transition[Any]) -> str:
     start = behaviour.graph.start
     t.target = start
     if (interval := behaviour.settings.timer_ms) is not None:
-        t.changes.append(Reschedule(interval, is_own=False))
+        t.changes += (Reschedule(interval, is_own=False),)
     if on_start := behaviour.hooks.get("on_start"):
         await _run(behaviour, on_start, t)
     if handler := behaviour.handlers.get(("", t.event)):

@@ -218,7 +218,7 @@ def pass_over(behaviour: Behaviour, life: Life, event: Event, policy: Overdue, n
     return left
 
 
-def next_tick(behaviour: Behaviour, life: Life, event: Event, *, is_done: bool) -> list[Change]:
+def next_tick(behaviour: Behaviour, life: Life, event: Event, *, is_done: bool) -> tuple[Change, ...]:
     """Give what is to be asked for a tick that fired, before its handler says otherwise: the next one.
 
     So ticks never pile up: the next is armed when this one was applied. One by hand leaves all as it is.
@@ -230,12 +230,12 @@ def next_tick(behaviour: Behaviour, life: Life, event: Event, *, is_done: bool) 
         is_done: It is applied; one that failed or was refused comes again after as long as it waited itself.
     """
     if event.name != TICK or fired(event) is None:
-        return []
+        return ()
     length = behaviour.settings.timer_ms
     own = life.timers[TICK].after_ms if TICK in life.timers else None
     if own is not None and not is_done:
-        return [Reschedule(own)]
-    return [] if length is None else [Reschedule(length, is_own=False)]
+        return (Reschedule(own),)
+    return () if length is None else (Reschedule(length, is_own=False),)
 
 
 def advance(timers: Mapping[str, Timer], decision: Decision, behaviour: Behaviour, at_ms: int) -> Mapping[str, Timer]:

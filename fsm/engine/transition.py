@@ -63,7 +63,7 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
     attempt: int
     _mark: str = ""
     outbox: list[Mail | NewFSM | Effect] = msgspec.field(default_factory=list)
-    changes: list[Change] = msgspec.field(default_factory=list)
+    changes: tuple[Change, ...] = ()  # nearly always there are none, and a list would have to be made
     replied: Any = None
     _data: Any = _UNREAD
     _made: int = 0
@@ -322,7 +322,7 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
         Raises:
             PayloadError: It cannot be a key.
         """
-        self.changes.append(arming.Cancel(arming.checked_key(key)))
+        self.changes += (arming.Cancel(arming.checked_key(key)),)
 
     def reschedule(self, delay: Duration | None) -> None:
         """Have the next `on_timer` come so long after the commit; `None` stops it until the next `reschedule`.
@@ -335,13 +335,14 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
         """
         if "on_timer" not in self._life.definition.hooks:
             raise self._problem(f"t.reschedule(…): machine {self.machine!r} has no method on_timer")
-        self.changes.append(arming.Reschedule(None if delay is None else delay_ms(delay)))
+        self.changes += (arming.Reschedule(None if delay is None else delay_ms(delay)),)
 
     def _arm(self, key: str | None, event: str, data: Any, *options: Any) -> str:
         event = self._own_event(checked_event(event), "event")
         change = arming.arm(self._next("k") if key is None else key, event, self._data_of(data), *options)
-        arming.check_room(self._life.timers, [*self.changes, change], self._limit)
-        self.changes.append(change)
+        changes = (*self.changes, change)
+        arming.check_room(self._life.timers, changes, self._limit)
+        self.changes = changes
         return change.key
 
     def _data_of(self, data: Any) -> bytes:

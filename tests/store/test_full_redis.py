@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsm.errors import StoreError
-from fsm.store import calls, codec, steering
+from fsm.store import calls, codec, presence, steering
 from fsm.store.requests import Request, run
 
 if TYPE_CHECKING:
@@ -80,6 +80,17 @@ def test_workers_that_drain_it_are_not_taken_for_dead(full: Store) -> None:
 
     assert run(full.redis, Request(list, "beat", keys, ["w1", "default", 1, 0, 0.5, 1])) == [b"BEATEN"]
     assert full.redis.zscore(full.keys.workers, "w1")
+
+
+def test_hosts_are_kept_alive_and_can_drain(full: Store) -> None:
+    # Seen to fail without the `PERSIST` before all else in the script: a worker did not hear that it was to end.
+    def look() -> presence.HostWord:
+        return run(full.redis, presence.host(full.keys, "edge", "w1", 1000, lease_ms=15_000, queues=["fsm"]))
+
+    assert look() == presence.HostWord()
+    assert full.redis.zscore(full.keys.hosts, "edge")
+    run(full.redis, presence.leave_host(full.keys, "edge", "w1", 1000))
+    assert not full.redis.exists(full.keys.hosts)
 
 
 def test_purge_makes_room(full: Store) -> None:

@@ -364,7 +364,7 @@ def test_what_no_timer_can_be_is_refused(bench: Bench, arms: Any, problem: str) 
 
     with pytest.raises(PayloadError, match=problem):
         arms(t)
-    assert t.changes == []
+    assert t.changes == ()
 
 
 def test_an_event_that_the_machine_does_not_have_cannot_be_timed(bench: Bench) -> None:
@@ -508,7 +508,7 @@ def test_of_timers_kept_for_a_retry_the_oldest_make_room() -> None:
     armed = {f"a{n}": Timer(9, NOW, "pay", "fsm") for n in range(40)}
     behaviour = Behaviour(Booking())
     change = arming.arm("new", "pay", b"null", "fsm", None, 1000)
-    decision = Decision("done", Event("job", "renew"), "held", "held", 70, {}, timers=[change])
+    decision = Decision("done", Event("job", "renew"), "held", "held", 70, {}, timers=(change,))
 
     after = timers.advance({**kept, **armed}, decision, behaviour, NOW)
 

@@ -7,6 +7,7 @@ unless a test moves it, so that what it does hangs on no machine's load.
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from types import SimpleNamespace
@@ -697,6 +698,31 @@ def test_a_thread_that_has_hung_up_already_is_no_reason_to_fail(
     worker.teardown()
 
     assert settled(worker, fake_redis)
+
+
+def test_where_its_host_drains_a_worker_ends_as_by_a_signal_once(
+    hire: Callable[..., TransitionWorker], fake_redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail without `heeds_drain`: one of several was started anew by its host, which had not heard of it yet.
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr("signal.pthread_kill", lambda *what: sent.append(what))
+    alone, one_of_several = hire("w", host="edge"), hire("x", host="edge")
+    one_of_several.heeds_drain = False
+    fake_redis.hset(Keys("default").draining, "edge", 10**14)
+    for _ in range(2):
+        for worker in (alone, one_of_several):
+            worker._rescuer._due_at = 0.0
+            worker._rescuer.sweep()
+
+    assert sent == [(threading.main_thread().ident, signal.SIGTERM)]
+    assert {worker.hostname for worker in (alone, one_of_several)} == {"edge"}
+
+
+def test_a_worker_that_leaves_takes_its_host_with_it(worker: TransitionWorker, fake_redis: fakeredis.FakeRedis) -> None:
+    assert fake_redis.exists(Keys("default").hosts)
+
+    worker.teardown()
+    assert not fake_redis.exists(Keys("default").hosts, Keys("default").crew(worker.host))
 
 
 def test_a_name_that_is_drawn_begins_with_that_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
