@@ -176,11 +176,11 @@ def cluster(keys: Keys) -> Plan[Cluster]:
     known = yield verbs.machines(keys)
     counted = yield from verbs.counts(keys)
     alive = yield from verbs.count(keys)
-    held, timers, members, until, draining, placed, now = yield _many(
+    held, timers, members, hosts, draining, placed, now = yield _many(
         ("ZCARD", keys.held),
         ("ZCARD", keys.timers),
         ("ZRANGE", keys.workers, 0, -1),
-        ("ZRANGE", keys.hosts, 0, -1, "WITHSCORES"),
+        ("ZRANGE", keys.hosts, 0, -1),
         ("HKEYS", keys.draining),
         ("SMEMBERS", keys.places),
         ("TIME",),
@@ -195,7 +195,8 @@ def cluster(keys: Keys) -> Plan[Cluster]:
     )
     strange = [name for name in listening if name not in ours]
     workers += yield from _workers(keys, strange, now_ms, are_ours=False)
-    beats = {text(host): int(float(score)) for host, score in zip(until[::2], until[1::2], strict=True)}
+    until = (yield Request(lambda reply: reply, commands=[("ZMSCORE", keys.hosts, *hosts)])) if hosts else []
+    beats = {text(host): int(float(ms)) for host, ms in zip(hosts, until, strict=True) if ms is not None}
     return Cluster(
         str(server.get("redis_version", "")),
         int(server.get("used_memory", 0)),

@@ -128,12 +128,12 @@ def any_name(keys: Keys, machine: str | None = None) -> Plan[str | None]:
     if not pairs:
         return None
     indexes = [keys.state(*pair) for pair in pairs]
-    commands = [*(("ZCARD", index) for index in indexes), *(("ZRANDMEMBER", index) for index in indexes)]
+    commands = [*(("ZCARD", index) for index in indexes), *(("ZRANDMEMBER", index, 1) for index in indexes)]
     replies = yield _each(commands, is_atomic=True)
     counts, names = [int(size) for size in replies[: len(indexes)]], replies[len(indexes) :]
     if not any(counts):
         return None
-    return text(random.choices(names, counts)[0])  # noqa: S311 - chance without secrets
+    return text(random.choices(names, counts)[0][0])  # noqa: S311 - chance without secrets
 
 
 def page(

@@ -132,6 +132,61 @@ def test_a_call_that_a_signal_breaks_off_leaves_no_reply_to_the_next(
     assert client.transition("box", "put").status() == "waiting"
 
 
+def _many(client: Client, *commands: tuple[Any, ...]) -> Any:
+    return client.ask(Request(lambda reply: reply, commands=commands))
+
+
+def test_many_commands_at_once_are_read_as_redis_py_reads_them(client: Client) -> None:
+    client.redis.hset("fsm:h", mapping={"a": "1"})
+    client.redis.zadd("fsm:z", {"m": 1.5})
+    client.redis.sadd("fsm:s", "x")
+
+    found = _many(client, ("HGETALL", "fsm:h"), ("ZSCAN", "fsm:z", 0), ("SMEMBERS", "fsm:s"), ("GET", "fsm:none"))
+
+    assert found == [{b"a": b"1"}, (0, [(b"m", 1.5)]), {b"x"}, None]
+
+
+def test_an_error_among_the_replies_to_many_commands_is_raised_and_leaves_none_of_them_behind(client: Client) -> None:
+    # Seen to fail where the error is raised as it is read: the next call was given the replies behind it.
+    client.redis.set("fsm:text", "x")
+
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        _many(client, ("GET", "fsm:text"), ("LLEN", "fsm:text"), ("GET", "fsm:text"))
+
+    assert _many(client, ("ECHO", "one"), ("ECHO", "two")) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("of_replies", [False, True])
+def test_many_commands_are_asked_again_over_a_new_connection_where_the_old_one_breaks(
+    shaky: tuple[Client, Proxy], *, of_replies: bool
+) -> None:
+    client, proxy = shaky
+    assert _many(client, ("ECHO", "one"), ("ECHO", "two")) == [b"one", b"two"]
+
+    proxy.break_once(of_replies=of_replies, at=12)
+
+    assert _many(client, ("ECHO", "three"), ("ECHO", "four")) == [b"three", b"four"]
+    assert proxy.breaks == 1
+
+
+def test_many_commands_that_a_signal_breaks_off_leave_no_reply_to_the_next_call(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail where `Wire` keeps that connection.
+    _many(client, ("ECHO", "one"), ("ECHO", "two"))
+    (connection,) = client.redis._idle  # type: ignore[attr-defined]
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "read_response", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _many(client, ("ECHO", "three"), ("ECHO", "four"))
+
+    assert _many(client, ("ECHO", "five"), ("ECHO", "six")) == [b"five", b"six"]
+
+
 @pytest.mark.parametrize("how", ["command", "pipeline", "transaction"])
 def test_a_plain_command_that_a_signal_breaks_off_before_its_reply_leaves_none_to_the_next(
     client: Client, monkeypatch: pytest.MonkeyPatch, how: str
