@@ -51,6 +51,7 @@ if typing.TYPE_CHECKING:
     from fsm.handles import FSMHandle, TransitionJob
     from fsm.machine import Graph, Machine, RetryPolicy, Settings, enter, guard, leave, on, parse
     from fsm.registry import Cluster, HostView, QueueView, WorkerView
+    from fsm.ring import ClusterInfo, HashRing
     from fsm.store.codec import Snapshot
     from fsm.verbs import Agenda, Page, Running, Timetable, Verdict
 
@@ -75,7 +76,9 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "Agenda",
     "App",
     "Client",
+    "ClusterInfo",
     "FSMHandle",
+    "HashRing",
     "Outcome",
     "Snapshot",
     "Timetable",
@@ -119,7 +122,7 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
 
 # Where to look for them, the cheap ones first. They are looked up when they are asked for: pytest imports our plugin in
 # every run, and the command line asks for few of them; neither is to pay for Redis, RQ and all of this.
-_ROOMS = ("errors", "machine", "engine", "app", "client", "handles", "store.codec", "verbs", "registry")
+_ROOMS = ("errors", "machine", "engine", "app", "client", "handles", "ring", "store.codec", "verbs", "registry")
 
 if not typing.TYPE_CHECKING:
 

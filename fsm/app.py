@@ -21,6 +21,7 @@ from fsm.engine import Behaviour
 from fsm.errors import ConfigError, FSMError
 from fsm.lifespan import Lifespan, check_context, path_of, takes, told
 from fsm.machine import Machine
+from fsm.ring import checked_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from fsm.engine.around import Around
     from fsm.lifespan import Context, Drive
     from fsm.machine import Definition
+    from fsm.ring import ClusterInfo
 
-__all__ = ["App", "classes", "load"]
+__all__ = ["App", "classes", "cluster_of", "load"]
 
 
 class App:
@@ -47,10 +49,12 @@ class App:
         around: Given the `Transition`, gives a context manager, sync or async, that is entered around the user code of
             each transition, and around each hook of a failure or refusal. What user code raises passes through it; if
             it raises itself or swallows that, the event fails.
+        cluster: Who knows the hosts and whose an FSM is, for machines with `placement="ring"`; give clients the same.
+            Without it a ring of the hosts that live.
 
     Raises:
-        ConfigError: Two machines have one name, something is none, lifespan or around are not what they should be, or
-            a class needs a service and there is no lifespan.
+        ConfigError: Two machines have one name, something is none, lifespan, around or cluster are not what they should
+            be, or a class needs a service and there is no lifespan.
     """
 
     def __init__(
@@ -59,7 +63,9 @@ class App:
         *,
         lifespan: Callable[[], Context] | Callable[[Any], Context] | None = None,
         around: Around | None = None,
+        cluster: ClusterInfo | None = None,
     ) -> None:
+        self.cluster = checked_cluster(cluster, "App(cluster=…)")
         self._given = _checked(machines)
         self._lifespan = Lifespan(lifespan, self) if lifespan is not None else None
         self._around = around
@@ -106,7 +112,7 @@ class App:
     @property
     def is_bare(self) -> bool:
         """Whether classes are all there is to it, so that another process can make the same of them."""
-        has_more = self._lifespan is not None or self._around is not None
+        has_more = self._lifespan is not None or self._around is not None or self.cluster is not None
         return not has_more and not any(isinstance(one, Machine) for one in self._given)
 
     def queues(self, default: str) -> list[str]:
@@ -241,6 +247,19 @@ def classes(path: str) -> list[type[Machine[Any]]]:
     """
     found = _find(path)
     return found.machines if isinstance(found, App) else [_class(machine) for machine in found]
+
+
+def cluster_of(path: str) -> ClusterInfo | None:
+    """Import who knows the hosts for an application; `None` where it leaves that to us.
+
+    Args:
+        path: As in `load`.
+
+    Raises:
+        ConfigError: It cannot be imported, or holds no machines.
+    """
+    found = _find(path)
+    return found.cluster if isinstance(found, App) else None
 
 
 def _find(path: str) -> App | list[type[Machine[Any]] | Machine[Any]]:

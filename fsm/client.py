@@ -19,10 +19,13 @@ from fsm.errors import PayloadError, StoreError, UnknownMachineError
 from fsm.handles import FSMHandle, TransitionJob
 from fsm.machine import Definition, Machine
 from fsm.overview import Overview
+from fsm.ring import HashRing, checked_cluster
 from fsm.store import records
 from fsm.store.connection import connect, mask
+from fsm.store.hosts import LiveHosts
 from fsm.store.keys import Keys
 from fsm.store.memory import joining
+from fsm.store.places import Placer
 from fsm.timetable import Clockwork
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from fsm.engine import Outcome
     from fsm.handles import Start
     from fsm.machine.durations import Duration
+    from fsm.ring import ClusterInfo
     from fsm.store.blueprint import Blueprint
     from fsm.store.codec import Snapshot
     from fsm.verbs import Agenda, Verdict
@@ -53,16 +57,28 @@ class Client(Overview, Clockwork):
             closed, `?effects=off` leaves effects in their queue.
         namespace: Else `FSM_NAMESPACE`, else `[tool.fsm] namespace`, else "default".
         app: Machines with their services, for `memory://` alone; bare classes are known when they are used.
+        cluster: Who knows the hosts and whose an FSM is, the same as the `App` of the workers has; without it a ring of
+            the hosts that live.
 
     Raises:
-        ConfigError: The URL or the namespace is wrong; or an app is given to a Redis that workers serve.
+        ConfigError: The URL or the namespace is wrong, or `cluster` is none; or an app is given to a Redis that workers
+            serve.
     """
 
-    def __init__(self, url: str | None = None, *, namespace: str | None = None, app: App | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        app: App | None = None,
+        cluster: ClusterInfo | None = None,
+    ) -> None:
         self.namespace = config.check_namespace(config.resolve("namespace", namespace) or "default")
         self.keys = Keys(self.namespace)
         url = config.resolve("url", url) or ""
         super().__init__(url, lambda: connect(self.url), joining(url, self.keys, app))
+        self._ring = checked_cluster(cluster, "Client(cluster=…)") or HashRing(LiveHosts(self.keys, self.ask))
+        self._placer = Placer(self._ring.whois)
         self._announced: set[str] = set()
 
     def __repr__(self) -> str:
@@ -100,13 +116,27 @@ class Client(Overview, Clockwork):
 
     @overload
     def start_fsm(
-        self, machine: type[Machine[P]], name: str, payload: Any = ..., *, state: str | None = ..., exist_ok: bool = ...
+        self,
+        machine: type[Machine[P]],
+        name: str,
+        payload: Any = ...,
+        *,
+        state: str | None = ...,
+        exist_ok: bool = ...,
+        host: str | None = ...,
     ) -> FSMHandle[P]: ...
     @overload
     def start_fsm(
-        self, machine: str, name: str, payload: Any = ..., *, state: str | None = ..., exist_ok: bool = ...
+        self,
+        machine: str,
+        name: str,
+        payload: Any = ...,
+        *,
+        state: str | None = ...,
+        exist_ok: bool = ...,
+        host: str | None = ...,
     ) -> FSMHandle[Any]: ...
-    def start_fsm(
+    def start_fsm(  # noqa: PLR0913 - one keyword an option of a start
         self,
         machine: type[Machine[Any]] | str,
         name: str,
@@ -114,6 +144,7 @@ class Client(Overview, Clockwork):
         *,
         state: str | None = None,
         exist_ok: bool = False,
+        host: str | None = None,
     ) -> FSMHandle[Any]:
         """Start an FSM; it begins with its entry event, run by a worker.
 
@@ -124,15 +155,16 @@ class Client(Overview, Clockwork):
             state: Adopt what is alive already, in this state: no entry event and no hooks are run. A hard event that
                 is the way out of it is.
             exist_ok: Where an FSM of this name and machine exists, give its handle; it is left as it is.
+            host: Its events are applied on this host alone, and wait while no worker of it is there.
 
         Raises:
             FSMExistsError: The name is taken, also by an FSM that has finished.
             UnknownMachineError: Nobody announced a machine of this name.
             DefinitionError: The machine has no such state, or ends in it.
-            PayloadError: The name or the payload is not what it should be.
+            PayloadError: The name, the payload or the host is not what it should be.
             StoreError: Redis cannot be used.
         """
-        verdict = self.start_many(machine, [(name, payload)], state=state, exist_ok=exist_ok)[0]
+        verdict = self.start_many(machine, [(name, payload)], state=state, exist_ok=exist_ok, host=host)[0]
         if verdict.error is not None:
             raise verdict.error
         return FSMHandle(self, name, None if isinstance(machine, str) else machine)
@@ -144,16 +176,20 @@ class Client(Overview, Clockwork):
         *,
         state: str | None = None,
         exist_ok: bool = False,
+        host: str | None = None,
     ) -> list[Verdict]:
         """Start many FSMs of one machine, as `start_fsm` does: names, or pairs of name and payload; one verdict each.
 
         Raises:
             PayloadError: One of the names or payloads is not what it should be: then none is started.
-            StoreError: Redis cannot be used. Each FSM was started whole or not at all, in this order: begin again with
-                `exist_ok=True`.
+            StoreError: Redis cannot be used. Each FSM was started whole or not at all, in this order (of each host for
+                itself): begin again with `exist_ok=True`.
         """
         pairs = [(item, None) if isinstance(item, str) else item for item in items]
-        return self.do(verbs.start_many(self.keys, self._known(machine), pairs, state=state, exist_ok=exist_ok))
+        known, placer = self._known(machine), self._placer
+        return self.do(
+            verbs.start_many(self.keys, known, pairs, state=state, exist_ok=exist_ok, host=host, placer=placer)
+        )
 
     def transition(  # noqa: PLR0913 - one keyword an option of a send
         self,
@@ -213,7 +249,8 @@ class Client(Overview, Clockwork):
         item = verbs.sending(
             definition, name, event, data, meta, job_id=checked_id, key=key, if_version=if_version, delay=delay, at=at
         )
-        plan = verbs.send_many(self.keys, [item], known, asked=result, first_payload=payload)
+        placer = None if start is None else self._placer
+        plan = verbs.send_many(self.keys, [item], known, asked=result, first_payload=payload, placer=placer)
         verdict = self.do(plan)[0]
         if verdict.error is not None:
             raise verdict.error

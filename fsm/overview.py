@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from fsm import registry, verbs
 from fsm.carrier import PlanCarrier
+from fsm.engine import checked_name
 from fsm.errors import UnknownMachineError
 from fsm.machine import Definition
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fsm.machine import Machine
     from fsm.registry import Cluster
+    from fsm.ring import ClusterInfo
     from fsm.store.keys import Keys
     from fsm.verbs import Drained, Page
 
@@ -27,6 +31,7 @@ class Overview(PlanCarrier):
     """The verbs of a client that are about the whole namespace."""
 
     keys: Keys
+    _ring: ClusterInfo
 
     def cluster(self) -> Cluster:
         """Look at Redis, hosts, workers, queues and machines: what `fsm info` shows."""
@@ -94,6 +99,29 @@ class Overview(PlanCarrier):
             UnknownHostError: No worker of it is alive.
         """
         return self.do(verbs.drain(self.keys, host, timeout))
+
+    def nodes(self) -> Sequence[str]:
+        """Give the names of the hosts that live and take new work, sorted: as `fsm worker --host` called them.
+
+        With `Client(cluster=…)` it is that which says so.
+
+        Raises:
+            StoreError: Redis cannot be used.
+        """
+        return self._ring.nodes()
+
+    def whois(self, name: str) -> str | None:
+        """Give the host to which the ring gives a name, whether there is such an FSM or not; `None` without any host.
+
+        It is where an FSM of a machine with `placement="ring"` is run, or will be with its next event. Others are run
+        anywhere. Every client and every worker gives the same answer, as soon as it has seen the same hosts: it looks
+        once a second.
+
+        Raises:
+            PayloadError: It cannot be the name of an FSM.
+            StoreError: Redis cannot be used.
+        """
+        return self._ring.whois(checked_name(name))
 
 
 def _name_of(machine: type[Machine[Any]] | str | None) -> str | None:

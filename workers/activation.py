@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from fsm.engine.timers import Timer as Armed
     from fsm.store.calls import Claimed, Mail
     from fsm.store.keys import Keys
+    from fsm.store.places import Placer
     from workers.executors import Timer
 
 __all__ = ["Activation"]
@@ -72,6 +73,7 @@ class Activation:
         now_ms: Time of the claim, by the clock of Redis.
         asked_at: `time.monotonic()` before the claim was sent; without it, now. What passed since then tells the time
             of Redis later on, so that a handler which takes long shortens no timer.
+        placer: Says on which hosts FSMs are run, where that is left to the ring; without one they stay where they are.
     """
 
     # Of the class, until it is otherwise: there is one of these for each FSM of each claim.
@@ -88,7 +90,7 @@ class Activation:
     _is_starting = False
     _ended_at = 0.0
 
-    def __init__(  # noqa: PLR0913 - what an activation is made of
+    def __init__(  # noqa: PLR0913 - what the work is done with
         self,
         behaviour: Behaviour,
         fsm: Claimed,
@@ -96,6 +98,7 @@ class Activation:
         executor: Timer,
         now_ms: int,
         asked_at: float | None = None,
+        placer: Placer | None = None,
     ) -> None:
         self.behaviour = behaviour
         self.fsm = fsm
@@ -103,6 +106,7 @@ class Activation:
         self.executor = executor
         self.now_ms = now_ms
         self._asked_at = time.monotonic() if asked_at is None else asked_at
+        self.placer = placer
         self._born = fsm.born.encode()
         self._has_error = fsm.has_error
 
@@ -120,7 +124,7 @@ class Activation:
         definition = behaviour.definition
         life = Life(fsm.name, fsm.state, fsm.payload, fsm.version, fsm.status, definition, self.now_ms, history)
         armed = life.timers = read_timers(fsm.timers) if fsm.timers else life.timers
-        block = Block(self.keys, fsm, behaviour.settings, self.now_ms)
+        block = Block(self.keys, fsm, behaviour.settings, self.now_ms, self.placer)
         owed = text(fsm.owes) if fsm.owes and life.status == "running" else ""
         self._is_over = life.status == "failed"
         for mail in fsm.mail:
@@ -156,6 +160,7 @@ class Activation:
                     await self._follow(life, block, follower)
         self._snapshot(life, block, history)
         self._arm(life, block, armed)
+        block.place()
         self.size = block.size
         return block.arguments(life.state)
 

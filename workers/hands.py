@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fsm.app import App
     from fsm.store.calls import Claimed
     from fsm.store.keys import Keys
+    from fsm.store.places import Placer
     from workers.batch import Relief
     from workers.committer import Committer
     from workers.intake import Intake
@@ -93,6 +94,7 @@ class Hands:
         committer: Who commits; here by one thread at a time.
         relief: The thread that looks after this while there is something in hand.
         pulse: What is done is counted there.
+        placer: Says on which hosts FSMs are run, where that is left to the ring.
     """
 
     def __init__(  # noqa: PLR0913 - all rooms of a worker meet here
@@ -106,6 +108,7 @@ class Hands:
         committer: Committer,
         relief: Relief,
         pulse: Pulse,
+        placer: Placer | None = None,
     ) -> None:
         self._slots = slots
         self._ahead = ahead
@@ -117,6 +120,7 @@ class Hands:
         self._committer = committer
         self._relief = relief
         self._pulse = pulse
+        self._placer = placer
         self._waiting: deque[_Piece] = deque()
         self._running: set[_Piece] = set()
         self._done: list[_Piece] = []
@@ -302,7 +306,13 @@ class Hands:
         try:
             if self._keeper.is_trusted(fsm.name, fsm.token):
                 work = piece.work = Activation(
-                    self._app.behaviours[fsm.machine], fsm, self._keys, self._crew, piece.at_ms, piece.asked_at
+                    self._app.behaviours[fsm.machine],
+                    fsm,
+                    self._keys,
+                    self._crew,
+                    piece.at_ms,
+                    piece.asked_at,
+                    self._placer,
                 )
                 piece.block = await work.run(begin + AHEAD_S)
             else:

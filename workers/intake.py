@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from fsm.errors import StoreError
 from fsm.store import calls, presence
 from workers import points
+from workers.portions import Portions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -90,7 +91,13 @@ class Intake:
         # free: batches in hand or whose commit is under way, and FSMs that are left to their lease.
         self._recent: deque[str] = deque(maxlen=2 + len(self._queues))
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
-        self._is_flowing = False
+        # And claims that are under way beside each other.
+        self._posted: list[str] = []
+        # Queues of single hosts, that are served beside.
+        self._beside: tuple[str, ...] = ()
+        self._portions = Portions()
+        # The queue that gave as much as it was asked for, and from which is claimed ahead.
+        self._flowing = ""
         self._is_suspects_turn = False
         self._ahead: tuple[Ticket[Claims], str, float] | None = None
         # Whether that was sent with empty hands, when an id woke the worker: then it is the claim of the next turn, and
@@ -114,33 +121,94 @@ class Intake:
         want = self._want() if room is None else min(room, self._batch)
         is_woken = self.is_woken
         claims = self._take_ahead()
-        if not claims.held and not is_woken:
-            for queue in self._queues:
-                more = self._collect(self._post(queue, want - len(claims.held), leaves_suspects=leaves_suspects))
-                if claims.held and more.has_suspect:
-                    # A suspect is run alone: another turn, and of two turns it gets one, for an earlier queue may
-                    # always have something. One that nobody here can run must not be before the others of its queue.
-                    is_known = any(map(self._is_known, more.held))
-                    if is_known and self._is_suspects_turn:
-                        claims, more = more, claims
-                    self._is_suspects_turn = not self._is_suspects_turn
-                    self.give_back(more.held, tail=not is_known)
-                    break
-                claims.held += more.held
-                claims.at = claims.at or more.at
-                if not claims.at_ms:
-                    claims.at_ms, claims.asked_at = more.at_ms, more.asked_at
-                if more.has_suspect or len(claims.held) >= want:
-                    break
-        first = claims.held[0].queue if claims.held else ""
-        self._is_flowing = want >= _FLOW and len(claims.held) >= want and first == self._queues[0]
+        beside = self._beside  # the thread that hears of them may change them meanwhile
+        if is_woken:
+            self._flowing = ""
+        elif beside and want >= max(_FLOW, len(beside) + len(self._queues)):
+            claims = self._claim_round((*beside, *self._queues), claims, want, leaves_suspects=leaves_suspects)
+        else:
+            if not claims.held:
+                claims = self._claim_in_order(
+                    self._portions.order(beside, self._queues), want, leaves_suspects=leaves_suspects
+                )
+            first = claims.held[0].queue if claims.held else ""
+            is_full = want >= _FLOW and len(claims.held) >= want
+            self._flowing = first if is_full and first == self._queues[0] else ""
         return self._known(claims)
+
+    def serve(self, queues: Sequence[str]) -> None:
+        """Serve these queues beside our own, in this order and before them, until the next call; from any thread."""
+        self._beside = tuple(queue for queue in queues if queue not in self._queues)
+
+    def _claim_in_order(self, queues: Sequence[str], want: int, *, leaves_suspects: bool) -> Claims:
+        """Claim from one queue after the other, until there is enough."""
+        claims = calls.Claims([], [])
+        for queue in queues:
+            more = self._collect(self._post(queue, want - len(claims.held), leaves_suspects=leaves_suspects))
+            if claims.held and more.has_suspect:
+                # One that nobody here can run must not be before the others of its queue.
+                is_known = any(map(self._is_known, more.held))
+                if self._is_for_suspect(is_known=is_known):
+                    claims, more = more, claims
+                self.give_back(more.held, tail=not is_known)
+                break
+            _add(claims, more)
+            if more.has_suspect or len(claims.held) >= want:
+                break
+        return claims
+
+    def _is_for_suspect(self, *, is_known: bool) -> bool:
+        """Whether this turn is for a suspect, which is run alone: of two turns it gets one, for others always come."""
+        is_so = is_known and self._is_suspects_turn
+        self._is_suspects_turn = not self._is_suspects_turn
+        return is_so
+
+    def _claim_round(self, queues: Sequence[str], ahead: Claims, want: int, *, leaves_suspects: bool) -> Claims:
+        """Claim from all queues at once."""
+        come = {ahead.held[0].queue: ahead} if ahead.held else {}
+        if self._recent.maxlen != (most := 2 + 3 * len(queues)):
+            self._recent = deque(self._recent, maxlen=most)
+        asked = self._portions.asked(queues, come, want, len(ahead.held))
+        posted = [self._post(queue, fsms, leaves_suspects=leaves_suspects) for queue, fsms in asked.items()]
+        tokens = {token for _, token, _ in posted}
+        try:
+            for queue, one in zip(asked, posted, strict=True):
+                more = self._collect(one)
+                self._portions.learn(queue, asked[queue], len(more.held))
+                if more.held:
+                    come[queue] = more
+        finally:
+            # Where one cannot be read, nobody reads those behind it: what they brought is freed by the next claim.
+            self._posted = [token for token in self._posted if token not in tokens]
+        full = [queue for queue in come if queue not in asked or self._portions.is_full(queue)]
+        most_of_all = max(full, key=lambda queue: len(come[queue].held), default="")
+        self._flowing = most_of_all if most_of_all and len(come[most_of_all].held) >= _FLOW else ""
+        return self._merge([come[queue] for queue in queues if queue in come])
+
+    def _merge(self, come: Sequence[Claims]) -> Claims:
+        """Make one claim of several; where there are suspects among them, one of those alone, or all but those."""
+        suspects = [one for one in come if one.has_suspect]
+        plain = [one for one in come if not one.has_suspect]
+        if suspects and not plain:
+            plain, suspects = suspects[:1], suspects[1:]
+        elif suspects:
+            is_known = any(map(self._is_known, suspects[0].held))
+            if self._is_for_suspect(is_known=is_known):
+                plain, suspects = suspects[:1], [*suspects[1:], *plain]
+        for one in suspects:
+            is_known = any(map(self._is_known, one.held))
+            self.give_back(one.held, tail=not is_known)
+        claims = calls.Claims([], [])
+        for one in plain:
+            _add(claims, one)
+        return claims
 
     def claim_ahead(self) -> None:
         """Send the next claim while the present batch is run, if there is likely to be something."""
-        if self._is_flowing:
+        if self._flowing:
             # Suspects are left: if the batch in hand kills this worker, nobody else is to be charged for it.
-            self._ahead = self._post(self._queues[0], self._want(), leaves_suspects=True)
+            want = self._portions.ahead(self._want()) if self._beside else self._want()
+            self._ahead = self._post(self._flowing, want, leaves_suspects=True)
 
     def leave(self, token: str) -> None:
         """Leave what was claimed with this token to its lease, so that its end is seen as a death and counted."""
@@ -177,6 +245,7 @@ class Intake:
 
     def _send(self, request: Request[Claims], token: str) -> tuple[Ticket[Claims], str, float]:
         asked_at = time.monotonic()
+        self._posted.append(token)
         return self._line.post(request), token, asked_at
 
     def _request(self, queue: str, fsms: int, *, leaves_suspects: bool = False) -> tuple[Request[Claims], str]:
@@ -192,14 +261,17 @@ class Intake:
             lease_ms=self._lease_ms,
             fsms=fsms,
             leaves_suspects=leaves_suspects,
-            kept=(*self._recent, *self._in_hand(), *self._left),
+            kept=(*self._recent, *self._posted, *self._in_hand(), *self._left),
             found=tuple(found),
         )
         return request, token
 
     def _collect(self, posted: tuple[Ticket[Claims], str, float]) -> Claims:
         ticket, token, asked_at = posted
-        claims = self._line.result(ticket)
+        try:
+            claims = self._line.result(ticket)
+        finally:
+            self._posted.remove(token)
         claims.asked_at = asked_at
         if claims.held:
             self._recent.append(token)
@@ -272,14 +344,15 @@ class Intake:
             return
         # With several queues the id is only in the reply: that sleep must not be broken off. And which of them is to be
         # claimed from is not known before.
-        is_one = len(self._queues) == 1
+        queues = (*self._beside, *self._queues)
+        is_one = len(queues) == 1
         prepared = self._request(self._queues[0], self._want()) if claims and is_one else None
         seconds = max(_LEAST_SLEEP_S, min(most_s, self._due_at - time.monotonic()))
-        sleep = presence.sleep(self._keys, self._worker, self._queues, round(seconds, 3))
-        found = ""
+        sleep = presence.sleep(self._keys, self._worker, queues, round(seconds, 3))
+        found = queue = ""
         self.is_sleeping = is_one
         try:
-            found = self._carrier.once(sleep)
+            found, queue = self._carrier.once(sleep)
             self._sleeps_here = False
         except StoreError as error:
             # Away, or full: then it refuses to move an id, and we look at `ready` in the same rhythm.
@@ -294,6 +367,8 @@ class Intake:
             return
         if not is_one:
             self._found.append(found)
+            if claims and self._beside:
+                self._ahead, self.is_woken = self._post(queue, self._want()), True
         elif prepared is not None:
             self._ahead, self.is_woken = self._send(*prepared), True
 
@@ -311,3 +386,11 @@ class Intake:
         rung, seconds = self._carrier.carry(calls.due(self._keys))
         self._due_at = inf if seconds is None else time.monotonic() + seconds
         return rung
+
+
+def _add(claims: Claims, more: Claims) -> None:
+    """Add to a claim what another one brought."""
+    claims.held += more.held
+    claims.at = claims.at or more.at
+    if not claims.at_ms:
+        claims.at_ms, claims.asked_at = more.at_ms, more.asked_at

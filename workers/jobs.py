@@ -26,7 +26,7 @@ from fsm import config
 from fsm.app import load
 from fsm.errors import ConfigError, FailedError, FSMFinishedError, RefusedError
 from fsm.store import calls
-from fsm.store.codec import whole
+from fsm.store.codec import text, whole
 from fsm.store.keys import Keys
 from fsm.store.requests import Request, run
 from fsm.verbs import JobView, ended, view
@@ -91,7 +91,8 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
         run(client, calls.due(keys))
         keeper.start()
         # An event that RQ requeued is adopted by a claim that is told of it; the first claim of a worker is told of it.
-        turn = Turn(client, app.behaviours, keys, worker, job.origin, 1, _LEASE_MS, name, job.id)
+        queue = run(client, _queue_of(keys, name))
+        turn = Turn(client, app.behaviours, keys, worker, queue, 1, _LEASE_MS, name, job.id)
         is_served = _is_served(turn, executor, keeper)
         while True:
             seen = run(client, view(keys, job.id))
@@ -100,7 +101,8 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
                 job.result_ttl = run(client, _result_ttl(keys, job.id)) or job.result_ttl
                 _look_after_others(client, keys, job.origin)
                 return _end(job.id, seen, name, event)
-            turn = replace(turn, number=turn.number + 2, found="")
+            # Its FSM may wait in another queue by now than when it was sent.
+            turn = replace(turn, number=turn.number + 2, found="", queue=run(client, _queue_of(keys, name)))
             if not is_served:
                 _look_after_others(client, keys, job.origin)
                 seconds = run(client, _stands_for(keys, name, job.id))
@@ -142,6 +144,11 @@ def _stands_for(keys: Keys, name: str, job_id: str) -> Request[float]:
             ("TIME",),
         ],
     )
+
+
+def _queue_of(keys: Keys, name: str) -> Request[str]:
+    """Ask in which queue an FSM waits."""
+    return Request(lambda reply: text(reply) or keys.default_queue, commands=[("HGET", keys.snapshot(name), "queue")])
 
 
 def _result_ttl(keys: Keys, job_id: str) -> Request[int]:

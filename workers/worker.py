@@ -30,9 +30,12 @@ from rq.worker import WorkerStatus
 
 from fsm import config
 from fsm.errors import ConfigError, StoreError
+from fsm.ring import HashRing
 from fsm.store import calls
 from fsm.store.connection import connect
+from fsm.store.hosts import LiveHosts
 from fsm.store.keys import Keys
+from fsm.store.places import Placer, parse, ringed
 from fsm.store.requests import Request
 from workers import handover, last_resort, points, upkeep
 from workers.activation import Activation
@@ -131,6 +134,11 @@ class TransitionWorker(Listener):
         self._carrier = Carrier(self._client, url, lambda: self._stop_requested or self._is_ending)
         self._line = Line(self._client, self._carrier)
         self._pulse = Pulse(self._carrier, self.keys, self.name)
+        ring = app.cluster or HashRing(LiveHosts(self.keys, self._carrier.once))
+        self._placer = Placer(ring.whois)
+        # Its own queues of the ring are served from the first, so that nobody waits there until they are told of.
+        rings = {d.settings.queue or self.keys.default_queue for d in app.definitions if d.settings.placement == "ring"}
+        self._rings = tuple(ringed(queue, self.host) for queue in queues if queue in rings)
         self._intake = Intake(
             self._carrier,
             self._line,
@@ -165,6 +173,7 @@ class TransitionWorker(Listener):
                 self._committer,
                 self._relief,
                 self._pulse,
+                self._placer,
             )
         self._rescuer = Rescuer(
             self._carrier, self.keys, self.name, queues, self.host, lease_ms=lease_ms, hear=self._hear
@@ -332,6 +341,9 @@ class TransitionWorker(Listener):
 
     def _hear(self, word: HostWord) -> None:
         """Heed what is said to workers of this host; from either thread."""
+        queues = dict.fromkeys((*self._rings, *word.queues))
+        # Who is pinned to this host has no other; then those that the ring gave it; then those of hosts that are gone.
+        self._intake.serve(sorted(queues, key=lambda queue: not parse(queue).is_pinned))
         if word.is_draining and self.heeds_drain and not self._is_drained:
             self._is_drained = True
             _log.info("host %s drains: worker %s ends", self.host, self.name)
@@ -553,7 +565,13 @@ class TransitionWorker(Listener):
                 begun_at = batch.begun_at
                 if keeper.is_trusted(fsm.name, fsm.token, begun_at):
                     work = self._work = Activation(
-                        behaviours[fsm.machine], fsm, self.keys, self._executor, claims.at_ms, claims.asked_at
+                        behaviours[fsm.machine],
+                        fsm,
+                        self.keys,
+                        self._executor,
+                        claims.at_ms,
+                        claims.asked_at,
+                        self._placer,
                     )
                     block = self._activate(work, begun_at + AHEAD_S)
                     fsms += 1

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsm.machine import Machine
+    from fsm.ring import ClusterInfo
 
 __all__ = ["Place", "options", "placed"]
 
@@ -40,13 +41,22 @@ class Place:
     namespace: str | None = None
     app: str | None = None
 
-    def client(self) -> Client:
+    def client(self, cluster: ClusterInfo | None = None) -> Client:
         """Make a client; it connects at its first call.
 
         Raises:
             ConfigError: URL or namespace are wrong.
         """
-        return Client(self.url, namespace=self.namespace)
+        return Client(self.url, namespace=self.namespace, cluster=cluster)
+
+    def cluster(self) -> ClusterInfo | None:
+        """Give who knows the hosts for the application; `None` where no application is named, or it leaves that to us.
+
+        Raises:
+            ConfigError: It cannot be imported, or holds no machines.
+        """
+        path = config.resolve("app", self.app)
+        return app.cluster_of(path) if path else None
 
     def machines(self) -> dict[str, type[Machine[Any]]]:
         """Import the machines of the application, by name; none when no application is named.

@@ -43,6 +43,7 @@ _COMMANDS = {
     "log": "fsm.cli.log:log",
     "machines": "fsm.cli.cluster:machines",
     "info": "fsm.cli.cluster:info",
+    "whois": "fsm.cli.whois:whois",
     "config": "fsm.cli.settings:show_config",
     "retry": "fsm.cli.steering:retry",
     "skip": "fsm.cli.steering:skip",

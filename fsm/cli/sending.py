@@ -64,6 +64,7 @@ def _refuse(word: str) -> NoReturn:
 )
 @click.option("--state", metavar="STATE", help="Adopt what is alive already, in this state: no entry event is run.")
 @click.option("--exist-ok", is_flag=True, help="One of this name and MACHINE may exist; it is left as it is.")
+@click.option("--host", metavar="HOST", help="Run them on this host alone; they wait while no worker of it is there.")
 @json_option
 @placed
 def start(  # noqa: PLR0913 - one parameter an option
@@ -74,6 +75,7 @@ def start(  # noqa: PLR0913 - one parameter an option
     *,
     state: str | None,
     exist_ok: bool,
+    host: str | None,
     as_json: bool,
 ) -> None:
     """Start FSMs of a MACHINE.
@@ -81,9 +83,9 @@ def start(  # noqa: PLR0913 - one parameter an option
     MACHINE is its name, in --app or else as workers announced it, or module:Class. A worker runs their entry event.
     """
     of = place.known_machine(machine)
-    with place.client() as client:
+    with place.client(place.cluster()) as client:
         items = [(name, payload) for name in names]
-        verdicts = client.start_many(of, items, state=state, exist_ok=exist_ok)
+        verdicts = client.start_many(of, items, state=state, exist_ok=exist_ok, host=host)
     if as_json:
         print_array(
             {

@@ -51,6 +51,7 @@ class Blueprint:
         timers: State -> the timers that the diagram arms there, each as key and length in ms.
         tick_ms: Between two calls of `on_timer`; `None` where there are none.
         payload: What an FSM begins with if nobody gives it one, as JSON; `None` where that is not known here.
+        placement: Whether the "ring" says on which host its FSMs are run, or "any" worker takes them.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Blueprint:
     payload: bytes | None = None
     timers: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     tick_ms: int | None = None
+    placement: str = "any"
 
     @classmethod
     def of(cls, definition: Definition, default_queue: str) -> Blueprint:
@@ -90,6 +92,7 @@ class Blueprint:
             graph.hard_events,
             timers={state: own for state in graph.states if (own := lengths(graph, state))},
             tick_ms=settings.timer_ms,
+            placement=settings.placement,
         )
 
     @classmethod
@@ -120,6 +123,7 @@ class Blueprint:
                     for state, own in about.get("timers", {}).items()
                 },
                 int(about["tick_ms"]) if "tick_ms" in about else None,
+                str(about.get("placement", "any")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problem = (
@@ -143,6 +147,7 @@ class Blueprint:
             "states": self.states,
             "ends": sorted(self.ends),
             "hard": dict(self.hard),
+            "placement": self.placement,
         }
         if self.timers:
             about["timers"] = dict(self.timers)

@@ -6,6 +6,7 @@ Who calls this: the activation makes a `Block` for each FSM that it held, the wo
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from fsm.machine.settings import PAYLOAD_LIMIT
 from fsm.store.calls import Claimed, blueprint_of
 from fsm.store.codec import job_data, pack_result, pack_text
 from fsm.store.keys import Keys
+from fsm.store.places import Placer
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Block(msgspec.Struct, eq=False):
     _fsm: Claimed
     _settings: Settings
     _now_ms: int = 0
+    _placer: Placer | None = None
     # Bytes of what users decide the size of: the payload, results, what goes out.
     size: int = 0
     count: int = 0
@@ -105,6 +108,14 @@ class Block(msgspec.Struct, eq=False):
             self.drop("queue")
         else:
             self.set("queue", queue)
+
+    def place(self) -> None:
+        """Move the FSM to the host whose it is by now; what waits goes with it, in its order."""
+        queue, placement = self._fsm.queue, self._settings.placement
+        if self._placer is not None and (placement == "ring" or "~" in queue):
+            home = self._placer.next(queue, placement, self._fsm.name)
+            if home:
+                self.move(home)
 
     def clear_error(self, *, was_set: bool) -> None:
         """Forget the last failure: of an older commit, and of this one."""
@@ -199,7 +210,10 @@ class Block(msgspec.Struct, eq=False):
                 else:
                     self._operation("S", item.job_id, item.name, item.event, data)
             elif isinstance(item, NewFSM):
-                machine = blueprint_of(self._keys, item.definition).arguments()
+                about = blueprint_of(self._keys, item.definition)
+                if self._placer is not None and about.placement == "ring":
+                    about = replace(about, queue=self._placer.first(about.queue, about.placement, item.name))
+                machine = about.arguments()
                 data = job_data(namespace, item.name, item.definition.graph.entry, b"null")
                 self.size += len(item.payload)
                 self._operation("C", *machine, item.name, item.job_id, item.payload, data)

@@ -139,7 +139,7 @@ def is_stranger(record: str) -> Request[bool]:
     return Request(lambda reply: reply[0] is not None and reply[1] is None, commands=[command])
 
 
-def sleep(keys: Keys, worker: str, queues: Sequence[str], seconds: float) -> Request[str]:
+def sleep(keys: Keys, worker: str, queues: Sequence[str], seconds: float) -> Request[tuple[str, str]]:
     """Sleep until an id comes on RQ's list of one of these queues.
 
     On a crash just then: with one queue the id lies in the worker's hand, which `recover` empties; with several it is
@@ -147,9 +147,14 @@ def sleep(keys: Keys, worker: str, queues: Sequence[str], seconds: float) -> Req
     requeued is nowhere else. RQ's own workers lose it at the same place.)
 
     Returns:
-        The id, or "" where none came. With several queues `claim` is to be told of it.
+        The id and its queue, or "" and "" where none came. With several queues `claim` is to be told of it.
     """
     lists = [Keys.rq_list(queue) for queue in queues]
     if len(lists) == 1:
-        return Request(text, commands=[("BLMOVE", lists[0], keys.hand(worker), "LEFT", "RIGHT", seconds)])
-    return Request(lambda reply: text(reply[1]) if reply else "", commands=[("BLPOP", *lists, seconds)])
+        command = ("BLMOVE", lists[0], keys.hand(worker), "LEFT", "RIGHT", seconds)
+        return Request(lambda reply: (text(reply), queues[0]) if reply else ("", ""), commands=[command])
+
+    def read(reply: Any) -> tuple[str, str]:
+        return (text(reply[1]), Keys.queue_of(text(reply[0]))) if reply else ("", "")
+
+    return Request(read, commands=[("BLPOP", *lists, seconds)])

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fsm.machine.durations import Duration
     from fsm.store.blueprint import Blueprint
     from fsm.store.keys import Keys
+    from fsm.store.places import Placer
     from fsm.store.requests import Request
     from fsm.verbs.plans import Plan
 
@@ -245,6 +246,7 @@ def send_many(  # noqa: PLR0913 - one keyword an option of a send
     asked: bool = False,
     born: str = "",
     first_payload: bytes | None = None,
+    placer: Placer | None = None,
 ) -> Plan[list[Verdict]]:
     """Send events, thousands a few round trips; one verdict an event.
 
@@ -256,8 +258,12 @@ def send_many(  # noqa: PLR0913 - one keyword an option of a send
         machine: Of their FSMs, where it is known.
         asked: Somebody waits for their ends.
         born: Ties them to one life of the name.
-        first_payload: FSMs that do not exist are started with this, of that machine.
+        first_payload: FSMs that do not exist are started with this, of that machine; all items are then of one FSM.
+        placer: Says on which host that begins, where its machine leaves this to the ring.
     """
+    if first_payload is not None and placer is not None and machine is not None and items:
+        about = calls.blueprint_of(keys, machine)
+        machine = replace(about, queue=placer.first(about.queue, about.placement, items[0].name))
     bulk = _Bulk(keys, machine, asked, born, first_payload)
     if len(items) <= calls.MOST_ITEMS:
         part = bulk.part(items)

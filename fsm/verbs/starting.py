@@ -5,12 +5,14 @@ Who calls this: the client, and workers to announce their machines.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from fsm import config
 from fsm.engine import checked_name, encode_payload
-from fsm.errors import FSMError, FSMExistsError, PayloadError, UnknownMachineError
+from fsm.errors import ConfigError, FSMError, FSMExistsError, PayloadError, UnknownMachineError
 from fsm.machine import Definition
 from fsm.machine.settings import check_size
 from fsm.machine.values import JSON
@@ -18,13 +20,15 @@ from fsm.store import calls
 from fsm.store.blueprint import Blueprint
 from fsm.store.codec import new_ids, text
 from fsm.store.keys import NAMESPACES
+from fsm.store.places import pinned
 from fsm.store.requests import Request
 from fsm.verbs.verdicts import Verdict, broken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from fsm.store.keys import Keys
+    from fsm.store.places import Placer
     from fsm.verbs.plans import Plan
 
 __all__ = ["announce", "blueprint", "enlist", "first_payload", "start_many"]
@@ -99,15 +103,17 @@ def first_payload(machine: Definition | Blueprint, payload: Any) -> bytes:
     return check_size(raw, "the payload has", machine.payload_limit)
 
 
-def start_many(
+def start_many(  # noqa: PLR0913 - one keyword an option of a start
     keys: Keys,
     machine: Definition | Blueprint,
     items: Iterable[tuple[str, Any]],
     *,
     state: str | None = None,
     exist_ok: bool = False,
+    host: str | None = None,
+    placer: Placer | None = None,
 ) -> Plan[list[Verdict]]:
-    """Start FSMs of one machine, many a round trip.
+    """Start FSMs of one machine, many a round trip: at least one for each host to which they go.
 
     On a crash: those of the calls that Redis has had exist, the others do not.
 
@@ -117,23 +123,52 @@ def start_many(
         items: Pairs of name and payload.
         state: Adopt them in this state, without an entry event.
         exist_ok: One of this machine that exists is as good as one that was started; its verdict has no job.
+        host: They are run on this host alone.
+        placer: Says to which hosts they go, where their machine leaves that to the ring.
     """
     about = calls.blueprint_of(keys, machine)
     if state is not None:
         about.check_adoptable(state)
     births = [calls.Birth(checked_name(name), "", first_payload(machine, payload)) for name, payload in items]
-    verdicts: list[Verdict] = []
-    for first in range(0, len(births), calls.MOST_ITEMS):
-        part = births[first : first + calls.MOST_ITEMS]
-        ids = new_ids(len(part))
-        part = [calls.Birth(birth.name, job_id, birth.raw) for birth, job_id in zip(part, ids, strict=True)]
-        words = yield calls.start(keys, about, part, state=state)
-        for birth, word in zip(part, words, strict=True):
-            if exist_ok and word == f"EXISTS {about.name}":
-                verdicts.append(Verdict(birth.name, ""))
-            else:
-                verdicts.append(Verdict(birth.name, birth.job_id, _start_error(keys, birth.name, word)))
+    verdicts: list[Verdict] = [Verdict(birth.name, "") for birth in births]
+    for queue, places in _by_queue(about, births, host, placer).items():
+        there = replace(about, queue=queue)
+        for first in range(0, len(places), calls.MOST_ITEMS):
+            some = places[first : first + calls.MOST_ITEMS]
+            ids = new_ids(len(some))
+            part = [calls.Birth(births[n].name, job_id, births[n].raw) for n, job_id in zip(some, ids, strict=True)]
+            words = yield calls.start(keys, there, part, state=state)
+            for n, birth, word in zip(some, part, words, strict=True):
+                if not exist_ok or word != f"EXISTS {about.name}":
+                    verdicts[n] = Verdict(birth.name, birth.job_id, _start_error(keys, birth.name, word))
     return verdicts
+
+
+def _by_queue(
+    about: Blueprint, births: Sequence[calls.Birth], host: str | None, placer: Placer | None
+) -> dict[str, Sequence[int]]:
+    """Say which of the births go to which queue: of those of one queue, the first stay first."""
+    if host is not None:
+        return {pinned(about.queue, checked_host(host)): range(len(births))}
+    if placer is None or about.placement != "ring":
+        return {about.queue: range(len(births))}
+    found: dict[str, list[int]] = {}
+    for n, birth in enumerate(births):
+        found.setdefault(placer.first(about.queue, about.placement, birth.name), []).append(n)
+    return dict(found)
+
+
+def checked_host(host: Any) -> str:
+    """Check what a caller gave as `host=`.
+
+    Raises:
+        PayloadError: It cannot be the name of a host.
+    """
+    try:
+        return config.check_host(host)
+    except (ConfigError, TypeError):
+        problem = f"host= is the name of a host, 1 to 100 of the characters A-Z a-z 0-9 _ . -, not {host!r}"
+        raise PayloadError(problem, "host") from None
 
 
 def _start_error(keys: Keys, name: str, word: str) -> FSMError | None:

@@ -16,6 +16,7 @@ from fsm.machine import span_text
 from fsm.store import presence
 from fsm.store.codec import rq_ms, text, whole
 from fsm.store.keys import SUSPENDED, Keys
+from fsm.store.places import parse
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
@@ -290,12 +291,32 @@ def _in_hand(keys: Keys, lock: str, now_ms: int) -> Plan[str]:
 
 def _unserved(keys: Keys, name: str, queue: str, now_ms: int) -> Plan[str]:
     """Say why nobody has it in hand."""
-    listening = yield from _listening(keys, queue, now_ms)
+    place = parse(queue)
+    absent = (yield from _absent(keys, place.host, now_ms)) if place.host else ""
+    if absent and place.is_pinned:
+        return f"it waits for host {place.host}, which {absent}"
+    # Workers of ours do not say in RQ's registry that they serve queues of hosts beside those that they listen on.
+    listening = yield from _listening(keys, place.base, now_ms, place.host if place.is_pinned else "")
+    if place.host:
+        listening += yield from _listening(keys, queue, now_ms)
     if not listening:
-        return f"no worker listens on queue {queue!r}: start one with `fsm worker`"
+        whose = f" of host {place.host}" if place.is_pinned else ""
+        how = f"`fsm worker --host {place.host}`" if place.is_pinned else "`fsm worker`"
+        return f"no worker{whose} listens on queue {place.base!r}: start one with {how}"
+    if absent:
+        return f"it waits for host {place.host}, which {absent}: others take over"
     rank = yield Request(lambda reply: reply, commands=[("ZRANK", keys.ready(queue), name)])
     waits = f"{_count(rank, 'FSM')} before it on queue {queue!r}" if rank else f"it waits on queue {queue!r}"
     return f"{waits}, where {_count(listening, 'worker', 'listens', 'listen')}"
+
+
+def _absent(keys: Keys, host: str, now_ms: int) -> Plan[str]:
+    """Say what a host does that takes no work; "" where it does."""
+    commands: list[tuple[Any, ...]] = [("ZSCORE", keys.hosts, host), ("HEXISTS", keys.draining, host)]
+    ends, is_draining = yield _many(commands)
+    if ends is None or float(ends) <= now_ms:
+        return "is not alive"
+    return "drains" if is_draining else ""
 
 
 def _before(urgent: int, in_urgent: int | None, in_mailbox: int | None) -> int:
@@ -305,18 +326,23 @@ def _before(urgent: int, in_urgent: int | None, in_mailbox: int | None) -> int:
     return urgent + in_mailbox if in_mailbox is not None else 0
 
 
-def _listening(keys: Keys, queue: str, now_ms: int) -> Plan[int]:
-    """Count the workers that listen on a queue and live: ours by their heartbeats, those of RQ by their records."""
+def _listening(keys: Keys, queue: str, now_ms: int, host: str = "") -> Plan[int]:
+    """Count the workers that listen on a queue and live: ours by their heartbeats, those of RQ by their records.
+
+    Of a host, where it is given, only those.
+    """
     records = yield presence.on_queue(queue)
     if not records:
         return 0
     prefix = len(Keys.rq_worker(""))
     commands: list[tuple[Any, ...]] = []
     for record in records:
-        commands += [("ZSCORE", keys.workers, record[prefix:]), ("HMGET", record, "birth", "death", "fsm")]
+        commands += [("ZSCORE", keys.workers, record[prefix:]), ("HMGET", record, "birth", "death", "fsm", "hostname")]
     replies = yield _many(commands)
     count = 0
-    for beat, (birth, death, ours) in zip(replies[::2], replies[1::2], strict=True):
+    for beat, (birth, death, ours, hostname) in zip(replies[::2], replies[1::2], strict=True):
+        if host and text(hostname) != host:
+            continue
         if beat is not None:
             count += now_ms - float(beat) < presence.SILENT_AFTER_MS
         else:

@@ -68,6 +68,7 @@ for i = 1, ARGV[13] do
     has_payload = f[9] == 1, sets = f[10], drops = f[11],
     urgent = f[12], mail = f[13], operations = f[14], size = f[15], home = f[16] ~= '' and f[16] or f[2],
   }
+  if string.find(f[16], '[~@]') then try('SADD', prefix .. 'places', f[16]) end
 end
 local first_name = 13 + ARGV[13]
 at = first_name + count + 1
@@ -119,12 +120,13 @@ end
 -- the name of a job must not stop a commit that has begun to write: so no write of a record may raise.
 local function fail(id, queue, result, text, packed, ttl)
   local key = 'rq:job:' .. id
+  -- RQ looks for a failed job in the registry of its origin: it may have come to its FSM when that was in another queue.
   local added = try('HSET', key, 'status', 'failed', 'place', 'failed', 'started_at', claimed_at, 'ended_at', now,
-    'worker_name', worker, 'result', result, 'exc_info', text)
+    'worker_name', worker, 'result', result, 'exc_info', text, 'origin', queue)
   call('EXPIRE', key, ttl)
-  -- All seven fields are new where its record was deleted meanwhile: nothing is left that could be requeued, and RQ's
+  -- All eight fields are new where its record was deleted meanwhile: nothing is left that could be requeued, and RQ's
   -- tools would stumble over it.
-  if added ~= 7 then try('ZADD', 'rq:failed:' .. queue, s + ttl, id) end
+  if added ~= 8 then try('ZADD', 'rq:failed:' .. queue, s + ttl, id) end
   result_stream(id, 2, worker, 'exc_string', packed, ttl)
 end
 

@@ -29,6 +29,7 @@ COMMANDS = [
         "log",
         "machines",
         "info",
+        "whois",
         "config",
         "retry",
         "skip",
