@@ -88,8 +88,11 @@ def failure(
     job: Job, connection: Redis, kind: type[BaseException], fault: BaseException, _traceback: TracebackType | None
 ) -> None:
     """Tell the FSM how its effect failed, when RQ will not try it again."""
-    if job.should_retry:
+    if job.should_retry and _is_open(job, connection):
         _look_at(job, connection)
+    elif job.should_retry:
+        # Its deadline is over, or it was answered otherwise: nobody would hear what a retry says.
+        job.retries_left = 0
     elif issubclass(kind, AbandonedJobError):
         # Its worker died. RQ is about to write it down as failed; the watch puts it back on its queue.
         with suppress(RedisError):
@@ -107,6 +110,15 @@ def _asker(job: Job, connection: Redis) -> tuple[Keys, str] | None:
     """Find the FSM that asked for an effect; RQ keeps the fields that it does not know."""
     name, namespace = run(connection, Request(lambda reply: reply, commands=[("HMGET", job.key, "fsm_of", "ns")]))
     return (Keys(text(namespace)), text(name)) if name and namespace else None
+
+
+def _is_open(job: Job, connection: Redis) -> bool:
+    """Whether the end of an effect is still to be told; where that cannot be asked, it is."""
+    try:
+        asker = _asker(job, connection)
+        return asker is None or run(connection, verbs.note_of(asker[0], job.id, asker[1])) is not None
+    except (StoreError, BaseTimeoutException):
+        return True
 
 
 def _tell(job: Job, connection: Redis, plan_of: Callable[[Keys, str], Plan[str]]) -> None:

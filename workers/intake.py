@@ -10,7 +10,6 @@ import random
 import secrets
 import time
 from collections import deque
-from math import inf
 from typing import TYPE_CHECKING
 
 from fsm.errors import StoreError
@@ -34,9 +33,6 @@ _log = logging.getLogger("fsm.worker")
 AHEAD_S = 0.020
 # An idle worker looks at `ready` this often, in case RQ's list was emptied behind its back.
 _SLEEP_S = 1.0
-# Redis counts a sleep in ms, and takes none for one without end.
-_LEAST_SLEEP_S = 0.002
-_NEVER = -inf
 _STRANGE_PAUSE_S = 0.2
 # Claims smaller than this are those of slow handlers: for them nothing is claimed ahead.
 _FLOW = 16
@@ -58,6 +54,7 @@ class Intake:
         lease_ms: How long a lock lasts unrenewed.
         batch: Most FSMs in one claim.
         in_hand: Gives the tokens of what is run beside the claims, which they must not free.
+        hear: Is told when the next of all that waits for its time is due, by `time.monotonic()`.
     """
 
     def __init__(  # noqa: PLR0913 - what a claim is made of
@@ -73,6 +70,7 @@ class Intake:
         lease_ms: int,
         batch: int,
         in_hand: Callable[[], Collection[str]] = tuple,
+        hear: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._carrier = carrier
         self._line = line
@@ -84,6 +82,7 @@ class Intake:
         self._lease_ms = lease_ms
         self._batch = batch
         self._in_hand = in_hand
+        self._hear = hear
         # Numbers grow also over a restart under the same name: the last verdicts of the former life are not ours.
         self._number = time.time_ns() // 1000
         self._seconds_per_fsm = AHEAD_S / batch
@@ -103,9 +102,6 @@ class Intake:
         # Whether that was sent with empty hands, when an id woke the worker: then it is the claim of the next turn, and
         # before all else of that, for what it brings is run by nobody meanwhile.
         self.is_woken = False
-        # When `due` was asked last, and when the next FSM is due that it told of; by `time.monotonic()`.
-        self._asked_due_at = time.monotonic() - _SLEEP_S
-        self._due_at = inf
         self._found: list[str] = []
         self._reported: set[str] = set()
         self.is_sleeping = False
@@ -272,6 +268,9 @@ class Intake:
             claims = self._line.result(ticket)
         finally:
             self._posted.remove(token)
+        if claims.due_s is not None:
+            # Since it was asked, not since it is read: what was claimed ahead was answered long ago.
+            self._hear(asked_at + claims.due_s)
         claims.asked_at = asked_at
         if claims.held:
             self._recent.append(token)
@@ -333,22 +332,19 @@ class Intake:
             self._seconds_per_fsm = 0.7 * self._seconds_per_fsm + 0.3 * seconds / fsms
 
     def sleep(self, most_s: float = _SLEEP_S, *, claims: bool = False) -> None:
-        """Sleep until an id comes on RQ's list, a second at most, and no longer than until something is due.
+        """Sleep until an id comes on RQ's list, a second at most: also what is due comes by that.
 
         Args:
             most_s: Not a second, but so long at most.
             claims: Claim as soon as an id has come, with empty hands; `claim` gives what that brings. It is to be
                 called soon: see `is_woken`. Most of what a claim takes here was done before the sleep.
         """
-        if self._asked_due_at == _NEVER:
-            return
         # With several queues the id is only in the reply: that sleep must not be broken off. And which of them is to be
         # claimed from is not known before.
         queues = (*self._beside, *self._queues)
         is_one = len(queues) == 1
         prepared = self._request(self._queues[0], self._want()) if claims and is_one else None
-        seconds = max(_LEAST_SLEEP_S, min(most_s, self._due_at - time.monotonic()))
-        sleep = presence.sleep(self._keys, self._worker, queues, round(seconds, 3))
+        sleep = presence.sleep(self._keys, self._worker, queues, round(most_s, 3))
         found = queue = ""
         self.is_sleeping = is_one
         try:
@@ -360,7 +356,7 @@ class Intake:
                 _log.warning("worker %s cannot sleep in Redis, and sleeps here meanwhile: %s", self._worker, error)
             self._sleeps_here = True
             # Not in step with all others.
-            time.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311 - chance without secrets
+            time.sleep(most_s * random.uniform(0.5, 1))  # noqa: S311 - chance without secrets
         finally:
             self.is_sleeping = False
         if not found:
@@ -371,21 +367,6 @@ class Intake:
                 self._ahead, self.is_woken = self._post(queue, self._want()), True
         elif prepared is not None:
             self._ahead, self.is_woken = self._send(*prepared), True
-
-    def look_soon(self) -> None:
-        """Ask at the next turn what is due when: something is to be tried again, perhaps soon."""
-        self._asked_due_at = _NEVER
-
-    def ring_due(self) -> int:
-        """Make FSMs ready whose time has come; asked once a second, and when the next one is due. Gives how many."""
-        now = time.monotonic()
-        if now < min(self._asked_due_at + _SLEEP_S, self._due_at):
-            return 0
-        # First: another thread may commit meanwhile what is to be tried again, and want to have it asked once more.
-        self._asked_due_at = now
-        rung, seconds = self._carrier.carry(calls.due(self._keys))
-        self._due_at = inf if seconds is None else time.monotonic() + seconds
-        return rung
 
 
 def _add(claims: Claims, more: Claims) -> None:

@@ -39,6 +39,7 @@ from fsm.store.places import Placer, parse, ringed
 from fsm.store.requests import Request
 from workers import handover, last_resort, points, upkeep
 from workers.activation import Activation
+from workers.alarm import AlarmClock
 from workers.answers import EffectsWatch
 from workers.batch import Batch, Relief
 from workers.carrier import Carrier, Line, is_passing
@@ -139,6 +140,7 @@ class TransitionWorker(Listener):
         # Its own queues of the ring are served from the first, so that nobody waits there until they are told of.
         rings = {d.settings.queue or self.keys.default_queue for d in app.definitions if d.settings.placement == "ring"}
         self._rings = tuple(ringed(queue, self.host) for queue in queues if queue in rings)
+        self._alarm = AlarmClock(self._carrier, self.keys)
         self._intake = Intake(
             self._carrier,
             self._line,
@@ -150,6 +152,7 @@ class TransitionWorker(Listener):
             lease_ms=lease_ms,
             batch=batch,
             in_hand=lambda: self._hands.tokens if self._hands else (),
+            hear=self._alarm.hear,
         )
         self._committer = Committer(
             self._carrier,
@@ -158,7 +161,7 @@ class TransitionWorker(Listener):
             self.name,
             self._keeper,
             lease_ms=lease_ms,
-            note_retry=self._intake.look_soon,
+            note_retry=self._alarm.look_soon,
         )
         self._relief = Relief(self._end_if_stuck)
         self._hands: Hands | None = None
@@ -338,6 +341,7 @@ class TransitionWorker(Listener):
             self._rescuer.sweep()  # the host is alive before anything is claimed on it
         self._relief.start()
         self._rescuer.start()
+        self._alarm.start()
 
     def _hear(self, word: HostWord) -> None:
         """Heed what is said to workers of this host; from either thread."""
@@ -375,6 +379,7 @@ class TransitionWorker(Listener):
             self._hands.stop()
         has_ended = self._relief.stop()
         self._rescuer.stop()
+        self._alarm.stop()
         self._keeper.stop()
         # What a signal broke off between a request and its reply would take the next reply for its own.
         self._client.connection_pool.disconnect(inuse_connections=False)
@@ -514,7 +519,7 @@ class TransitionWorker(Listener):
                 return claims, 0
         self.heartbeat()
         self._check_replaced()
-        recovered = self._rescuer.sweep() + self._intake.ring_due()
+        recovered = self._rescuer.sweep() + self._alarm.ring()
         self.watch.look()
         if claims is None:
             claims = self._intake.claim() if self._hands is None else self._hands.claim()

@@ -54,7 +54,7 @@ FAILURE_TTL_S = 2_592_000
 # Time-out and result_ttl of jobs of whose machine we know nothing: the defaults of our settings.
 UNKNOWN_SECONDS = (180, 60)
 # The reply of `claim`: what stands before the FSMs, and what stands of each before its events.
-_FIRST_OF_CLAIM = 5
+_FIRST_OF_CLAIM = 6
 _HEAD_OF_FSM = 17
 _TURN_MS = 900  # less than the second between two looks of a worker: one alone always has the turn
 
@@ -221,6 +221,7 @@ class Claims:
         at: Time of the claim as RQ writes it.
         at_ms: The same in ms, by the clock of Redis.
         moved: Ids of jobs that are no events, and went to the list of effects.
+        due_s: Seconds until the next of all that waits for its time is due; `None` where nothing does.
         asked_at: `time.monotonic()` before it was sent, as its sender notes it: so long ago, at most, was `at_ms`.
     """
 
@@ -229,6 +230,7 @@ class Claims:
     at: str = ""
     at_ms: int = 0
     moved: list[str] = field(default_factory=list)
+    due_s: float | None = None
     asked_at: float = 0.0
 
     @property
@@ -290,8 +292,9 @@ def claim(  # noqa: PLR0913 - the bounds of one claim
 def _read_claims(reply: list[Any], token: str, queue: str) -> Claims:
     if reply[0] == b"LATE":
         return Claims([], [])
-    broken, moved = reply[3], reply[4]
-    claims = Claims([], [], reply[1].decode(), int(reply[2]), [text(job_id) for job_id in moved])
+    broken, moved, next_ms = reply[3:_FIRST_OF_CLAIM]
+    due_s = int(next_ms) / 1000 if int(next_ms) >= 0 else None
+    claims = Claims([], [], reply[1].decode(), int(reply[2]), [text(job_id) for job_id in moved], due_s)
     claims.broken += [(text(broken[at]), text(broken[at + 1])) for at in range(0, len(broken), 2)]
     # Names of machines, states, events, statuses: few, and each of them comes many times.
     said = _Words()

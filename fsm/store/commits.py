@@ -233,7 +233,8 @@ class Block(msgspec.Struct, eq=False):
                         **({} if limit == PAYLOAD_LIMIT else {"limit": limit}),
                     }
                 )
-                self._operation("E", item.job_id, item.queue, note, len(fields) // 2, *fields)
+                deadline = "" if item.deadline_ms is None else item.deadline_ms
+                self._operation("E", item.job_id, item.queue, deadline, note, len(fields) // 2, *fields)
 
     def arguments(self, state: str) -> list[Any]:
         """Lay all of it out for `commit`; `state` is where the FSM stands now.

@@ -13,6 +13,7 @@ import orjson
 
 from fsm.engine import checked_name
 from fsm.errors import UnknownFSMError
+from fsm.store import alarms
 from fsm.store.codec import call_arguments, event_data, rq_ms, text, whole
 from fsm.store.requests import Request
 
@@ -70,6 +71,7 @@ class EffectView:
         on_success: Event that brings back its result; "" for none.
         on_failure: Event that brings back its last failure; "" for none.
         cause: Id of the event that asked for it.
+        deadline: When it has failed, if it has not ended by then, aware, UTC; `None` is never.
     """
 
     job_id: str
@@ -84,6 +86,7 @@ class EffectView:
     on_success: str
     on_failure: str
     cause: str
+    deadline: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,7 @@ def agenda(keys: Keys, name: str, most: int = _MOST) -> Plan[Agenda]:
     events = yield from _records(keys, ids, *what)
     delayed = yield from _records(keys, off, *what)
     jobs = yield from _records(keys, effects, "data", "status", "retries_left", "deaths", "origin")
+    deadlines = yield from _deadlines(keys, name, effects)
     return Agenda(
         name,
         text(lock).partition("/")[0],
@@ -169,7 +173,10 @@ def agenda(keys: Keys, name: str, most: int = _MOST) -> Plan[Agenda]:
             )
             for place, (job_id, record) in enumerate(zip(ids, events, strict=True))
         ],
-        [_effect(effect_id, notes[effect_id], record) for effect_id, record in zip(effects, jobs, strict=True)],
+        [
+            _effect(effect_id, notes[effect_id], record, deadline)
+            for effect_id, record, deadline in zip(effects, jobs, deadlines, strict=True)
+        ],
         max(0, int(urgent_count) + int(mail_count) - len(ids)),
         max(0, int(effect_count) - len(effects)),
         [
@@ -190,6 +197,17 @@ def _records(keys: Keys, ids: list[str], *fields: str) -> Plan[list[list[bytes |
     if not ids:
         return []
     found: list[list[bytes | None]] = yield _many(*(("HMGET", keys.job(job_id), *fields) for job_id in ids))
+    return found
+
+
+def _deadlines(keys: Keys, name: str, ids: list[str]) -> Plan[list[float | None]]:
+    """Read when these effects have failed, ms by the clock of Redis; `None` where they have no deadline."""
+    if not ids:
+        return []
+    command = ("ZMSCORE", keys.timers, *(alarms.deadline(effect_id, name) for effect_id in ids))
+    found: list[float | None] = yield Request(
+        lambda reply: [None if score is None else float(score) for score in reply], commands=[command]
+    )
     return found
 
 
@@ -214,7 +232,7 @@ def _event(  # noqa: PLR0913 - what is known of one event
     )
 
 
-def _effect(effect_id: str, note: dict[str, Any], record: list[bytes | None]) -> EffectView:
+def _effect(effect_id: str, note: dict[str, Any], record: list[bytes | None], deadline: float | None) -> EffectView:
     data, status, retries, deaths, origin = record
     args, kwargs = call_arguments(data or b"")
     at_ms = note.get("at_ms")
@@ -232,6 +250,7 @@ def _effect(effect_id: str, note: dict[str, Any], record: list[bytes | None]) ->
         str(note.get("on_success") or ""),
         str(note.get("on_failure") or ""),
         str(note.get("cause", "")),
+        None if deadline is None else _moment(int(deadline)),
     )
 
 

@@ -69,6 +69,16 @@ def nap(path: str, seconds: float) -> str:
     return "rested"
 
 
+def hold(path: str, until: str, problem: str = "") -> None:
+    """Take as long as the test wants: until there is a file; then fail, if there is a problem."""
+    note(path)
+    deadline = time.monotonic() + 60
+    while not Path(until).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if problem:
+        raise ValueError(problem)
+
+
 def die_once(path: str, whose: str) -> int:
     """Do it, and die before anybody is told: the first time only."""
     runs = note(path)

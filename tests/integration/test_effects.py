@@ -78,8 +78,13 @@ class Office:
         for member in self.redis.zrange("fsm:default:effects", 0, -1):
             self.redis.zadd("fsm:default:effects", {member: 0}, xx=True)
 
+    def run_out(self) -> None:
+        """Let the time of every open effect be over."""
+        for member in self.redis.zrange("fsm:default:timers", 0, -1):
+            self.redis.zadd("fsm:default:timers", {member: 1}, xx=True)
+
     def is_at_rest(self) -> bool:
-        return not self.redis.exists("fsm:default:effects", "fsm:default:effects:the desk: 1")
+        return not self.redis.exists("fsm:default:effects", "fsm:default:effects:the desk: 1", "fsm:default:timers")
 
 
 @pytest.fixture
@@ -124,6 +129,44 @@ def test_retries_wait_without_a_scheduler(office: Office) -> None:
 
     assert office.told() == [["failed", "ValueError", "no cover, for the 3. time"]]
     assert time.monotonic() - begin > 1.9
+
+
+_LATE = ["failed", "deadline", "it had not ended by then"]
+
+
+def test_beyond_its_deadline_an_effect_has_failed_and_what_it_says_later_is_not_heard(
+    office: Office, tmp_path: Path
+) -> None:
+    """What is under way goes on to its end, which nobody hears; what waits behind it is not begun any more."""
+    office.open()
+    held = office.ask("hold", str(office.book), str(tmp_path / "go"), deadline="1h")
+    office.horse()
+    behind = office.ask("note", str(office.book), deadline="200ms")
+    assert office.told() == [_LATE]
+    assert office.redis.hget(f"rq:job:{behind}", "status") == b"canceled"
+    office.run_out()
+    assert office.told(2) == [_LATE, _LATE]
+    (tmp_path / "go").touch()
+    office.until(lambda: office.redis.hget(f"rq:job:{held}", "status") == b"finished")
+
+    office.ask("double", 4)
+    assert office.told(3) == [_LATE, _LATE, ["done", 8]]
+    assert office.runs() == 1
+    assert office.is_at_rest()
+
+
+def test_beyond_its_deadline_a_failing_effect_is_not_tried_again(office: Office, tmp_path: Path) -> None:
+    # Seen to fail where RQ was left its retries: it was done a second time, for nobody.
+    office.open()
+    effect = office.ask("hold", str(office.book), str(tmp_path / "go"), "too late", retry=3, deadline="1h")
+    office.horse()
+    office.run_out()
+    assert office.told() == [_LATE]
+    (tmp_path / "go").touch()
+    office.until(lambda: office.redis.hget(f"rq:job:{effect}", "status") == b"failed")
+
+    assert office.runs() == 1
+    assert office.told() == [_LATE]
 
 
 def test_what_is_no_json_comes_back_as_a_failure_and_is_not_done_again(office: Office) -> None:

@@ -12,7 +12,8 @@ ARGV      1 prefix   2 worker   3 token   4 number of this claim   5 lease, ms  
           14 "1" leaves FSMs on which workers died to a later claim   15.. tokens that the worker still holds, and ids
           that it took off RQ's list as "id:<id>"
 RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, a list of names and why each of these FSMs is BROKEN, a
-          list of foreign jobs that went to the effects list, then per FSM: name, 12 fields of the snapshot (the last:
+          list of foreign jobs that went to the effects list, ms until the next is due of all that waits for its
+          time or -1, then per FSM: name, 12 fields of the snapshot (the last:
           how often its oldest event failed already), of one on which workers died how many events it may have next (0
           where it is cleared), its timers, how many urgent ids, how many ids, and of each event its id, name and data. Where more is
           to be said of an event its name is nil, and in the place of data is a list: event, data, place, status, born,
@@ -35,7 +36,7 @@ call('ZCARD', ready)
 local ms, s, us = clock()
 local now = rq_time(s, us)
 local broken, moved = {}, {}
-local answer, last_of_answer = { 'CLAIMED', now, ms, broken, moved }, 5
+local answer, last_of_answer = { 'CLAIMED', now, ms, broken, moved, -1 }, 6
 local events, bytes, find = 0, 0, string.find
 local seen = {}
 local function break_off(name, why)
@@ -140,6 +141,8 @@ end
 -- Also what was written last may not be ours.
 local function answered()
   for k = #answer, last_of_answer + 1, -1 do answer[k] = nil end
+  local first = try('ZRANGE', prefix .. 'timers', '0', '0', 'WITHSCORES')
+  if first[2] then answer[6] = math.min(math.max(0, tonumber(first[2]) - tonumber(ms)), 1e15) end
   return answer
 end
 

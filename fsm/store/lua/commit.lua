@@ -25,7 +25,8 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
                                         max_mailbox timeout ttl name id payload data
               A at member           an alarm: a member of `timers`, and when
               X member              no alarm any more
-              E id queue note count fields   an ordinary RQ job; the note is what is kept of it while it is open
+              E id queue deadline note count fields   an ordinary RQ job; the note is what is kept of it while it is
+                                        open, the deadline is when it has failed, ms from now on, or ""
               (an id that was used, by an earlier run of an event that was requeued, gets a new end)
 RETURNS   COMMITTED, then one word an FSM: REST nothing waits; READY more mail waits; AT its oldest event waits to be
           tried again, and all other mail behind it; STALE the lock is not ours;
@@ -239,6 +240,7 @@ for n = 1, count do
         local at = string.format('%.0f', tonumber(ms) + pause)
         -- Where its time cannot be noted, it is tried again at once.
         waits = type(try('ZADD', prefix .. 'timers', at, 'retry ' .. name)) == 'number'
+        armed(tonumber(at), frame.home)
         call('HSET', snapshot, 'retry_at', waits and at or ms)
         -- It may wait in the urgent list.
         owes = true
@@ -259,6 +261,7 @@ for n = 1, count do
         kept = nil
         result_stream(id, 3, worker, 'exc_string', '', failure_ttl)
       elseif op == 'A' then
+        armed(tonumber(ARGV[at]), frame.home)
         alarms[#alarms + 1] = take()
         alarms[#alarms + 1] = take()
       elseif op == 'X' then
@@ -290,7 +293,7 @@ for n = 1, count do
           note(child, m.event, id, word)
         end
       else
-        local id, target, note_of, fields = unused(take(), ms), take(), take(), tonumber(take())
+        local id, target, deadline, note_of, fields = unused(take(), ms), take(), take(), take(), tonumber(take())
         try('HSET', 'rq:job:' .. id, 'created_at', now, 'enqueued_at', now, 'status', 'queued', 'origin', target,
           unpack(ARGV, at, at + 2 * fields - 1))
         at = at + 2 * fields
@@ -302,6 +305,12 @@ for n = 1, count do
         try('HSET', prefix .. 'effects:' .. name, id, note_of)
         opened[#opened + 1] = string.format('%.0f', tonumber(ms) + 5000)
         opened[#opened + 1] = id .. ' ' .. name
+        if deadline ~= '' then
+          local ends = tonumber(ms) + deadline
+          armed(ends, frame.home)
+          alarms[#alarms + 1] = digits(ends)
+          alarms[#alarms + 1] = 'deadline ' .. id .. ' ' .. name
+        end
       end
     end
 
@@ -332,6 +341,7 @@ if #opened > 0 then variadic('ZADD', prefix .. 'effects', opened) end
 if #calmed > 0 then variadic('ZREM', prefix .. 'timers', calmed) end
 if #alarms > 0 then variadic('ZADD', prefix .. 'timers', alarms) end
 flush_ready(prefix)
+wake_for_alarm(prefix, tonumber(ms))
 if #freed > 0 then
   for first = 1, #freed_locks, 1000 do
     call('UNLINK', unpack(freed_locks, first, math.min(first + 999, #freed_locks)))

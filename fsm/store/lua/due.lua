@@ -138,13 +138,41 @@ function kinds.timer(rest)
   if type(length) == 'table' then return puzzled() end
   if length >= 2 * fsm.limit then return put_off_again(name) end
   local event = type(entry[3]) == 'string' and entry[3] or string.match(key, '^[^/]*')
-  local call_of = cjson.encode({ ns, name, event })
   local data = type(entry[5]) == 'string' and entry[5] or 'null'
   local id = fired_id(digits(arm))
-  record(id, now, ns, fsm, event, '["workers.jobs.transition",null,' .. string.gsub(string.sub(call_of, 1, -2), '\\/', '/')
-    .. ',' .. data .. '],{}]', timeout, result_ttl)
+  record(id, now, ns, fsm, event, job_data(ns, name, event, data), timeout, result_ttl)
   call('HSET', 'rq:job:' .. id, 'meta', '{"timer":' .. cjson.encode(key) .. ',"due_ms":' .. digits(due_ms) .. '}')
   enter(prefix, fsm, id)
+  done_count = done_count + 1
+end
+
+-- Beyond its deadline it is in vain to begin with an effect; what a worker has begun goes on, and its end is not heard.
+local function withdraw(id)
+  local job = try('HMGET', 'rq:job:' .. id, 'status', 'origin')
+  local status, queue = job[1], job[2]
+  if not queue or status ~= 'queued' and status ~= 'scheduled' then return end
+  local list = 'rq:queue:' .. queue
+  -- In a long list it is not looked for: RQ drops it when it comes to it, for it is cancelled.
+  local length = try('LLEN', list)
+  if type(length) == 'number' and length <= 1000 then try('LREM', list, 1, id) end
+  try('ZREM', 'rq:scheduled:' .. queue, id)
+  call('HSET', 'rq:job:' .. id, 'status', 'canceled', 'ended_at', now)
+  try('ZADD', 'rq:canceled:' .. queue, s, id)
+end
+
+-- deadline <id> <name>: an effect that is open still has failed, and its FSM is told; what it says later is not heard.
+function kinds.deadline(rest)
+  local id, name = string.match(rest, '^(%S+) (.+)$')
+  local raw = id and try('HGET', prefix .. 'effects:' .. name, id)
+  if not raw then return nil end
+  local is_read, note = pcall(cjson.decode, raw)
+  if not is_read or type(note) ~= 'table' then return puzzled() end
+  local data = job_data(ns, name, tostring(note.on_failure), '{"type":"deadline","message":"it had not ended by then"}')
+  local word = bring(prefix, ns, default_queue, id, name, tostring(note.born), tostring(note.on_failure), data,
+    '{"effect":' .. cjson.encode(id) .. '}', timeout, result_ttl, failure_ttl)
+  if word == 'FULL' then return put_off_again(name) end
+  if word == 'BROKEN' then return puzzled() end
+  withdraw(id)
   done_count = done_count + 1
 end
 

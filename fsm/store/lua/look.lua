@@ -104,6 +104,7 @@ for _, member in ipairs(try('ZRANGEBYSCORE', effects, '-inf', ms, 'LIMIT', 0, mo
   call('ZADD', effects, string.format('%.0f', tonumber(ms) + pause), member)
   if not note then
     call('ZREM', effects, member)
+    if id then try('ZREM', prefix .. 'timers', 'deadline ' .. member) end
   elseif type(note) == 'string' then
     local key = 'rq:job:' .. id
     local job = try('HMGET', key, 'status', 'origin', 'missed', 'abandoned')
@@ -144,8 +145,7 @@ for _, member in ipairs(try('ZRANGEBYSCORE', effects, '-inf', ms, 'LIMIT', 0, mo
     -- As the note is written, by us alone: in a name or a path this would stand with its quotes escaped.
     if status == 'finished' and string.find(note, '"on_success":""', 1, true)
       or failed and string.find(note, '"on_failure":""', 1, true) then
-      call('HDEL', prefix .. 'effects:' .. name, id)
-      call('ZREM', effects, member)
+      close(prefix, id, name)
     else
       answer[#answer + 1] = { id, name, note, status }
     end

@@ -145,6 +145,22 @@ local function flush_ready(prefix)
   rung = {}
 end
 
+-- What is armed in a call: the soonest of it, and the queue of its FSM.
+local soonest, soonest_queue = math.huge, nil
+local function armed(at, queue)
+  if at < soonest then soonest, soonest_queue = at, queue end
+end
+
+-- Where that comes first of all, and before a sleeper would look by himself, one is woken; the claim that follows tells
+-- him when it is. Where the list is not empty, nobody sleeps. The id is no job's: all pass over it.
+local function wake_for_alarm(prefix, ms)
+  if soonest >= ms + 1000 then return end
+  local first = try('ZRANGE', prefix .. 'timers', '0', '0', 'WITHSCORES')
+  if first[2] and tonumber(first[2]) >= soonest and try('LLEN', 'rq:queue:' .. soonest_queue) == 0 then
+    try('RPUSH', 'rq:queue:' .. soonest_queue, 'fsm-due')
+  end
+end
+
 -- The same to the front of all that waits, in the order in which they were gathered.
 local front = {}
 local function ring_front(queue, name, id)
@@ -233,6 +249,7 @@ local function put_off(prefix, fsm, id, due)
   local member = string.format('mail %016.0f ', number) .. id .. ' ' .. fsm.name
   call('HSET', 'rq:job:' .. id, 'place', 'later', 'status', 'scheduled', 'due', digits(due), 'alarm', member)
   call('ZADD', prefix .. 'timers', digits(due), member)
+  armed(due, fsm.queue)
   call('ZADD', prefix .. 'later:' .. fsm.name, digits(due), id)
   try('ZADD', 'rq:scheduled:' .. fsm.queue, math.ceil(due / 1000), id)
   try('SADD', 'rq:queues', 'rq:queue:' .. fsm.queue)
@@ -256,6 +273,47 @@ local function deliver_later(prefix, ns, default_queue, now, id, name, due, even
   record(id, now, ns, fsm, event, data, timeout, ttl)
   put_off(prefix, fsm, id, due)
   return 'SENT'
+end
+
+-- The call of an event's job, as RQ reads it; the event's data is JSON.
+local function job_data(ns, name, event, data)
+  local about = string.gsub(string.sub(cjson.encode({ ns, name, event }), 1, -2), '\\/', '/')
+  return '["workers.jobs.transition",null,' .. about .. ',' .. data .. '],{}]'
+end
+
+-- An effect is not open any more.
+local function close(prefix, effect, name)
+  try('HDEL', prefix .. 'effects:' .. name, effect)
+  try('ZREM', prefix .. 'effects', effect .. ' ' .. name)
+  try('ZREM', prefix .. 'timers', 'deadline ' .. effect .. ' ' .. name)
+end
+
+-- The end of an effect as an event of the FSM that asked for it: ANSWERED and its id, and the effect is closed. Where
+-- nobody takes it, its record says so as failed. FULL and BROKEN: nothing is written, and the effect stays open.
+local function bring(prefix, ns, default_queue, effect, name, born, event, data, meta, timeout, ttl, failure_ttl)
+  local ms, s, us = clock()
+  local now = rq_time(s, us)
+  local id = unused(effect .. 'a', ms)
+  local word = deliver(prefix, ns, default_queue, now, id, name, born, event, data, timeout, ttl)
+  if word == 'FULL' or word == 'BROKEN' then
+    call('UNLINK', 'rq:job:' .. id)
+    return word
+  end
+  if word ~= 'SENT' then
+    record(id, now, ns, { name = name, born = born, queue = default_queue }, event, data, timeout, ttl)
+    call('HSET', 'rq:job:' .. id, 'status', 'failed', 'place', 'failed', 'ended_at', now, 'result',
+      '{"failed":"undeliverable"}', 'exc_info', 'answer of effect ' .. effect .. ' not delivered: ' .. word)
+    call('EXPIRE', 'rq:job:' .. id, failure_ttl)
+    result_stream(id, 2, '', 'exc_string', '', failure_ttl)
+    try('ZADD', 'rq:failed:' .. default_queue, s + failure_ttl, id)
+    try('XADD', prefix .. 'log', '*', 'worker', '', 'transitions', '[{"name":' .. cjson.encode(name) .. ',"event":'
+      .. cjson.encode(event) .. ',"job":"' .. id .. '","error":' .. cjson.encode('undeliverable: ' .. word) .. '}]')
+  else
+    word = 'ANSWERED ' .. id
+  end
+  call('HSET', 'rq:job:' .. id, 'meta', meta)
+  close(prefix, effect, name)
+  return word
 end
 
 -- The id of a life: µs as text. No two lives of one name begin in the same one.

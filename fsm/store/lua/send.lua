@@ -207,5 +207,6 @@ for n, id in pairs(again) do
 end
 flush_begun(prefix)
 flush_ready(prefix)
+wake_for_alarm(prefix, tonumber(ms))
 if next(made) == nil then insist_on_primary(prefix) end
 return answer

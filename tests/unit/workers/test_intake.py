@@ -392,20 +392,3 @@ def test_a_sleep_that_redis_refuses_is_slept_here_and_told_once(
     assert all(0.5 <= pause <= 1 for pause in pauses)
     assert caplog.text.count("Redis is full") == 1
     assert not hall.intake.is_sleeping
-
-
-def test_what_is_to_be_tried_again_is_asked_for_also_where_it_was_committed_while_redis_was_asked(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Seen to fail where the time of asking was noted after the reply: the next look was a second later.
-    asked = []
-
-    def carry(_: object) -> tuple[int, None]:
-        asked.append(hall.intake.look_soon() if not asked else None)
-        return 0, None
-
-    monkeypatch.setattr(hall.carrier, "carry", carry)
-    for _ in range(3):
-        hall.intake.ring_due()
-
-    assert len(asked) == 2
