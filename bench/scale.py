@@ -6,6 +6,9 @@ chance from all that are there, get ten events each (one lock and one snapshot f
 does: deeper indexes, colder memory. Bytes of an FSM are what Redis uses more than when it was empty, when all that goes
 by itself within a minute is dropped.
 
+**Views.** What is asked of all FSMs at once, in the largest size and while it rests: how many there are, any one of
+them, the host of a name, and page after page of a hundred; medians of what the caller waits.
+
 **Backlog.** All FSMs of the largest size are started before the worker begins, so their entry events wait, as many jobs
 as FSMs: how fast that backlog shrinks in its first tenth, after the first moments, and in its last, and what Redis
 takes for a claim there and then. From its 60th second on, commits also remove the records that ended a minute before,
@@ -28,6 +31,7 @@ import random
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from bench import meter, suite
@@ -40,9 +44,11 @@ from fsm.store.requests import script
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import redis
+
+    from fsm import Client
 
 __all__ = ["main", "measure"]
 
@@ -62,6 +68,9 @@ _END = (0.90, 0.98)
 # Redis is asked to note commands that take at least so many µs: whole scripts, not what is called in them.
 _NOTED_US = 200
 _MOST_NOTED = 2000
+# A page of so many; and how often each view is asked for.
+_PAGE = 100
+_VIEWS = 300
 # `_FLOW` is the size of a claim from which on the next one is sent ahead.
 _NEVER_AHEAD = """
 from workers import intake
@@ -206,6 +215,7 @@ def _sizes(plan: Plan) -> tuple[list[Row], dict[str, float], str]:
             candidates[f"{count:,} FSMs, 1 event each"] = lambda size=size: size.singles(plan.sample, plan.batches)
         values = suite.in_turn(candidates, plan.rounds)
         say(f"checked: {sum(size.lane.check() for size in sizes.values()):,} events were applied")
+        views = _views(sizes[plan.sizes[-1]].lane.client)
         version = str(sizes[plan.sizes[0]].lane.client.redis.info("server")["redis_version"])
     rows, shares = [], []
     for events, words in ((_EVENTS_EACH, f"{_EVENTS_EACH} events each"), (1, "1 event each")):
@@ -221,9 +231,35 @@ def _sizes(plan: Plan) -> tuple[list[Row], dict[str, float], str]:
         # The worse of the two kinds of work.
         "million_against_thousand" if is_target else "largest_against_smallest": min(shares),
         "bytes_each_fsm": round(sizes[plan.sizes[-1]].bytes_each),
+        **{f"{'million' if is_target else 'largest'}_{view}_ms": took for view, took in views.items()},
         "backlog_end_against_beginning": round(waiting[-1].median / waiting[-2].median, 2),
     }
     return rows + waiting, figures, version
+
+
+def _views(client: Client) -> dict[str, float]:
+    """Give what the caller waits for each view of all FSMs, in ms."""
+    cursor = ""
+
+    def turn() -> None:
+        nonlocal cursor
+        cursor = client.all(cursor=cursor, count=_PAGE).cursor
+
+    return {
+        "count": _took_ms(client.count),
+        "random": _took_ms(client.random),
+        "whois": _took_ms(lambda: client.whois("fsm-1")),
+        "page_of_all": _took_ms(turn),
+    }
+
+
+def _took_ms(ask: Callable[[], object]) -> float:
+    took = []
+    for _ in range(_VIEWS):
+        begin = perf_counter()
+        ask()
+        took.append(1000 * (perf_counter() - begin))
+    return round(median(took), 2)
 
 
 def _backlog(lane: Lane, names: Sequence[str], empty: int) -> list[Row]:

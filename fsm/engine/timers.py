@@ -62,7 +62,7 @@ TICK = "[timer]"
 LATE_MS = 10_000
 
 # What is told of a timer that was passed over, by what its machine wants of what is overdue.
-OVERDUE = MappingProxyType({"skip": "overdue, and skipped", "restart": "overdue, and begun anew"})
+OVERDUE = MappingProxyType({"skip": "overdue, skipped", "restart": "overdue, its timer was restarted"})
 
 _FIRED = re.compile(r"--t[0-9]+v([0-9]+)\Z")
 _SCOPES = {"s": "state", "f": "fsm"}

@@ -111,6 +111,9 @@ def test_scale_measures_sizes_a_backlog_a_hot_fsm_and_workers(small: Small) -> N
     # The figure that has a target is that of a million.
     assert {"hot_fsm_per_s", "two_workers_against_one", "largest_against_smallest"} <= set(said["figures"])
     assert "million_against_thousand" not in said["figures"]
+    assert {"largest_count_ms", "largest_random_ms", "largest_whois_ms", "largest_page_of_all_ms"} <= set(
+        said["figures"]
+    )
 
 
 def test_slow_measures_handlers_that_wait_compute_and_linger(small: Small) -> None:
