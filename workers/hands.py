@@ -305,15 +305,8 @@ class Hands:
         fsm, begin, piece.thread = piece.fsm, time.monotonic(), threading.get_ident()
         try:
             if self._keeper.is_trusted(fsm.name, fsm.token):
-                work = piece.work = Activation(
-                    self._app.behaviours[fsm.machine],
-                    fsm,
-                    self._keys,
-                    self._crew,
-                    piece.at_ms,
-                    piece.asked_at,
-                    self._placer,
-                )
+                of, times = self._app.behaviours[fsm.machine], (piece.at_ms, piece.asked_at)
+                work = piece.work = Activation(of, fsm, self._keys, self._crew, *times, self._placer)
                 piece.block = await work.run(begin + AHEAD_S)
             else:
                 _log.warning("the lock of FSM %r was lost before its events were run", fsm.name)

@@ -148,7 +148,7 @@ def transition(  # noqa: PLR0913 - one parameter an option
     """
     is_waiting = is_waiting or is_settling
     machine = None if to_start is None else place.known_machine(to_start)
-    with place.client() as client:
+    with place.client(None if to_start is None else place.cluster()) as client:
         job = client.transition(
             name,
             event,

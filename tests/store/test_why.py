@@ -201,3 +201,66 @@ def test_an_event_far_behind_is_not_looked_for(real_store: Store) -> None:
 
     assert ask(real_store, "x998").endswith(", and 999 events wait before it")
     assert "before it" not in ask(real_store, "last")
+
+
+def on_host(store: Store, host: str, *, ms: int = 60_000, drains: bool = False) -> None:
+    """Note that a host lives for so long, and one worker of it that listens on the queue of the namespace."""
+    seconds, us = store.redis.time()
+    store.redis.zadd(store.keys.hosts, {host: int(seconds) * 1000 + int(us) // 1000 + ms})
+    if drains:
+        store.redis.hset(store.keys.draining, host, 1)
+    listen(store, f"w-{host}")
+    store.redis.hset(Keys.rq_worker(f"w-{host}"), "hostname", host)
+
+
+def in_queue(store: Store, queue: str) -> None:
+    """An FSM in this queue with one event that waits."""
+    store.waiting("a")
+    store.redis.hset(store.keys.snapshot("a"), "queue", queue)
+    store.redis.rename(store.keys.ready("fsm"), store.keys.ready(queue))
+
+
+def test_it_is_pinned_to_a_host_that_is_not_alive(store: Store) -> None:
+    in_queue(store, "fsm@edge-7")
+    on_host(store, "edge-8")
+
+    assert ask(store, "a-1") == "it waits for host edge-7, which is not alive"
+    on_host(store, "edge-7", ms=-1)
+    assert ask(store) == "1 event waits: it waits for host edge-7, which is not alive"
+
+
+def test_it_is_pinned_to_a_host_that_drains(store: Store) -> None:
+    in_queue(store, "fsm@edge-7")
+    on_host(store, "edge-7", drains=True)
+
+    assert ask(store, "a-1") == "it waits for host edge-7, which drains"
+
+
+def test_it_is_pinned_to_a_host_whose_workers_serve_other_queues(store: Store) -> None:
+    in_queue(store, "fsm@edge-7")
+    on_host(store, "edge-7")
+    store.redis.delete(Keys.rq_workers("fsm"))
+    listen(store, "w-elsewhere")
+
+    said = "no worker of host edge-7 listens on queue 'fsm': start one with `fsm worker --host edge-7`"
+    assert ask(store, "a-1") == said
+
+
+def test_it_waits_for_workers_of_the_host_to_which_it_is_pinned(store: Store) -> None:
+    in_queue(store, "fsm@edge-7")
+    on_host(store, "edge-7")
+    on_host(store, "edge-8")
+
+    assert ask(store, "a-1") == "it waits on queue 'fsm@edge-7', where 1 worker listens"
+    listen(store, "stock", is_ours=False, queue="fsm@edge-7")
+    assert ask(store, "a-1") == "it waits on queue 'fsm@edge-7', where 2 workers listen"
+
+
+def test_the_ring_gave_it_to_a_host_that_is_gone(store: Store) -> None:
+    in_queue(store, "fsm~edge-7")
+    assert ask(store, "a-1") == "no worker listens on queue 'fsm': start one with `fsm worker`"
+
+    on_host(store, "edge-8")
+    assert ask(store, "a-1") == "it waits for host edge-7, which is not alive: others take over"
+    on_host(store, "edge-7")
+    assert ask(store, "a-1") == "it waits on queue 'fsm~edge-7', where 2 workers listen"

@@ -19,6 +19,7 @@ from fsm import (
     verbs,
 )
 from fsm.store.blueprint import Blueprint
+from fsm.store.places import Placer
 from tests.unit.test_verbs import KEYS, follow
 
 
@@ -165,3 +166,40 @@ def test_what_exists_is_as_good_where_one_says_so_and_it_is_of_that_machine() ->
     assert [error.machine for error in errors if isinstance(error, FSMExistsError)] == ["Order", ""]
     _, verdicts = follow(verbs.start_many(KEYS, Plain.definition, items[:1]), ["EXISTS Plain"])
     assert not verdicts[0].ok
+
+
+class Sensor(Plain):
+    settings = Settings(endless=True, placement="ring")
+
+
+def test_names_of_one_host_go_together_and_verdicts_come_in_the_order_of_names() -> None:
+    whose = {"a": "edge-1", "b": "edge-2", "c": "edge-1", "d": None}
+    plan = verbs.start_many(KEYS, Sensor.definition, [(name, None) for name in whose], placer=Placer(whose.get))
+    calls = []
+    reply = None
+    try:
+        while True:
+            request = plan.send(reply)
+            queue, names = request.arguments[6], list(request.arguments[-1 - 4 * 4 :])
+            calls.append((queue, [name for name in whose if name in names]))
+            reply = ["EXISTS Sensor" if name == "c" else "CREATED" for name in calls[-1][1]]
+    except StopIteration as end:
+        verdicts = end.value
+
+    assert calls == [("fsm~edge-1", ["a", "c"]), ("fsm~edge-2", ["b"]), ("fsm", ["d"])]
+    assert [(verdict.name, verdict.ok) for verdict in verdicts] == [("a", True), ("b", True), ("c", False), ("d", True)]
+
+
+def test_placement_is_announced_for_who_starts_by_name() -> None:
+    assert blueprint_of(Sensor).placement == "ring"
+    assert blueprint_of(Plain).placement == "any"
+    # Written by a version of ours that had no placement.
+    about = announced(Plain)["Plain"]
+    del about["placement"]
+    assert Blueprint.announced("Plain", about).placement == "any"
+
+
+@pytest.mark.parametrize("host", ["", "edge 7", "a@b", "a~b", "ä", 7, "x" * 101])
+def test_a_host_that_cannot_be_one_is_refused_before_anything_is_started(host: Any) -> None:
+    with pytest.raises(PayloadError, match=r"host= is the name of a host, 1 to 100 of the characters"):
+        follow(verbs.start_many(KEYS, Plain.definition, [("a", None)], host=host))
