@@ -1,7 +1,8 @@
 """`python -m examples.onboarding`: customers come by way of the FastAPI application, and a line tells each answer.
 
 A worker must run beside it: `fsm worker --app examples.onboarding`. The requests are made in this process, by FastAPI's
-own test client; everything behind them is real, but for three days that go by: timers do not fire yet.
+own test client; everything behind them is real, but for three days that go by: for these we look when the timer is due,
+and send its event ourselves.
 
 Exit code 0: every answer was as expected; 1: one was not, or Redis cannot be used; 2: wrong use.
 """
@@ -120,8 +121,9 @@ class Story:
     def _expired(self, name: str) -> None:
         self.ask(201, "POST", "/signups", {"account": name, "email": "eve@example.org"}, Idempotency_Key="form-1")
         self._client.wait_for(name, "unconfirmed", timeout=_PATIENCE_S)
-        print("three days go by", flush=True)
-        self._client.call(name, "expire", timeout=_PATIENCE_S)
+        (timer,) = self._client.timers(name)
+        print(f"three days go by, until {timer.at:%Y-%m-%d}: {timer.event}", flush=True)
+        self._client.call(name, timer.event, timeout=_PATIENCE_S)
         self.ask(200, "GET", f"/signups/{name}")
 
 

@@ -4,7 +4,7 @@
     python -m examples.subscription [--url URL]            three customers, from the trial to wherever they end
 
 Reading order: `machine` (the diagram and its handlers), `cards` (the effect: who is asked for the money), `customers`
-(who sends events, and stands in for the clock). The page is docs/examples/subscription.md.
+(who sends events, and does not wait for months). The page is docs/examples/subscription.md.
 
 Who calls this: `make examples`, and readers. It imports what `fsm` offers to everyone.
 """

@@ -1,7 +1,7 @@
-"""Customers, and the clock: what each does, step by step, and how the subscription fares.
+"""Customers: what each does, step by step, and how the subscription fares.
 
-Timers are drawn and do not fire yet. So the time is moved by hand here: `timer_of` reads from the diagram which event
-the timer of a state sends, and we send it, as the timer will.
+A trial lasts 14 days, and nobody waits so long for a story. Where time passes in it, we look at which timer of the
+subscription is due next, and send its event ourselves, as everybody may: the timer is gone with the state that is left.
 
 Who calls this: `python -m examples.subscription`.
 """
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from fsm import Client
 
-__all__ = ["STORIES", "Story", "live", "timer_of"]
+__all__ = ["STORIES", "Story", "live"]
 
-# In a story: wait for as long as the timer of the state says.
+# In a story: what the next timer of the subscription would send happens now.
 TIME = "time passes"
 # Where a subscription comes to rest when the card company has answered.
 _RESTS = ("active", "past_due", "cancelled")
@@ -54,15 +54,6 @@ STORIES = {
 }
 
 
-def timer_of(state: str) -> str:
-    """Give the event that the timer of a state sends.
-
-    >>> timer_of("trial"), timer_of("past_due")
-    ('trial_over', 'retry_payment')
-    """
-    return next(edge.event for edge in Subscription.graph.edges if edge.source == state and edge.after_ms)
-
-
 def live(client: Client, name: str, story: Story) -> Iterator[str]:
     """Let one customer live; gives a line for each step.
 
@@ -78,8 +69,9 @@ def live(client: Client, name: str, story: Story) -> Iterator[str]:
         event, data = step if isinstance(step, tuple) else (step, None)
         what = event
         if event == TIME:
-            event = timer_of(state)
-            what = f"{TIME}: {event}"
+            timer = subscription.timers()[0]
+            event = timer.event
+            what = f"{TIME}: {event}, due on {timer.at:%Y-%m-%d}"
         state = subscription.call(event, data, timeout=_PATIENCE_S, meta={"actor": name}).state
         if state == "charging":
             state = subscription.wait_for(_RESTS, timeout=_PATIENCE_S).state

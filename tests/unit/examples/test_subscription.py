@@ -5,7 +5,7 @@ import pytest
 from examples.subscription import Account, Subscription, cards
 from examples.subscription import __main__ as program
 from examples.subscription.cards import BROKEN, EMPTY, GOOD
-from examples.subscription.customers import STORIES, TIME, timer_of
+from examples.subscription.customers import STORIES, TIME
 from examples.subscription.machine import MOST_RETRIES, PERIOD
 from fsm import InvalidDataError, NotAllowedError
 from fsm.testing import Trial, cover, trial
@@ -27,14 +27,9 @@ def pay(subscription: Trial[Account]) -> None:
 
 
 def pass_time(subscription: Trial[Account]) -> None:
-    """Send what the timer of the state will send when it fires, and let the card company answer."""
-    timer = timer_of(subscription.state)
-    (after_ms,) = {
-        edge.after_ms for edge in Subscription.graph.edges if (edge.source, edge.event) == (subscription.state, timer)
-    }
-    assert after_ms is not None
-    subscription.now += timedelta(milliseconds=after_ms)
-    subscription.send(timer)
+    """Let the timer of the state fire, and the card company answer."""
+    (timer,) = subscription.timers.values()
+    assert subscription.advance(timer.at - subscription.now) == [timer.event]
     if subscription.state == "charging":
         pay(subscription)
 
@@ -71,9 +66,12 @@ def test_each_payment_has_a_key_of_its_own() -> None:
 @pytest.mark.parametrize(("state", "timer"), [("trial", "trial_over"), ("active", "renew")])
 def test_a_cancelled_subscription_runs_until_what_was_paid_for_is_over(state: str, timer: str) -> None:
     subscription = in_state(state)
-    assert timer_of(state) == timer
+    armed = subscription.timers
+    assert list(armed) == [timer]
     assert subscription.send("cancel").state == state
-    assert subscription.send(timer).state == "cancelled"
+    assert subscription.timers == armed
+    pass_time(subscription)
+    assert subscription.state == "cancelled"
     assert subscription.enqueued == []
 
 
