@@ -60,7 +60,7 @@ _MOST_TURNS = 10_000
 # How often in one call those are tried again that wait for it; a handler may answer `Retry` without end.
 _MOST_RETRIES = 100
 # Requests that may leave something to be done.
-_STIRRING = ("start", "send", "steer")
+_STIRRING = ("start", "send", "steer", "due")
 
 _WORLDS: WeakValueDictionary[str, InlineWorld] = WeakValueDictionary()
 _WORLDS_GUARD = threading.Lock()

@@ -25,6 +25,7 @@
     fsm:<ns>:draining            hash    hosts that take no new work -> since when
     fsm:<ns>:places              set     queues of single hosts, as `places` writes them
     fsm:namespaces               set     the namespaces of this Redis
+    fsm:clock                    string  in tests, ms by which the time of FSMs is ahead of the true one
     fsm:<ns>:steered:<id>        hash    what an operator's call answered, for a minute: a repeat gets the same answer
     fsm:<ns>:log                 stream  what every commit and every operator did, capped
     fsm:<ns>:effects             zset    "<id> <name>" of each open effect -> when it is looked after next
@@ -35,11 +36,12 @@
 
 from __future__ import annotations
 
-__all__ = ["NAMESPACES", "SUSPENDED", "Keys", "default_queue"]
+__all__ = ["CLOCK", "NAMESPACES", "SUSPENDED", "Keys", "default_queue"]
 
 # RQ's: while it exists, workers are suspended.
 SUSPENDED = "rq:suspended"
 NAMESPACES = "fsm:namespaces"
+CLOCK = "fsm:clock"
 
 
 def default_queue(namespace: str) -> str:

@@ -4,6 +4,7 @@
     fsm_url      its URL; the server is emptied before the test
     fsm_client   a client of it
     fsm_worker   starts workers against it, and ends them with the test
+    fsm_clock    moves the time of its FSMs
 
 Without a server program the tests that want one are skipped with the reason, and fail where `CI` is set. Each process
 of pytest-xdist has a server of its own.
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
     from fsm.client import Client
     from fsm.store.embedded import EmbeddedServer
+    from fsm.testing.clock import Clock
     from fsm.testing.processes import Worker
 
-__all__ = ["fsm_client", "fsm_server", "fsm_url", "fsm_worker"]
+__all__ = ["fsm_client", "fsm_clock", "fsm_server", "fsm_url", "fsm_worker"]
 
 _WORKERS: pytest.StashKey[list[Worker]] = pytest.StashKey()
 
@@ -63,6 +65,15 @@ def fsm_client(fsm_url: str) -> Iterator[Client]:
 
     with Client(fsm_url) as client:
         yield client
+
+
+@pytest.fixture
+def fsm_clock(fsm_client: Client) -> Iterator[Clock]:
+    """A clock that moves the time of all FSMs of the client's Redis; workers that the test starts go by it too."""
+    from fsm.testing.clock import Clock  # noqa: PLC0415 - not before a test wants it
+
+    with Clock(fsm_client) as clock:
+        yield clock
 
 
 @pytest.fixture

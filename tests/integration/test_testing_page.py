@@ -21,7 +21,7 @@ FILES = dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE, re.DOTALL |
 
 
 def test_every_block_of_python_is_a_file() -> None:
-    assert len(FILES) == PAGE.count("```python\n") == 9
+    assert len(FILES) == PAGE.count("```python\n") == 10
 
 
 @pytest.mark.slow
@@ -34,6 +34,7 @@ def test_every_block_of_python_is_a_file() -> None:
         ("test_views.py", ("django",), 2),
         ("test_whole.py", (), 2),
         ("test_faults.py", (), 1),
+        ("test_time.py", (), 2),
     ],
 )
 def test_the_tests_of_the_page_pass(
@@ -47,7 +48,7 @@ def test_the_tests_of_the_page_pass(
     for package in needs:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"this part of the page needs {package}")
-    if test in {"test_whole.py", "test_faults.py"}:
+    if test in {"test_whole.py", "test_faults.py", "test_time.py"}:
         _: EmbeddedServer = request.getfixturevalue("redis_server")
     for variable in ("FSM_URL", "FSM_NAMESPACE", "FSM_APP"):
         monkeypatch.delenv(variable, raising=False)

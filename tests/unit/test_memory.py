@@ -7,7 +7,6 @@ import gc
 import importlib
 import sys
 import threading
-import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from fsm import (
     on,
 )
 from fsm.store.connection import connect, memory_parts
-from fsm.testing import trial
+from fsm.testing import Clock, trial
 from tests.unit.testing.shop import Bank, Cart, Order, Parcel, charge
 
 if TYPE_CHECKING:
@@ -676,18 +675,18 @@ class Snail(Machine[dict[str, Any]]):
 
     @on("pass")
     def pass_on(self, t: T, n: int) -> None:
-        t.send(t.name, "add", n, delay="50ms")
+        t.send(t.name, "add", n, delay="10m")
         t.send(t.name, "add", n + 1)
 
 
 def test_delayed_events_come_in_their_own_time_and_before_what_is_sent_after_it() -> None:
-    with Client("memory://") as client:
+    with Client("memory://") as client, Clock(client) as clock:
         fsm = client.start_fsm(Snail, "s")
         far = fsm.transition("add", 9, delay="1h")
-        fsm.transition("add", 2, delay=0.05)
+        fsm.transition("add", 2, delay="10m")
         fsm.transition("add", 1)
         assert fsm.state().payload == {"seen": [1]}
-        time.sleep(0.06)
+        clock.advance("10m")
 
         fsm.transition("add", 3)
 
@@ -698,11 +697,12 @@ def test_delayed_events_come_in_their_own_time_and_before_what_is_sent_after_it(
 
 
 def test_an_fsm_sends_with_a_delay() -> None:
-    with Client("memory://") as client:
+    with Client("memory://") as client, Clock(client) as clock:
         fsm = client.start_fsm(Snail, "s")
         fsm.transition("pass", 5)
         assert fsm.state().payload == {"seen": [6]}
         (job,) = fsm.jobs().delayed
+        clock.advance("10m")
 
         assert client.job(job.job_id).result(10).ok
 
