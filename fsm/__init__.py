@@ -53,6 +53,7 @@ if typing.TYPE_CHECKING:
     from fsm.registry import Cluster, HostView, QueueView, WorkerView
     from fsm.ring import ClusterInfo, HashRing
     from fsm.store.codec import Snapshot
+    from fsm.store.synching import Repair
     from fsm.verbs import Agenda, Page, Running, Timetable, Verdict
 
 __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
@@ -80,6 +81,7 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "FSMHandle",
     "HashRing",
     "Outcome",
+    "Repair",
     "Snapshot",
     "Timetable",
     "TransitionJob",
@@ -122,7 +124,19 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
 
 # Where to look for them, the cheap ones first. They are looked up when they are asked for: pytest imports our plugin in
 # every run, and the command line asks for few of them; neither is to pay for Redis, RQ and all of this.
-_ROOMS = ("errors", "machine", "engine", "app", "client", "handles", "ring", "store.codec", "verbs", "registry")
+_ROOMS = (
+    "errors",
+    "machine",
+    "engine",
+    "app",
+    "client",
+    "handles",
+    "ring",
+    "store.codec",
+    "verbs",
+    "registry",
+    "store.synching",
+)
 
 if not typing.TYPE_CHECKING:
 

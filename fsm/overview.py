@@ -1,6 +1,7 @@
 """What applications ask of all FSMs at once: who is alive, what runs where, how many there are.
 
-Nothing here costs more than what is shown: no call walks all FSMs, and a list of them comes a page at a time.
+Nothing here costs more than what is shown: a list of FSMs comes a page at a time, and only
+`synch` walks all of them.
 
 Who calls this: the client, which inherits these verbs.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fsm.registry import Cluster
     from fsm.ring import ClusterInfo
     from fsm.store.keys import Keys
+    from fsm.store.synching import Repair
     from fsm.verbs import Drained, Page
 
 __all__ = ["Overview"]
@@ -82,6 +84,17 @@ class Overview(PlanCarrier):
             PayloadError: The cursor is none, or the count is not what it should be.
         """
         return self.do(verbs.page(self.keys, _name_of(machine), host=host, cursor=cursor, most=count))
+
+    def synch(self) -> list[Repair]:
+        """Hold what is noted of FSMs, events and workers against the truth, and put right what differs.
+
+        Of a healthy namespace nothing comes back, also while workers are at it and die: what is under way, or waits for
+        the end of a lease, is left alone. It walks all FSMs, so it takes about a minute for a million.
+
+        Returns:
+            What differed: name, what, how. Called again, only what cannot be repaired.
+        """
+        return self.do(verbs.synch(self.keys))
 
     def drain(self, host: str, *, timeout: float | None = None) -> Drained:
         """Ask the workers of a host to end, as SIGTERM does, and wait for that.

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 __all__ = ["Activation"]
 
 _log = logging.getLogger("fsm.worker")
-# Where mail lies that is to be applied, as its record says. One that is `later` waits for its time: where its id lies
-# in the mailbox all the same, it was deleted, and sent again with a delay.
+# Where mail lies that is to be applied, as its record says. One that is `later` waits for its time: its id lies in the
+# mailbox where it was deleted, and sent again with a delay.
 _PLACE = b"mail"
 
 

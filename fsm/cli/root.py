@@ -51,6 +51,7 @@ _COMMANDS = {
     "pause": "fsm.cli.steering:pause",
     "resume": "fsm.cli.steering:resume",
     "purge": "fsm.cli.sending:purge",
+    "synch": "fsm.cli.synching:synch",
     "drain": "fsm.cli.draining:drain",
     "check": "fsm.cli.diagrams:check",
     "draw": "fsm.cli.diagrams:draw",

@@ -34,6 +34,7 @@ from fsm.verbs.roll import MOST_OF_PAGE, Page, Running, any_name, count, page
 from fsm.verbs.sending import Sending, send_many, sending, sendings
 from fsm.verbs.starting import announce, blueprint, enlist, first_payload, start_many
 from fsm.verbs.steering import Steered, steer
+from fsm.verbs.synching import synch
 from fsm.verbs.timetable import TimerView, Timetable, timers_of, timetable
 from fsm.verbs.verdicts import Verdict
 from fsm.verbs.visits import Visit, visits
@@ -97,6 +98,7 @@ __all__ = [
     "steer",
     "succeed",
     "success_data",
+    "synch",
     "timers_of",
     "timetable",
     "view",

@@ -35,7 +35,10 @@ PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 RIGHTS = dict(re.findall(r"^user (\w+) (on .*)$", PAGE, re.MULTILINE))
 # Scripts that clients call; all others are the workers'.
 CLIENTS_SCRIPTS = {"start", "send", "ask", "cancel", "purge", "steer"}
-WORKERS_SCRIPTS = {path.stem for path in LUA.glob("*.lua")} - {"prelude"} - CLIENTS_SCRIPTS
+# What looks at all FSMs, and may read the names of all keys.
+OPERATORS_SCRIPTS = {"synch"}
+OPERATORS_MODULES = ("fsm/store/synching.py",)
+WORKERS_SCRIPTS = {path.stem for path in LUA.glob("*.lua")} - {"prelude"} - CLIENTS_SCRIPTS - OPERATORS_SCRIPTS
 # What our own modules ask for as plain commands, by where they do so.
 ASKED = re.compile(r'\(\s*"([A-Z]{3,})"')
 CLIENTS_MODULES = ("fsm/verbs", "fsm/registry.py", "fsm/store/requests.py")
@@ -72,7 +75,9 @@ def needed_by(script: str) -> set[str]:
 def asked_in(*places: str) -> set[str]:
     """The commands that modules of ours ask for, and other words that look like one."""
     paths = [ROOT / place for place in places]
-    files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))]
+    files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))}
+    if places != OPERATORS_MODULES:
+        files -= {ROOT / place for place in OPERATORS_MODULES}
     return {word.lower() for file in files for word in ASKED.findall(file.read_text("utf-8"))}
 
 
@@ -135,6 +140,12 @@ def test_the_line_of_the_application_has_what_clients_need_and_nothing_else(worl
     needed = set().union(*map(needed_by, CLIENTS_SCRIPTS)) | (asked_in(*CLIENTS_MODULES) & world.commands)
 
     assert rights("application") == needed | CONNECTING | TRANSACTION
+
+
+def test_the_line_of_the_operator_has_what_an_application_may_and_what_synch_needs(world: World) -> None:
+    needed = set().union(*map(needed_by, OPERATORS_SCRIPTS)) | (asked_in(*OPERATORS_MODULES) & world.commands)
+
+    assert rights("operator") == rights("application") | needed
 
 
 def test_the_line_of_the_worker_has_what_workers_and_their_clients_need_and_nothing_else(world: World) -> None:
@@ -231,6 +242,22 @@ def test_a_worker_can_run_events_and_effects_and_obey_the_tools_of_rq(
     assert "NOPERM" not in "".join(outputs)
 
 
+def test_an_operator_can_repair(world: World) -> None:
+    with Client(url_of(world, "operator"), namespace="default") as client:
+        act_as_application(client)
+        assert client.synch() == []
+        world.redis.delete(client.keys.ready("fsm"))
+        assert {one.what for one in client.synch()} == {"ready"}
+    assert world.refused() == []
+
+    with (
+        Client(url_of(world, "application"), namespace="default") as client,
+        pytest.raises(StoreError, match=r"docs/security\.md"),
+    ):
+        client.synch()
+    assert [command for _, command, _ in world.refused()] == [b"scan"]
+
+
 def test_an_inspector_can_look_at_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with Client(url_of(world, "application"), namespace="default") as client:
         act_as_application(client)
@@ -273,6 +300,7 @@ GET basket:1; HGETALL users; SUBSCRIBE chat; PUBLISH rq:pubsub:w {}; SORT rq:que
 DENIED = {
     "application": "BLMOVE rq:queue:fsm fsm:default:hand:me LEFT RIGHT 1; SUBSCRIBE rq:pubsub:w; CLIENT LIST; SCAN 0",
     "worker": "SET basket:1 x; HSET users ann x; SCAN 0",
+    "operator": "BLMOVE rq:queue:fsm fsm:default:hand:me LEFT RIGHT 1; SUBSCRIBE rq:pubsub:w; CLIENT LIST",
     "inspector": """SET fsm:default:lock:a x; HSET fsm:default:snapshot:a state odd; DEL rq:job:x; RPUSH rq:queue:fsm x;
 EXPIRE fsm:default:snapshot:a 1; BLPOP fsm:default:mailbox:a 1; XADD fsm:default:log * a b; EVALSHA x 0; CLIENT LIST;
 SUBSCRIBE rq:pubsub:w""",

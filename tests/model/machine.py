@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -695,7 +695,8 @@ class Driving(RuleBasedStateMachine):
             letter = letters[pick % len(letters)]
             self.erase(letter.job_id)
             if letter in self.sent:
-                self.post([letter], starts=False)
+                # What lay in the mailbox waits for its time now, or the other way round.
+                self.post([replace(letter, is_delayed=pick % 3 > 0)], starts=False)
 
     def cancel_by_rq(self, pick: int) -> None:
         job_id = self.one(pick)

@@ -536,3 +536,17 @@ def test_the_agenda_names_them_in_the_order_in_which_they_are_due(store: Store) 
     assert (second.job_id, second.event, second.next_at) == ("second", "", None)
     assert found.more_delayed == 1
     assert found.as_json()["delayed"][0]["next_at"] == first.next_at.isoformat()
+
+
+def test_deleted_in_its_mailbox_and_sent_again_with_a_delay_it_comes_once_and_then(store: Store) -> None:
+    # Seen to fail where a worker took an event for mail whose place was `later`: it was applied at once, and when due.
+    store.waiting("a")
+    store.redis.delete("rq:job:a-1")
+    delay(store, "a", "a-1")
+    assert [(mail.job_id, mail.place) for mail in store.one().mail] == [("a-1", b"later")]
+
+    store.redis.hset("rq:job:a-1", "place", "done")
+    pass_time(store, **{"a-1": 1})
+    assert fire(store) == 0
+    assert store.job("a-1")["place"] == "done"
+    assert traces(store) == 1  # RQ's registry, which only tells

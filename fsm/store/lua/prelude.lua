@@ -194,6 +194,22 @@ local function head(prefix, name)
   end
 end
 
+-- Ids in the hand of a worker that died go back to RQ's lists, so many at most: how many they were.
+local function empty_hand(prefix, worker, most)
+  local hand, count = prefix .. 'hand:' .. worker, 0
+  local ids = try('RPOP', hand, most) or {}
+  if ids.err then call('UNLINK', hand) end
+  -- The newest first, each to the front: in the end they lie there as they did before.
+  for _, id in ipairs(ids) do
+    local queue = try('HGET', 'rq:job:' .. id, 'origin')
+    if type(queue) == 'string' then
+      try('LPUSH', 'rq:queue:' .. queue, id)
+      count = count + 1
+    end
+  end
+  return count
+end
+
 -- Makes an FSM that was freed ready again if it has mail.
 local function ring_if_mail(prefix, queue, name)
   local id = head(prefix, name)

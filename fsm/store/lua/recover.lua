@@ -58,17 +58,7 @@ local function free_all(worker)
     if try('GET', prefix .. 'lock:' .. portion[k]) == worker .. '/' .. portion[k + 1] then free(portion[k]) end
     call('HDEL', claims, portion[k])
   end
-  local hand = prefix .. 'hand:' .. worker
-  local ids = try('RPOP', hand, most) or {}
-  if ids.err then call('UNLINK', hand) end
-  -- The newest first, each to the front: in the end they lie there as they did before.
-  for _, id in ipairs(ids) do
-    local queue = try('HGET', 'rq:job:' .. id, 'origin')
-    if type(queue) == 'string' then
-      try('LPUSH', 'rq:queue:' .. queue, id)
-      rehung = rehung + 1
-    end
-  end
+  rehung = rehung + empty_hand(prefix, worker, most)
 end
 
 -- A list of RQ's that is empty though FSMs wait: somebody emptied it, or a stock worker died with what it had taken.

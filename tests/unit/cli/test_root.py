@@ -37,6 +37,7 @@ COMMANDS = [
         "pause",
         "resume",
         "purge",
+        "synch",
         "drain",
         "check",
         "draw",
