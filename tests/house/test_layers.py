@@ -38,7 +38,6 @@ LONG = {
     "fsm/machine/values.py": "the typed codecs and the check of what they lose change together",
     "fsm/store/calls.py": "a list of calls, each short by itself: what it sends and what comes back",
     "fsm/client.py": "applications call one class, and most of it says what they may expect: the plans are elsewhere",
-    "workers/hands.py": "threads, coroutines and the commits of both share their state, and its guard",
     "workers/activation.py": "one story from the claim of an FSM to its block, and each part writes to that block",
 }
 

@@ -259,6 +259,45 @@ class Driving(RuleBasedStateMachine):
                 letter.entry = letter.entry or self.new_id("s")
         self.post(letters, starts=starts)
 
+    @rule(
+        name=names,
+        event=st.sampled_from(["note", "defer", "shut"]),
+        count=st.integers(1, 3),
+        then=st.sampled_from(
+            ["", "", "come", "cancel", "cancel_by_rq", "delete", "enqueue", "again", "purge", "defer"]
+        ),
+    )
+    def delay(self, name: str, event: str, count: int, then: str) -> None:
+        """Delayed events are sent, and somebody does something about the first of them."""
+        letters = [Letter(name, self.new_id("j"), event, to=name, is_delayed=True) for _ in range(count)]
+        self.post(letters, starts=False)
+        job = self.model.jobs.get(letters[0].job_id)
+        if then == "defer":
+            self.post([Letter(name, self.new_id("j"), "defer", to=name)], starts=False)
+            self.serve("w1", 1000)
+        elif then == "purge":
+            self.purge(name, 1)
+        elif then == "come":
+            self.come()
+        elif job is None or job.fsm is None:
+            return
+        elif then == "cancel":
+            self.take_back(letters[0].job_id)
+        elif then == "cancel_by_rq":
+            self.fetch(letters[0].job_id).cancel()
+            job.status = "canceled"
+            self.relist()
+        elif then == "enqueue":
+            # As RQ's scheduler does, whose clock is fast.
+            self.queue().enqueue_job(self.fetch(letters[0].job_id))
+            job.status = "queued"
+            self.relist()
+            self.serve("w1", 1000)
+        elif then in ("delete", "again"):
+            self.erase(letters[0].job_id)
+            if then == "again" and letters[0] in self.sent:
+                self.post([replace(letters[0], is_delayed=count > 1)], starts=False)
+
     def letter(self, name: str, event: str, to: str, chosen: int, kind: str) -> Letter:
         if kind == "again" and self.sent:
             old = self.sent[chosen % len(self.sent)]
@@ -595,7 +634,9 @@ class Driving(RuleBasedStateMachine):
 
     def cancel(self, pick: int) -> None:
         jobs = sorted(self.model.jobs)
-        job_id = jobs[pick % len(jobs)]
+        self.take_back(jobs[pick % len(jobs)])
+
+    def take_back(self, job_id: str) -> None:
         word, _ = self.do(Call("operator", calls.cancel(self.keys, job_id), lambda: self.model.cancel(job_id)))
         if word == "CANCELLED":
             self.ledger.touched.add(job_id)
@@ -818,10 +859,17 @@ class Driving(RuleBasedStateMachine):
             self.take("w1", fsms=4, events=1000)
             if self.hands["w1"]:
                 self.write("w1", 4, [1000] * 4)
-            elif not (self.model.ready or self.model.listed or self.model.timers or self.model.alarms):
+            elif not (self.model.ready or self.model.listed or self.model.timers or self.is_any_to_come()):
                 return
             self.come()
         raise AssertionError("it does not come to rest")
+
+    def is_any_to_come(self) -> bool:
+        """Tell whether a delayed event will find room: an FSM that cannot go on by itself makes none."""
+        fsms = self.model.fsms
+        return any(
+            alarm.name not in fsms or fsms[alarm.name].status != "failed" for alarm in self.model.alarms.values()
+        )
 
     def judge(self) -> None:
         world = World.of(self.redis, self.keys)
@@ -839,6 +887,7 @@ class Driving(RuleBasedStateMachine):
                 some = [job_id for job_id in plain if job_id in known]
                 assert some == [job_id for job_id in order if job_id in done], "out of order"
         waiting = {job_id for fsm in world.fsms.values() for job_id in (*fsm["mailbox"], *fsm["urgent"])}
+        waiting |= {job_id for job_id, _, _ in world.alarms}
         applied = {job_id for fsm in world.fsms.values() for job_id in fsm["applied"]}
         for job_id in self.ledger.accepted:
             if job_id in self.ledger.erased:

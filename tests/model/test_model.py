@@ -9,9 +9,10 @@ Seen to fail within 30 to 60 examples when one of these was taken out, each by i
   event, the note in `held`, only what failed being adopted, nothing of what waits for its time or is paused;
 - recover: the count of `tries`, the ring, the look at a lock that still stands, the token of a dead worker's claim;
 - release, extend: the token; send: the memory of the job id, and of what was deleted in a worker's hands; cancel:
-  what a worker holds, the ring; purge: the lock; due: the ring; steer: the nonce, `HELD`;
-- the activation: the place of an event whose id comes again, a hard event made again and owed while it waits; the
-  dropping of ended records: the place of one that is in use again.
+  what a worker holds, the ring, the alarm; purge: the lock; due: the ring, also of delayed mail; steer: the nonce,
+  `HELD`;
+- the activation: the place of an event whose id comes again, or that waits for its time, a hard event made again and
+  owed while it waits; the dropping of ended records: the place of one that is in use again.
 
 Found by other examples, or by many more: the memory of an entry event's id, the hand of a worker that slept, `born` of
 a purge, a purge that leaves alone what was applied.

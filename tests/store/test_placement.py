@@ -139,6 +139,34 @@ def test_what_fails_after_a_move_can_be_requeued_as_rq_does(store: Store) -> Non
     assert store.redis.zscore(Keys.rq_registry("failed", origin), "a-2")
 
 
+def test_what_fails_in_the_commit_that_moves_its_fsm_is_noted_where_that_is_now(store: Store) -> None:
+    # Seen to fail with the queue of the claim: `fsm retry` and its end left the note there.
+    begin(store, OLD, "a")
+    store.sent("a", "a-1")
+    work = store.work(store.claim(queue=OLD).held[0])
+    work.block.move(NEW)
+
+    store.commit(work.fail())
+
+    assert store.job("a-1")["origin"] == NEW
+    assert store.redis.zscore(Keys.rq_registry("failed", NEW), "a-1")
+
+
+def test_what_is_to_be_tried_again_is_scheduled_where_its_fsm_is_by_then(store: Store) -> None:
+    # Seen to fail with the queue of the claim: when it was due, RQ's registry there kept it for ever.
+    begin(store, OLD, "a")
+    store.sent("a", "a-1")
+    work = store.work(store.claim(queue=OLD).held[0])
+    work.block.again("a-1", 1, 1, "Traceback")
+    work.block.move(NEW)
+    assert store.commit(work) == ["AT"]
+    assert store.redis.zscore(Keys.rq_registry("scheduled", NEW), "a-1")
+
+    assert run(store.redis, calls.due(store.keys, ahead_ms=60_000))[0] == 1
+    assert store.ready(NEW) == ["a"]
+    assert not store.redis.exists(Keys.rq_registry("scheduled", OLD), Keys.rq_registry("scheduled", NEW))
+
+
 def test_a_hard_event_that_follows_is_of_the_new_queue(store: Store) -> None:
     begin(store, OLD, "a")
     store.sent("a", "a-1")

@@ -219,7 +219,7 @@ for n = 1, count do
         kept = nil
       elseif op == 'F' then
         local id, result, text, packed = take(), take(), take(), take()
-        fail(id, queue, result, text, packed, math.max(kept or 0, failure_ttl))
+        fail(id, frame.home, result, text, packed, math.max(kept or 0, failure_ttl))
         kept = nil
       elseif op == 'K' then
         kept = tonumber(take())
@@ -247,8 +247,9 @@ for n = 1, count do
         -- A record that was deleted meanwhile stays so, and is reported by the next claim.
         if try('HEXISTS', 'rq:job:' .. id, 'place') == 1 then
           local status = waits and 'scheduled' or 'queued'
-          call('HSET', 'rq:job:' .. id, 'status', status, 'attempt', attempt, 'exc_info', text, 'worker_name', worker)
-          if waits then try('ZADD', 'rq:scheduled:' .. queue, s + math.ceil(pause / 1000), id) end
+          call('HSET', 'rq:job:' .. id, 'status', status, 'attempt', attempt, 'exc_info', text, 'worker_name', worker,
+            'origin', frame.home)
+          if waits then try('ZADD', 'rq:scheduled:' .. frame.home, s + math.ceil(pause / 1000), id) end
         end
       elseif op == 'G' then
         local id = take()
