@@ -191,7 +191,7 @@ class Activation:
             return
         if mail.event is not None and mail.place != _PLACE:
             return  # applied, failed or taken away already, or another FSM's: its id lies here twice, or was put here
-        if life.timers and "--t" in mail.job_id:
+        if life.timers and "--t" in mail.job_id and mail.born in (None, self._born):
             self._lose(life, mail)
         if mail.event is None or mail.status == b"canceled":
             how = "deleted" if mail.event is None else "cancelled"

@@ -8,7 +8,7 @@ left behind.
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fsm.engine.mail import derived_id
@@ -23,6 +23,7 @@ EDGES = {
     ("low", "note"): "low",
     ("low", "tell"): "low",
     ("low", "defer"): "low",
+    ("low", "chime"): "low",
     ("low", "push"): "high",
     ("low", "trip"): "odd",
     ("low", "shut"): "over",
@@ -55,6 +56,7 @@ class Job:
     has_ended: bool = False
     attempt: int = 0
     alarm: int = 0  # of a delayed one that waits
+    arm: int | None = None  # of one that a timer sent: the version that armed that
 
 
 @dataclass
@@ -63,6 +65,14 @@ class Alarm:
 
     job_id: str
     name: str
+    when: str = "later"
+
+
+@dataclass(frozen=True)
+class Timer:
+    """The timer of `low`: "later", "due", or "failed" where its event did and may be retried."""
+
+    arm: int
     when: str = "later"
 
 
@@ -84,6 +94,7 @@ class Fsm:
     probation: int = 0
     paused: bool = False
     retry: str = ""  # "later" while its oldest event waits to be tried again, "due" when it may be
+    timer: Timer | None = None
     lock: tuple[str, str] | None = None
 
     @property
@@ -190,6 +201,7 @@ class Model:
         self.held: dict[str, bool] = {}  # whether the lease is over
         self.timers: dict[str, str] = {}  # retries: "later" or "due"
         self.alarms: dict[int, Alarm] = {}  # delayed events, by the number of their acceptance
+        self.chimes: dict[str, str] = {}  # alarms of timers, by the name of their FSM
         self._accepted = 0
         self.later: dict[str, set[str]] = {}  # ids of the delayed events of a name
         self.listed: list[str] = []  # RQ's list
@@ -491,6 +503,11 @@ class Model:
             self.index[block.before].discard(block.name)
             index = self.finished if block.ending == "finished" else self.index
             index.setdefault(block.state, set()).add(block.name)
+        if "timer" in block.fields:
+            if fsm.timer is None:
+                self.chimes.pop(block.name, None)
+            elif fsm.timer.when == "later":
+                self.chimes[block.name] = "later"
         del fsm.urgent[: block.urgent]
         del fsm.mailbox[: len(block.done) - block.urgent]
         owes, waits = block.urgent > 0, False
@@ -603,7 +620,7 @@ class Model:
             fsm.is_suspect, fsm.probation = True, 0
             (front if fsm.tries == 1 else rung).extend(self._if_mail(name))
 
-    def due(self) -> int:
+    def due(self, nonce: str) -> int:
         rung = list[tuple[str, str]]()
         count = 0
         for number in [number for number, alarm in self.alarms.items() if alarm.when == "due"]:
@@ -617,8 +634,32 @@ class Model:
                 if job is not None and job.status == "scheduled":
                     job.status = "queued"
                 rung += head
+        count += len(rung) - before + self._chime(nonce, rung)
         self._flush(rung)
-        return count + len(rung) - before
+        return count
+
+    def _chime(self, nonce: str, rung: list[tuple[str, str]]) -> int:
+        """Fire the timers that are due; gives how many."""
+        count = 0
+        fired = 0
+        for name in sorted(name for name, when in self.chimes.items() if when == "due"):
+            fsm, _ = self._addressee(name)
+            timer = None if fsm is None else fsm.timer
+            if fsm is None or timer is None or timer.when == "failed":
+                del self.chimes[name]
+            elif timer.when == "later":
+                self.chimes[name] = "later"
+            elif len(fsm.mailbox) < 2 * MAX_MAILBOX:
+                del self.chimes[name]
+                fired += 1
+                while (job_id := f"{nonce}--t{fired}v{timer.arm}") in self.jobs:
+                    fired += 1
+                self.jobs[job_id] = Job(name, "chime", fsm.born, arm=timer.arm)
+                fsm.mailbox.append(job_id)
+                if len(fsm.mailbox) == 1 and fsm.moves:
+                    rung.append((name, job_id))
+                count += 1
+        return count
 
     def _fire(self, number: int, rung: list[tuple[str, str]]) -> bool:
         """A delayed event is due: tell whether it is settled now, and not put off or long gone."""
@@ -691,6 +732,8 @@ class Model:
         self.held.pop(name, None)
         if fsm.retry:
             self.timers.pop(name, None)
+        # Of one whose timer is not armed there is no alarm.
+        self.chimes.pop(name, None)
         for index in (self.index, self.finished):
             index.get(fsm.state, set()).discard(name)
         return "PURGED"
@@ -827,6 +870,9 @@ class Model:
         """The time of all that waits to be tried again has come; nobody has looked yet."""
         for fsm in self.fsms.values():
             fsm.retry = fsm.retry and "due"
+            if fsm.timer and fsm.timer.when == "later":
+                fsm.timer = replace(fsm.timer, when="due")
+        self.chimes = dict.fromkeys(self.chimes, "due")
         self.timers = dict.fromkeys(self.timers, "due")
         for alarm in self.alarms.values():
             alarm.when = "due"
@@ -907,6 +953,7 @@ class _Run:
         self.is_owing = False
         self.is_retried = False
         self.count = 0
+        self.arm: int | None = None
 
     def run(self, count: int) -> Block:  # noqa: C901 - one activation
         before, fsm, block = self.taken.fsm, self.fsm, self.block
@@ -928,7 +975,7 @@ class _Run:
             self._one(job_id, job, n)
         block.urgent = min(self.taken.urgent, len(block.done))
         block.state = fsm.state
-        for name in ("state", "status", "applied", "failed_from"):
+        for name in ("state", "status", "applied", "failed_from", "timer"):
             if getattr(fsm, name) != getattr(before, name):
                 block.fields[name] = getattr(fsm, name)
         block.fields["version"] = fsm.version
@@ -974,12 +1021,16 @@ class _Run:
 
     def _one(self, job_id: str, job: Job | None, n: int) -> None:
         is_done = True
+        timer = self.fsm.timer
+        stands = job is not None and timer is not None and job.arm == timer.arm
         if job is None or (job.place == "mail" and job.status == "canceled"):
+            if job is not None and stands and job.born == self.fsm.born and timer and timer.when != "later":
+                self.fsm.timer = None
             self.block.operations.append(("G", job_id))
         elif job.place == "mail":
             if job.born != self.fsm.born:
                 self.block.operations.append(("G", job_id))
-            elif self.fsm.status == "finished":
+            elif self.fsm.status == "finished" or (job.arm is not None and not stands):
                 self.block.operations.append(("D", job_id))
             else:
                 is_done = self._apply(job_id, job, 1 + (self.taken.attempts or 0 if n == 0 else 0))
@@ -990,6 +1041,7 @@ class _Run:
         """Apply an event; False where it is to be tried again."""
         fsm, key = self.fsm, (self.fsm.state, job.event or "")
         self.count += 1
+        self.arm = job.arm
         fsm.version += 1
         if fsm.tries > MAX_ATTEMPTS:
             self._fail(job_id, key)
@@ -1018,6 +1070,8 @@ class _Run:
     def _fail(self, job_id: str, key: tuple[str, str]) -> None:
         self.block.operations.append(("D" if key in SOFT else "F", job_id))
         is_starting = self.fsm.status == "starting"
+        if key[1] == "chime" and self.fsm.timer and self.arm == self.fsm.timer.arm:
+            self.fsm.timer = replace(self.fsm.timer, when="failed")
         if is_starting or HARD.get(key[0]) == key[1]:
             self.fsm.status = self.block.ending = "failed"
             self.fsm.owes, self.is_owing = job_id, True
@@ -1026,6 +1080,7 @@ class _Run:
     def _done(self, job_id: str, target: str) -> None:
         self.fsm.applied.append(job_id)
         self.fsm.state = target
+        self.fsm.timer = Timer(self.fsm.version) if target == START else None
         self.block.operations.append(("D", job_id))
         if target == END:
             self.fsm.status = self.block.ending = "finished"
