@@ -10,7 +10,7 @@ from typing import Any
 
 from fsm import Machine, Settings, Transition, on
 
-__all__ = ["EVENT", "FIRST_COUNT", "PAYLOAD_BYTES", "Hot", "Pendulum", "new_payload"]
+__all__ = ["EVENT", "FIRST_COUNT", "PAYLOAD_BYTES", "Hot", "Pendulum", "Wound", "new_payload"]
 
 EVENT = "swing"
 PAYLOAD_BYTES = 100
@@ -41,6 +41,20 @@ class Hot(Pendulum):
 
     # The records of all are read when the last has ended: on a loaded machine that may take more than a minute.
     settings = Settings(max_mailbox=1_000_000, result_ttl="10m")
+
+
+class Wound(Pendulum):
+    """A pendulum that has a timer while it is on the right: each second swing arms it, and the next takes it away."""
+
+    # Else its memory grows by the states that it remembers.
+    settings = Settings(endless=True, history=1)
+    diagram = """
+    stateDiagram-v2
+        [*] --> left
+        left --> right : swing
+        right --> left : swing
+        right --> right : expire after 30d
+    """
 
 
 def new_payload() -> dict[str, Any]:

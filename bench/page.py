@@ -35,7 +35,7 @@ __all__ = ["BENCHES", "CHARTS", "IMAGES", "PAGE", "TARGETS", "Target", "main", "
 PAGE = ROOT / "docs" / "benchmarks.md"
 IMAGES = ROOT / "docs" / "images"
 # In the order of the page.
-BENCHES = ("throughput", "enqueue", "latency", "scale", "slow", "overhead")
+BENCHES = ("throughput", "enqueue", "latency", "scale", "slow", "overhead", "timers")
 # Those that have a chart, and what it shows.
 CHARTS = {
     "throughput": "Jobs a second of all candidates, logarithmic",
@@ -49,6 +49,7 @@ _BLOCK = re.compile(
 )
 _WHOLE_FROM, _TENTHS_FROM = 100, 10
 _PERCENTILES = ("p50_ms", "p90_ms", "p99_ms", "samples")
+_WITH_PERCENTILES = ("latency", "timers")
 # What takes less of a transition is only in the results.
 _LEAST_US = 0.5
 
@@ -108,6 +109,9 @@ TARGETS = (
     _most("Redis memory of an idle FSM, payload of 100 bytes", "overhead", "idle_fsm_bytes", 450, "bytes"),
     _most("Redis memory of a finished job record", "overhead", "job_record_bytes", 900, "bytes"),
     Target("50 ms async handlers, concurrency 128", "slow", "async_50ms_at_128_per_s", 1_800, "a second"),
+    _most("1,000 timers due a second, idle workers, p99 late", "timers", "p99_ms_at_1000", 100, "ms"),
+    _most("Redis memory of an armed timer", "timers", "timer_bytes", 200, "bytes"),
+    _most("arming among a million timers against alone", "timers", "among_all_against_alone", 1.5, "×"),
     _most("two workers against one, handlers of a second", "slow", "two_workers_time_share", 0.55, "of the time"),
 )
 
@@ -162,7 +166,7 @@ def _bench(name: str, results: Results) -> str:
     if name not in results:
         return f"Not measured yet: `python -m bench.{name} --save`."
     result = results[name]
-    text = _parts(result) if name == "overhead" else _rows(result, _PERCENTILES if name == "latency" else ())
+    text = _parts(result) if name == "overhead" else _rows(result, _PERCENTILES if name in _WITH_PERCENTILES else ())
     chart = f"\n\n![{CHARTS[name]}](images/bench-{name}.svg)" if name in CHARTS else ""
     return text + chart
 

@@ -10,9 +10,11 @@ it round to what waits in it.
 `sent late in a sleep`: each event is sent with a delay of 100 ms to an idle worker, at a random moment of its sleep of
 a second. Nobody looks just then, so somebody has to be woken.
 
-Arming. What a timer costs is the difference between two transitions of the same FSM, one that arms a timer and one that
-arms none, in µs of scripts: with a thousand timers armed, and with all. Its bytes are what Redis's memory grows by, of
-all that are armed at once, by the FSM's entry in its snapshot and the member of `timers`.
+Arming. `bench.machine.Wound` arms a timer of 30 days with every second swing, and takes it away with the next. What a
+swing to and fro costs Redis, in µs of its scripts, is measured of the same thousand FSMs with no other timer armed, and
+with as many as there are FSMs; `Pendulum`, which has no timer, beside it, in the same Redis. The bytes of a timer are
+what Redis's memory grows by from all FSMs on the left to all on the right, divided by their number: the entry in the
+snapshot, the member of `timers`, and what their growth costs. Redis has its own configuration there, not ours.
 
 Who calls this: the person who measures, and a test in a small form.
 """
@@ -26,9 +28,9 @@ from datetime import datetime
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from bench import arrivals, suite
+from bench import arrivals, meter, suite
 from bench.lane import Lane, numbered
-from bench.machine import EVENT
+from bench.machine import EVENT, Pendulum, Wound
 from bench.suite import Result, Row
 from bench.worker import BenchError
 from fsm.store import calls, codec
@@ -44,7 +46,7 @@ __all__ = ["main", "measure"]
 
 # Rate -> events a round: 5 s and more of each, but for the slow one.
 _EVENTS = {1: 6, 100: 500, 1000: 5000}
-_SMALL_EVENTS = {1: 2, 100: 30, 1000: 300}
+_SMALL_EVENTS = {100: 20, 1000: 200}
 _HEADLINE = 1000
 _SHORT = 8
 _DELAY_S = 0.1
@@ -53,6 +55,10 @@ _SLEEP_S = 1.0
 _AHEAD_S = 1.5
 _PAGE = 1000
 _STUCK_S = 120.0
+_TIMERS = 1_000_000
+_SMALL_TIMERS = 3000
+_SAMPLE = 1000
+_PORTION = 100_000
 _LOOK_S = 0.05
 
 
@@ -141,7 +147,7 @@ def _lateness(server: EmbeddedServer, options: argparse.Namespace) -> tuple[list
     plan = _SMALL_EVENTS if options.small else _EVENTS
     rows: list[Row] = []
     figures: dict[str, float] = {}
-    for workers in (1, 2):
+    for workers in (1,) if options.small else (1, 2):
         with Lane(server.url, f"late{workers}", workers=workers) as lane:
             names = numbered("fsm", max(plan.values()))
             lane.rest(names)
@@ -166,6 +172,70 @@ def _lateness(server: EmbeddedServer, options: argparse.Namespace) -> tuple[list
     return rows, figures
 
 
+def _swing(lane: Lane, names: Sequence[str]) -> float:
+    """Let each swing once, and give the µs that Redis spent in scripts for one of them."""
+    redis = lane.client.redis
+    lane.hold()
+    ids = lane.send(names)
+    before = meter.script_us(redis)
+    lane.work_off()
+    spent = meter.script_us(redis) - before
+    lane.forget(ids)
+    return spent / len(names)
+
+
+def _arming(server: EmbeddedServer, options: argparse.Namespace) -> dict[str, float]:
+    """Measure what timers cost: with none beside, and with as many as there are FSMs."""
+    count = _SMALL_TIMERS if options.small else options.timers
+    with (
+        Lane(server.url, "plain", Pendulum) as plain,
+        Lane(server.url, "armed", Wound, app="bench.machine") as armed,
+    ):
+        redis = armed.client.redis
+        names = numbered("fsm", count)
+        sample, rest = names[:_SAMPLE], names[_SAMPLE:]
+        plain.rest(sample)
+        armed.rest(sample)
+        costs: dict[tuple[str, int], list[float]] = {}
+
+        def measure_both(others: int) -> None:
+            for number in range(options.rounds):
+                for name, lane in (("no timer", plain), ("arming, then taking away", armed)):
+                    us = (_swing(lane, sample) + _swing(lane, sample)) / 2
+                    costs.setdefault((name, others), []).append(round(us, 2))
+                    suite.say(f"round {number + 1}, {others:,} others armed, {name}: {us:.1f} µs a swing")
+
+        measure_both(0)
+        portions = [rest[first : first + _PORTION] for first in range(0, len(rest), _PORTION)]
+        for part in portions:
+            armed.rest(part)
+        before = meter.settled_memory(redis)
+        for part in portions:
+            _swing(armed, part)
+        size = (meter.settled_memory(redis) - before) / len(rest)
+        there = redis.zcard(armed.client.keys.timers)
+        if there != len(rest):
+            raise BenchError(f"{there} timers are armed, not {len(rest)}: what did the worker do?")
+        suite.say(f"{there:,} timers armed, {size:.0f} bytes each")
+        measure_both(len(rest))
+    of = {key: median(values) for key, values in costs.items()}
+    few, many = (of["arming, then taking away", others] for others in (0, len(rest)))
+    return {
+        "timer_bytes": round(size, 1),
+        "swing_us_no_timer": round(of["no timer", 0], 2),
+        "swing_us_no_timer_among_all": round(of["no timer", len(rest)], 2),
+        "swing_us_timer": round(few, 2),
+        "swing_us_timer_among_all": round(many, 2),
+        "timers_armed": float(len(rest)),
+        # What else the growth of Redis costs, costs both.
+        "among_all_against_alone": round(many / few / (of["no timer", len(rest)] / of["no timer", 0]), 3),
+    }
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--timers", type=int, default=_TIMERS, help=f"how many are armed ({_TIMERS:,})")
+
+
 def _row(name: str, setting: dict[str, Any], samples: _Samples) -> Row:
     return Row(name, setting, [round(median(part), 3) for part in samples.rounds], samples.more())
 
@@ -179,14 +249,16 @@ def measure(options: argparse.Namespace) -> Result:
     """
     with EmbeddedServer({"auto-aof-rewrite-percentage": "0"}) as server:
         rows, figures = _lateness(server, options)
+    with EmbeddedServer({"auto-aof-rewrite-percentage": "0", "hash-max-listpack-value": "64"}) as server:
+        costs = _arming(server, options)
         with Lane(server.url) as lane:
             version = str(lane.client.redis.info("server")["redis_version"])
-    return Result("ms late, p50", rows, figures, version)
+    return Result("ms late, p50", rows, figures | costs, version)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print a table, or one JSON object and nothing else."""
-    suite.main("timers", "Measure how late timers fire, and what they cost.", measure, arguments)
+    suite.main("timers", "Measure how late timers fire, and what they cost.", measure, arguments, options=_options)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,14 @@ _FIGURES = {
         "commands_per_transition_1",
         "job_record_bytes",
     },
+    "timers": {
+        "p50_ms_at_1000",
+        "p99_ms_at_1000",
+        "p99_ms_in_a_sleep",
+        "timer_bytes",
+        "swing_us_timer_among_all",
+        "among_all_against_alone",
+    },
 }
 
 

@@ -72,7 +72,7 @@ def test_where_nobody_comes_one_bell_is_enough(store: Store) -> None:
     store.idle("a")
     store.redis.delete(store.keys.rq_list(store.queue))
     for number in range(5):
-        assert store.send("a", "note", f"a-{number}", more=("due", f"+{800 - number}")) == "SENT"
+        assert store.send("a", "note", f"a-{number}", more=("due", f"+{900 - 200 * number}")) == "SENT"
 
     assert store.listed() == [BELL]
 

@@ -171,6 +171,7 @@ def test_at_its_end_this_process_goes_by_the_true_time_again(client: Client) -> 
     # Seen to fail without `cache_clear`: scripts were kept as they were loaded first.
     with Clock(client) as clock:
         clock.advance("25h")
+        client.start_fsm(Order, "b")
         assert "fsm:clock" in requests.script("claim")[0]
         assert os.environ[requests.TEST_CLOCK] == "1"
     client.start_fsm(Order, "a")
