@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 CHAOS_ARGS ?=
+CLUSTER_EVENTS ?= 100000
 BENCH_ARGS ?=
 # Processes that run tests, each with servers of its own; most of their time is waiting, so more than cores are no waste.
 TESTERS ?= 3
@@ -39,7 +40,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test chaos oracle mermaid check bench bench-peers clean
+.PHONY: help demo examples test chaos cluster oracle mermaid check bench bench-peers clean
 
 help:  ## show this list
 	@echo "fsm-workers: durable finite state machines on Redis and RQ"
@@ -56,6 +57,9 @@ test: $(DEV)  ## run the tests; PYTEST_ARGS='-k mailbox' runs some of them
 
 chaos: $(DEV)  ## kill 200 workers under 100,000 events and count them, in minutes, as JSON; CHAOS_ARGS='--seed 2'
 	@$(BIN)/python -m tests.chaos --fsms 200 --events 100000 --workers 4 --kills 200 --stops 20 --redis-restarts 3 --json $(CHAOS_ARGS)
+
+cluster: $(DEV)  ## lose, cut off, join and drain hosts under CLUSTER_EVENTS=100000 events, in minutes
+	@CLUSTER_EVENTS=$(CLUSTER_EVENTS) $(BIN)/python -m pytest tests/cluster -s $(PYTEST_ARGS)
 
 oracle: $(DEV) mermaid  ## hold diagrams against Mermaid's own parser; needs node and npm
 	@$(BIN)/python -m pytest tests/oracle $(PYTEST_ARGS)

@@ -146,9 +146,10 @@ class Witness:
             self.strange.append(f"{name}: abandoned though innocent: {line}")
         elif "refused" in line:
             self.strange.append(f"{name}: {line}")
-        if "meta" in line and not ("error" in line and self._retries):
+        meta = line.get("meta", {})
+        if "by" in meta and not ("error" in line and self._retries):
             self.noted += 1
-            tally(track.seen, line["meta"]["by"], line["meta"]["n"])
+            tally(track.seen, meta["by"], meta["n"])
         self._taken(name, worker, at_ms)
 
     def _taken(self, name: str, worker: str, at_ms: float) -> None:

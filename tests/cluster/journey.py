@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsm import Client, Repair
+from fsm import Client, Machine, Repair
+from fsm.store.places import ringed
 from tests.chaos.plan import Plan
 from tests.chaos.verdict import Verdict, judge, left
 from tests.chaos.voyage import Producers
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _PAUSE_S = 0.02
 _STUCK_S = 60.0
 # Events that wait, for each FSM: as much as keeps all busy, and no more, else one would measure their backlog.
-_BACKLOG = 5
+_BACKLOG = 8
 # How often more is sent, and how much of what may be sent: half of it within two seconds.
 _PACE_S, _SHARE, _BURST = 0.05, 0.017, 0.05
 _DELAY_S = 1.5
@@ -45,10 +46,12 @@ class ClusterPlan(Plan):
 
     Args:
         delayed: How many are sent, to ledgers in turn.
+        fuses: FSMs that move by their timers.
         processes: Workers of each host.
     """
 
     delayed: int = 60
+    fuses: int = 6
     processes: int = 2
 
     def chaos(self) -> dict[str, Any]:
@@ -77,6 +80,7 @@ class Takeover:
         what: What befell the host.
         at_ms: When.
         held: FSMs that it had in hand.
+        waited: FSMs that had mail and that the ring gave to it.
         freed: Until each of them was in nobody's hands, and
         taken: until another worker had it.
     """
@@ -84,14 +88,14 @@ class Takeover:
     what: str
     at_ms: float
     held: int = 0
+    waited: int = 0
     freed: list[float] = field(default_factory=list)
     taken: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Say it in a line."""
-        return (
-            f"{self.what}: {self.held} FSMs in hand, freed after {_span(self.freed)}, taken after {_span(self.taken)}"
-        )
+        spans = f"freed after {_span(self.freed)}, taken after {_span(self.taken)}"
+        return f"{self.what}: {self.held} FSMs in hand, {self.waited} waiting; {spans}"
 
 
 class Journey:
@@ -107,6 +111,8 @@ class Journey:
         self.plan = plan
         self.verdict = Verdict()
         self.takeovers: list[Takeover] = []
+        self.pinned: dict[str, str] = {}
+        self.fuses = [f"fuse-{number}" for number in range(plan.fuses)]
         self.repairs: list[Repair] = []
         self.synched = 0
         self.client = Client(server.url, namespace="default")
@@ -141,6 +147,7 @@ class Journey:
                 stack.enter_context(host)
             for host in running:
                 host.start()
+            self.until(lambda: all(host.is_at_work() for host in running), "the hosts are at work")
             self._start_fsms()
             self.witness.start()
             stack.callback(self.witness.stop)
@@ -151,14 +158,24 @@ class Journey:
                 thread.start()
                 stack.callback(thread.join, 20)
             stack.callback(self._is_calm.set)
-            self.until(lambda: all(host.is_at_work() for host in running), "the hosts are at work")
             yield
 
     def _start_fsms(self) -> None:
+        """Start them: a chooser for each of the last two hosts is pinned there, though one of these has yet to join."""
         for kind, births in self.plan.births().items():
-            for verdict in self.client.start_many(getattr(machines, kind.__name__), births):
-                if verdict.error is not None:
-                    raise verdict.error
+            machine, left = getattr(machines, kind.__name__), births
+            if kind.__name__ == "Chooser":
+                for host, (name, payload) in zip(self.hosts[2:], births, strict=False):
+                    self.client.start_fsm(machine, name, payload, host=host.name)
+                    self.pinned[host.name] = name
+                left = births[len(self.pinned) :]
+            self._start(machine, left)
+        self._start(machines.Fuse, [(name, {}) for name in self.fuses])
+
+    def _start(self, machine: type[Machine[Any]], births: list[tuple[str, dict[str, Any]]]) -> None:
+        for verdict in self.client.start_many(machine, births):
+            if verdict.error is not None:
+                raise verdict.error
 
     def _synch(self) -> None:
         """Hold all against the truth, again and again: where nobody edits Redis, whatever is told is a lie."""
@@ -211,11 +228,17 @@ class Journey:
             found += [
                 Orphan(name, worker, at_ms, has_parent=False)
                 for (name, token), owner in zip(noted.items(), owners, strict=True)
-                if owner == f"{worker}/{token}".encode()
+                # One that is pinned there waits for its host.
+                if owner == f"{worker}/{token}".encode() and name != self.pinned.get(host.name)
             ]
+        held = len(found)
+        names = {one.name for one in found}
+        for raw in redis.zrange(self.keys.ready(ringed(self.keys.default_queue, host.name)), 0, -1):
+            if raw.decode() not in names:
+                found.append(Orphan(raw.decode(), f"waiting for {host.name}", at_ms, has_parent=False))
         self.witness.orphaned(found)
         self._orphans = {(one.name, one.worker) for one in found}
-        return Takeover(what, at_ms, len(found))
+        return Takeover(what, at_ms, held, len(found) - held)
 
     def strike(self, host: Host, what: str, blow: Callable[[], None], undo: Callable[[], None]) -> Takeover:
         """Let a blow fall on a host, at a moment when it has something in hand."""
@@ -249,6 +272,7 @@ class Journey:
                 and not any(left(self.client.redis, self.keys).values())
             ),
             "all is done",
+            _STUCK_S + self.plan.events / 200,
         )
         self._is_calm.set()
 
@@ -262,6 +286,11 @@ class Journey:
             self.verdict.blame("left", what, count)
         for repair in self.repairs:
             self.verdict.blame("synch", str(repair))
+        steps = [f"s{n}" for n in range(machines.STEPS)]
+        for name in self.fuses:
+            fuse = self.client.state(name, machines.Fuse)
+            if fuse.payload != {"burnt": steps} or fuse.status != "finished" or fuse.version != machines.STEPS + 1:
+                self.verdict.blame("timers", f"{name} is {fuse.status} with version {fuse.version}, {fuse.payload}")
         return self.verdict.faults
 
     def lines_of(self, host: Host) -> list[float]:
@@ -273,11 +302,18 @@ class Journey:
 
     def views(self, client: Client) -> dict[str, Any]:
         """Say what a client sees: how many FSMs there are, by state and in all, and which."""
-        counts = client.counts()
+        page = client.all(count=7)
+        running = dict(page)
+        while page.cursor:
+            page = client.all(cursor=page.cursor, count=7)
+            running |= page
         return {
-            "counts": counts,
-            "count": sum(sum(states.values()) for states in counts.values()),
-            "names": sorted(snapshot.name for snapshot in client.snapshots()),
+            "count": client.count(),
+            "finished": client.count(finished=True) - client.count(),
+            "counts": client.counts(),
+            "nodes": list(client.nodes()),
+            "whois": {name: client.whois(name) for name in self.plan.names()},
+            "all": running,
         }
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = _STUCK_S) -> None:

@@ -1,12 +1,38 @@
-"""The machines of `tests.chaos`, some of them placed by the ring: they note whatever reaches them twice or too late."""
+"""The machines of `tests.chaos`, some of them placed by the ring, and one that moves by its timers.
+
+They note whatever reaches them twice or too late.
+"""
 
 from __future__ import annotations
 
-from fsm import Settings
+from typing import Any
+
+from fsm import Machine, Settings, Transition, on
 from tests.chaos import machines as chaos
 from tests.chaos.machines import Chooser, Shaky
 
-__all__ = ["Chooser", "Ledger", "Post", "Shaky", "Stepper"]
+__all__ = ["STEPS", "Chooser", "Fuse", "Ledger", "Post", "Shaky", "Stepper"]
+
+
+STEPS = 10
+
+
+class Fuse(Machine):
+    """Burns down by its timers alone, on the host that the ring names, and notes each step."""
+
+    settings = Settings(placement="ring")
+    diagram = "\n".join(
+        [
+            "stateDiagram-v2",
+            "[*] --> s0",
+            *(f"s{n} --> s{n + 1} : burn after 2s" for n in range(STEPS)),
+            f"s{STEPS} --> [*]",
+        ]
+    )
+
+    @on("burn")
+    def burn(self, t: Transition[dict[str, Any]]) -> None:
+        t.payload.setdefault("burnt", []).append(t.source)
 
 
 class Ledger(chaos.Ledger):
