@@ -281,7 +281,8 @@ def _go_off(left: dict[str, Timer], key: str, arm: int, decision: Decision) -> N
 def _change(left: dict[str, Timer], change: Change, version: int, at_ms: int) -> None:
     match change:
         case Arm(key, event, data, scope, late, None, due_ms):
-            left[key] = Timer(version, due_ms, event, scope, data, late, max(0, due_ms - at_ms))
+            # One that is over is due now: by its own moment it would be overdue, or, at 0, look as if it had failed.
+            left[key] = Timer(version, max(due_ms, at_ms), event, scope, data, late, max(0, due_ms - at_ms))
         case Arm(key, event, data, scope, late, int(after_ms)):
             left[key] = Timer(version, at_ms + after_ms, event, scope, data, late, after_ms)
         case Cancel(key):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -58,6 +59,8 @@ class Order(Machine[dict[str, Any]]):
     @on("do")
     def do(self, t: T) -> Stay:
         verb, *more = t.data
+        if verb == "at":
+            more[0] = datetime.fromisoformat(more[0])
         getattr(t, verb)(*more[:-1], **more[-1]) if more and isinstance(more[-1], dict) else getattr(t, verb)(*more)
         return Stay()
 
@@ -520,6 +523,19 @@ def test_what_failed_can_be_tried_again_as_long_as_its_state_lasts(desk: Desk) -
 
 def list_of(store: Store, plan: Any) -> Any:
     return verbs.carry(plan, lambda request: run(store.redis, request))
+
+
+@pytest.mark.parametrize("machine", [Order, Careful, Forgetful])
+@pytest.mark.parametrize("at", ["1970-01-01T00:00:00+00:00", "2020-01-01T00:00:00+00:00"])
+def test_a_moment_that_is_over_means_at_once(store: Store, machine: type[Order], at: str) -> None:
+    # Seen to fail where the timer was due at that moment: at 0 it was never armed, else it was overdue from the start.
+    desk = Desk(store, machine)
+    desk.begin("a", ("do", ["at", at, "tell", 5, {"key": "k"}]))
+    assert desk.due() == 1
+    desk.turn()
+
+    assert desk.snapshot().payload == {"told": [5]}
+    assert "k" not in desk.armed()
 
 
 @pytest.mark.parametrize("machine", [Order, Careful, Forgetful])
