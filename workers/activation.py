@@ -27,7 +27,6 @@ from fsm.engine import (
     step,
 )
 from fsm.engine.timers import (
-    TICK,
     advance,
     fired,
     moved,
@@ -189,10 +188,10 @@ class Activation:
             block.applied(mail.job_id, result, asked=mail.asked)
             block.log({**line, "refused": "timer", "reason": why})
             return
-        if mail.event is not None and mail.place != _PLACE:
-            return  # applied, failed or taken away already, or another FSM's: its id lies here twice, or was put here
         if life.timers and "--t" in mail.job_id and mail.born in (None, self._born):
             self._lose(life, mail)
+        if mail.event is not None and mail.place != _PLACE:
+            return  # applied, failed or taken away already, or another FSM's: its id lies here twice, or was put here
         if mail.event is None or mail.status == b"canceled":
             how = "deleted" if mail.event is None else "cancelled"
             if mail.is_keyed:
@@ -215,11 +214,16 @@ class Activation:
 
     def _lose(self, life: Life, mail: Mail) -> None:
         """Forget the timer whose event was taken away; a tick comes again, for it is what arms the next one."""
-        # Of a record that was deleted, only the id is left.
-        event = Event(mail.job_id, "", meta={"timer": TICK} if mail.event is None else _meta(mail.meta))
+        event = Event(mail.job_id, "", meta=self._meta_of_lost(life, mail) if mail.event is None else _meta(mail.meta))
         mark = fired(event)
         if mark and not stale(life.timers, event) and life.timers[mark[0]].at_ms <= self.now_ms:
             life.timers = pass_over(self.behaviour, life, event, "skip", self._redis_ms())
+
+    def _meta_of_lost(self, life: Life, mail: Mail) -> dict[str, Any]:
+        """Find the timer whose event has no record any more: the id tells its arm, and they fire as they are due."""
+        arm = mail.job_id.rpartition("v")[2]
+        due = [(one.at_ms, key) for key, one in life.timers.items() if one.at_ms and str(one.arm) == arm]
+        return {"timer": min(due)[1]} if due else {}
 
     def _too_late(self, life: Life, mail: Mail) -> str:
         """Say why the event of a timer is not to be applied any more; "" where it is, and for any other event."""

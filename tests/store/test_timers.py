@@ -610,6 +610,44 @@ def test_a_tick_that_an_operator_takes_away_is_not_the_last_one(desk: Desk, does
     assert is_near(desk.alarmed()["[timer]"], desk.now_ms() + HOUR_MS)
 
 
+@pytest.mark.parametrize("does", ["delete", "cancel"])
+def test_a_timer_whose_event_an_operator_takes_away_is_gone(desk: Desk, does: str) -> None:
+    # Seen to fail where only the tick of a deleted record was looked for: the timer stood as fired for as long as its
+    # state lasted, and `synch` armed it again.
+    desk.begin()
+    job = Job.fetch(desk.fire("remind"), connection=desk.store.redis, serializer=JSONSerializer())
+    getattr(job, does)()
+    desk.store.redis.zadd(desk.keys.ready("fsm"), {"a": 1})
+    desk.turn()
+
+    assert set(desk.armed()) == set(desk.alarmed()) == {"expire", "[timer]"}
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+@pytest.mark.parametrize("key", ["[timer]", "remind"])
+def test_a_timer_whose_event_is_skipped_is_gone_and_a_tick_comes_again(desk: Desk, key: str, is_deleted: bool) -> None:
+    # Seen to fail where `steer` only took the event out of the mailbox: nothing ticked any more, and the other timer
+    # stood as fired.
+    desk.begin()
+    list_of(desk.store, verbs.steer(desk.keys, "pause", "a"))
+    job_id = desk.fire(key)
+    (other,) = desk.send("a", "touch")
+    if is_deleted:
+        desk.store.redis.delete(desk.keys.job(job_id))
+
+    words = [list_of(desk.store, verbs.steer(desk.keys, "skip", "a")) for _ in range(3 - is_deleted)]
+    skipped = [(word.word, word.job_id) for word in words]
+    assert skipped == [*[("SKIPPED", job_id)][is_deleted:], ("SKIPPED", other), ("NOTHING", "")]
+    list_of(desk.store, verbs.steer(desk.keys, "resume", "a"))
+    desk.turn()
+
+    assert desk.store.mailbox("a") == []
+    assert desk.snapshot().payload == {}
+    assert set(desk.armed()) == set(desk.alarmed()) == {"expire", "remind", "[timer]"} - ({key} - {"[timer]"})
+    if key == "[timer]":
+        assert is_near(desk.alarmed()["[timer]"], desk.now_ms() + HOUR_MS)
+
+
 def test_a_tick_that_stops_leaves_nothing_behind(desk: Desk) -> None:
     desk.begin("a", "pay", ("do", ["reschedule", None]))
 

@@ -195,8 +195,20 @@ if verb == 'retry' then
   return done('RETRIED', id, job.event)
 end
 
+-- An event of a timer that is skipped goes behind all that waits: a worker passes over it, and it alone can tell what
+-- becomes of that timer, for a tick must come again. Until then it is not to be skipped once more.
+local function is_of_timer(job_id) return string.find(job_id, '%-%-t%d+v%d+$') ~= nil end
+local job = first and own(first)
+if waiting == 0 and first and is_of_timer(first) then
+  for _ = 1, call('LLEN', mailbox) do
+    if not is_of_timer(first) or job and job.place == 'mail' then break end
+    call('RPUSH', mailbox, call('LPOP', mailbox))
+    first = head(prefix, name)
+    job = own(first)
+  end
+  if is_of_timer(first) and not (job and job.place == 'mail') then first = nil end
+end
 if not first then return { 'NOTHING' } end
-local job = own(first)
 local found = job and job.event or ''
 if wanted ~= '' and wanted ~= first then return { 'OTHER', first, found } end
 if waiting > 0 then
@@ -205,6 +217,7 @@ if waiting > 0 then
   if owed then call('HSET', snapshot, 'owes', owed) else call('HDEL', snapshot, 'owes') end
 else
   call('LPOP', mailbox)
+  if is_of_timer(first) then call('RPUSH', mailbox, first) end
 end
 local waits = job and job.place == 'mail'
 if waits then take_away(first, job) end
