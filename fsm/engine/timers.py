@@ -188,12 +188,16 @@ def stale(timers: Mapping[str, Timer], event: Event) -> str:
 def overdue(behaviour: Behaviour, timers: Mapping[str, Timer], event: Event, now_ms: int) -> Overdue:
     """Say what is to become of an event that is not stale: "fire" it, "skip" it, or "restart" its timer.
 
-    Where it is skipped or restarted, `pass_over` gives the timers that are left, and the event is not applied.
+    What counts is when it was fired, as its meta says, else now. Where it is skipped or restarted, `pass_over` gives
+    the timers that are left, and the event is not applied.
     """
     mark = fired(event)
     timer = None if mark is None else timers.get(mark[0])
+    # Where it was fired in time, somebody was there: it waited for its FSM, which was busy or paused.
+    fired_ms = event.meta.get("fired_ms")
+    fired_ms = fired_ms if type(fired_ms) is int else now_ms
     # What has failed and is retried by an operator is late on purpose.
-    if timer is None or not timer.at_ms or now_ms - timer.at_ms <= LATE_MS:
+    if timer is None or not timer.at_ms or fired_ms - timer.at_ms <= LATE_MS:
         return "fire"
     policy = timer.overdue
     return policy if policy in ("fire", "skip", "restart") else behaviour.settings.overdue  # type: ignore[return-value]

@@ -432,7 +432,7 @@ def due(
         keys: Of the namespace.
         most: At most so many members.
         ahead_ms: What is due within them counts as due.
-        kind: Look at members of this kind only.
+        kind: Look at members of this kind only, and then at all of them.
         nonce: 24 hex digits, of which the ids of new records are made; by default they are drawn.
 
     Returns:

@@ -2,7 +2,7 @@
 due: do what is to be done now: what `timers` holds says which FSM, event or effect it is, and of which kind.
 
 KEYS      1 timers
-ARGV      1 prefix   2 namespace   3 default queue   4 most members   5 ms: what is due within them counts as due
+ARGV      1 prefix   2 namespace   3 default queue   4 most members, of all kinds   5 ms: what is due within them counts as due
           6 the only kind that is looked at, or ""   7 24 hex digits, of which the ids of new records are made
           8 timeout   9 result_ttl   10 failure_ttl of new records, s
 RETURNS   DUE, how many members were done, ms until the next one is due or -1
@@ -141,7 +141,9 @@ function kinds.timer(rest)
   local data = type(entry[5]) == 'string' and entry[5] or 'null'
   local id = fired_id(digits(arm))
   record(id, now, ns, fsm, event, job_data(ns, name, event, data), timeout, result_ttl)
-  call('HSET', 'rq:job:' .. id, 'meta', '{"timer":' .. cjson.encode(key) .. ',"due_ms":' .. digits(due_ms) .. '}')
+  -- When it was fired tells whether anybody was there then: from here on it may wait for its FSM.
+  call('HSET', 'rq:job:' .. id, 'meta', '{"timer":' .. cjson.encode(key) .. ',"due_ms":' .. digits(due_ms)
+    .. ',"fired_ms":' .. clock_ms .. '}')
   enter(prefix, fsm, id)
   done_count = done_count + 1
 end
@@ -176,7 +178,8 @@ function kinds.deadline(rest)
   done_count = done_count + 1
 end
 
-local due = try('ZRANGEBYSCORE', timers, '-inf', at(ms + ahead), 'LIMIT', 0, most)
+-- Of one kind among all: those of others are not done, so they would stay before it.
+local due = try('ZRANGEBYSCORE', timers, '-inf', at(ms + ahead), 'LIMIT', 0, only == '' and most or -1)
 if due.err then return { 'DUE', 0, -1 } end
 for _, member in ipairs(due) do
   local kind, rest = string.match(member, '^(%l+) (.+)$')
