@@ -330,6 +330,40 @@ class Patient(Box):
         t.enqueue(weigh, t.name, fails=1, retry=Retry(max=1, interval=3600), on_success="done", on_failure="broken")
 
 
+class Ticking(Machine):
+    settings = Settings(timer="20s")
+    diagram = """
+    stateDiagram-v2
+        [*] --> a
+        a --> [*] : end
+    """
+
+    def on_timer(self, t: T) -> None:
+        """Nothing is to be done."""
+
+
+class Insistent(Machine):
+    diagram = """
+    stateDiagram-v2
+        [*] --> a
+        a --> b : go
+        b --> [*] : end
+    """
+
+    @on("go")
+    def go(self, t: T) -> Retry | None:
+        return Retry("1h") if t.attempt == 1 else None
+
+
+def test_an_event_is_tried_again_though_much_is_to_come_before_it() -> None:
+    # Seen to fail where only the first 200 of all that is to come were looked through: the call waited in vain.
+    with Client("memory://", app=App([Ticking, Insistent])) as client:
+        client.start_many(Ticking, [f"ticking {number}" for number in range(201)])
+        insistent = client.start_fsm(Insistent, "insistent")
+
+        assert insistent.call("go", timeout=2).ok
+
+
 def test_a_retry_is_not_waited_for(client: Client) -> None:
     box = client.start_fsm(Patient, "box")
 
