@@ -122,13 +122,26 @@ local function fired_id(arm)
   return id
 end
 
+-- The timers of an FSM, which stand in one field and are often due together: read once, for with their data they may
+-- have as many bytes as a payload. When so much was read, the rest is for the next call, and others come in between.
+local timers_of, weight, most_weight = {}, 0, 4194304
+local function read_timers(name)
+  if timers_of[name] == nil then
+    local raw = call('HGET', prefix .. 'snapshot:' .. name, 'timers') or ''
+    local is_read, armed = pcall(cjson.decode, raw)
+    timers_of[name] = is_read and type(armed) == 'table' and armed
+    weight = weight + #raw
+  end
+  return timers_of[name]
+end
+
 function kinds.timer(rest)
   local key, name = string.match(rest, '^([^ ]+) (.+)$')
   if not key then return nil end
   local fsm, why = addressee(prefix, name, '', default_queue)
   if not fsm then return why == 'BROKEN' and puzzled() or nil end
-  local is_read, armed = pcall(cjson.decode, call('HGET', prefix .. 'snapshot:' .. name, 'timers') or '')
-  local entry = is_read and type(armed) == 'table' and armed[key]
+  local armed = read_timers(name)
+  local entry = armed and armed[key]
   local arm, due_ms = type(entry) == 'table' and tonumber(entry[1]), type(entry) == 'table' and tonumber(entry[2])
   -- A time of 0: it went off, and its event has failed.
   if not arm or not due_ms or due_ms == 0 then return nil end
@@ -187,6 +200,7 @@ for _, member in ipairs(due) do
     local act, later = kinds[kind], nil
     if act then later = act(rest, member) else later = puzzled() end
     if later then call('ZADD', timers, at(later), member) else call('ZREM', timers, member) end
+    if weight > most_weight then break end
   end
 end
 flush_ready(prefix)
