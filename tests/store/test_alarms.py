@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fsm import Machine
 from fsm.store import alarms
 
 if TYPE_CHECKING:
@@ -56,6 +57,20 @@ def test_so_does_an_event_with_a_delay(store: Store) -> None:
 
     assert sent(store, "+5000", "a-1") == []
     assert sent(store, "+700", "a-2") == [BELL]
+
+
+@pytest.mark.parametrize(("length", "listed"), [("500ms", [BELL]), ("1h", [])])
+def test_so_does_an_fsm_that_is_adopted_in_a_state_with_a_timer(store: Store, length: str, listed: list[str]) -> None:
+    # Seen to fail without it: the timer came when the sleeper looked by himself, up to a second late.
+    class Brief(Machine):
+        diagram = f"""
+        stateDiagram-v2
+            [*] --> held
+            held --> [*] : expire after {length}
+        """
+
+    assert store.start("a", machine=Brief.definition, state="held") == ["CREATED"]
+    assert store.listed() == listed
 
 
 def test_what_comes_behind_something_else_wakes_nobody(store: Store) -> None:

@@ -31,6 +31,7 @@ if first > 15 then
   for i = 15, first - 1, 2 do
     local at = digits(ms + ARGV[i + 1])
     m.alarms[#m.alarms + 1] = { key = ARGV[i], at = at }
+    armed(tonumber(at), m.queue)
     entries[#entries + 1] = cjson.encode(ARGV[i]) .. ':[0,' .. at .. ']'
   end
   m.timers = '{' .. table.concat(entries, ',') .. '}'
@@ -50,5 +51,6 @@ for i = first, #ARGV, 4 do
 end
 flush_begun(prefix)
 flush_ready(prefix)
+wake_for_alarm(prefix, tonumber(ms))
 if is_known then insist_on_primary(prefix) end
 return answer
