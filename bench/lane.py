@@ -67,6 +67,8 @@ class Lane:
         app: The module with the machine.
         options: Further options of the workers.
         program: As in `WorkerProcess`.
+        spread: Payloads have 100 bytes; here one after the other has one more, and after so many it begins anew. Redis
+            gives memory in steps, so of one length all that is told is on which side of a step it stands.
     """
 
     def __init__(  # noqa: PLR0913 - what tells one lane from another
@@ -79,8 +81,10 @@ class Lane:
         app: str = "bench.machine",
         options: Sequence[str] = (),
         program: Sequence[str] = ("-m", "workers"),
+        spread: int = 1,
     ) -> None:
         self.url = url
+        self._spread = spread
         self.client = Client(url, namespace=namespace)
         self.machine = machine
         self.workers = [
@@ -154,7 +158,8 @@ class Lane:
     def _start(self, names: Sequence[str], state: str | None) -> list[str]:
         ids = []
         for part in _portions(names):
-            for verdict in self.client.start_many(self.machine, [(name, new_payload()) for name in part], state=state):
+            births = [(name, new_payload(number % self._spread)) for number, name in enumerate(part)]
+            for verdict in self.client.start_many(self.machine, births, state=state):
                 if verdict.error is not None:
                     raise verdict.error
                 ids.append(verdict.job_id)

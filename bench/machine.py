@@ -47,7 +47,7 @@ class Wound(Pendulum):
     """A pendulum that has a timer while it is on the right: each second swing arms it, and the next takes it away."""
 
     # Else its memory grows by the states that it remembers.
-    settings = Settings(endless=True, history=1)
+    settings = Settings(endless=True, history=0)
     diagram = """
     stateDiagram-v2
         [*] --> left
@@ -57,6 +57,6 @@ class Wound(Pendulum):
     """
 
 
-def new_payload() -> dict[str, Any]:
-    """Give the payload of a new FSM, `PAYLOAD_BYTES` long as JSON."""
-    return {"count": FIRST_COUNT, "note": "x" * (PAYLOAD_BYTES - _FRAME_BYTES)}
+def new_payload(more: int = 0) -> dict[str, Any]:
+    """Give the payload of a new FSM, as JSON `PAYLOAD_BYTES` long and so many more."""
+    return {"count": FIRST_COUNT, "note": "x" * (PAYLOAD_BYTES - _FRAME_BYTES + more)}

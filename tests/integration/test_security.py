@@ -188,10 +188,14 @@ def act_as_application(client: Client) -> None:
     assert client.exists("a")
     assert client.allowed("a") == ("note",)
     assert client.counts()["Journal"]
+    page = client.timers(count=1)
+    assert client.timers(cursor=page.cursor or "1 timer gone a") == client.timers("a") == []
     assert len(list(client.snapshots(machine="Journal"))) == 5
     assert client.count() == client.count(Journal, finished=True) == len(client.all()) == 5
     assert client.exists(str(client.random(Journal)))
     assert client.cluster().alive == 5
+    client.start_fsm(Journal, "pinned", host="edge-7")
+    assert client.whois("a") in (None, *client.nodes())
     assert list(client.log()) == []
 
 

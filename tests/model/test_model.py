@@ -12,7 +12,8 @@ Seen to fail within 30 to 60 examples when one of these was taken out, each by i
   what a worker holds, the ring, the alarm; purge: the lock; due: the ring, also of delayed mail; steer: the nonce,
   `HELD`;
 - the activation: the place of an event whose id comes again, or that waits for its time, a hard event made again and
-  owed while it waits; the dropping of ended records: the place of one that is in use again.
+  owed while it waits, whether the timer of an event still stands; the dropping of ended records: the place of one that
+  is in use again.
 
 Found by other examples, or by many more: the memory of an entry event's id, the hand of a worker that slept, `born` of
 a purge, a purge that leaves alone what was applied.

@@ -23,7 +23,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fsm.engine import Effect, Mail, NewFSM
-from fsm.store import calls, commits, effects, presence, steering
+from fsm.store import calls, commits, effects, presence, steering, synching
 from fsm.store.requests import Request, run
 from tests.store.small import Small
 from workers.carrier import Carrier
@@ -510,17 +510,46 @@ def steer_skip(store: Store) -> Case:
     return Case(steering.steer(store.keys, order), ["SKIPPED", "a-1", "note"], newer)
 
 
+def host(store: Store) -> Case:
+    store.redis.sadd(store.keys.places, "fsm~edge-1", "fsm@edge-1", "fsm~edge-2")
+
+    def beat(worker: str, lease_ms: int) -> Request[Any]:
+        return presence.host(store.keys, "edge-1", worker, 1_000, lease_ms=lease_ms, queues=["fsm"])
+
+    def newer() -> None:
+        run(store.redis, beat("w2", 60_000))
+        run(store.redis, presence.leave_host(store.keys, "edge-1", "w2", 1_000))
+
+    # Each tells until when the host is taken to be alive, from then on.
+    times = (store.keys.hosts, store.keys.crew("edge-1"))
+    told = presence.HostWord(is_draining=False, next_end_s=None, queues=("fsm@edge-1", "fsm~edge-1"))
+    return Case(beat("w1", 60_000), told, newer, harmless=times)
+
+
+def synch(store: Store) -> Case:
+    store.idle("a")
+    assert store.redis.zrem(store.keys.state("Ticket", "open"), "a") == 1
+
+    def newer() -> None:
+        store.sent("a", "a-2")
+        assert store.commit(store.work(store.one()).apply(1)) == ["REST"]
+
+    return Case(synching.look(store.keys, "fsm", [b"a"]), [["a", "index", ANY]], newer, [])
+
+
 CASES = (
     start, start_adopted, send, send_under_a_key_decided_on_a_version, send_delayed, send_and_start, claim,
     claim_that_was_committed, extend, commit, commit_of_which_the_verdicts_are_forgotten, release, recover, cancel,
     cancel_delayed, ask, beat, purge, purge_delayed, answer, answer_that_nobody_takes, look, due_retry, due_mail,
-    steer_skip,
+    steer_skip, host, synch,
 )  # fmt: skip
 each_case = pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 
 
 def test_every_script_has_a_case(fake_redis: redis.Redis, store_of: Callable[[redis.Redis], Store]) -> None:
-    scripts = {path.name.removesuffix(".lua") for path in (files("fsm.store") / "lua").iterdir()} - {"prelude"}
+    scripts = {path.name.removesuffix(".lua") for path in (files("fsm.store") / "lua").iterdir()}
+    # No scripts by themselves: what others share, and the clock of tests.
+    scripts -= {"prelude", "clock"}
     tried = set()
     for make in CASES:
         fake_redis.flushall()
