@@ -118,6 +118,8 @@ class Intake:
         is_woken = self.is_woken
         claims = self._take_ahead()
         beside = self._beside  # the thread that hears of them may change them meanwhile
+        if beside and self._recent.maxlen != (most := 2 + 3 * (len(beside) + len(self._queues))):
+            self._recent = deque(self._recent, maxlen=most)
         if is_woken:
             self._flowing = ""
         elif beside and want >= max(_FLOW, len(beside) + len(self._queues)):
@@ -136,10 +138,16 @@ class Intake:
         """Serve these queues beside our own, in this order and before them, until the next call; from any thread."""
         self._beside = tuple(queue for queue in queues if queue not in self._queues)
 
+    @property
+    def beside(self) -> Sequence[str]:
+        """Queues that are served beside our own."""
+        return self._beside
+
     def _claim_in_order(self, queues: Sequence[str], want: int, *, leaves_suspects: bool) -> Claims:
         """Claim from one queue after the other, until there is enough."""
         claims = calls.Claims([], [])
         for queue in queues:
+            self._portions.note(queue)
             more = self._collect(self._post(queue, want - len(claims.held), leaves_suspects=leaves_suspects))
             if claims.held and more.has_suspect:
                 # One that nobody here can run must not be before the others of its queue.
@@ -179,7 +187,8 @@ class Intake:
         full = [queue for queue in come if queue not in asked or self._portions.is_full(queue)]
         most_of_all = max(full, key=lambda queue: len(come[queue].held), default="")
         self._flowing = most_of_all if most_of_all and len(come[most_of_all].held) >= _FLOW else ""
-        return self._merge([come[queue] for queue in queues if queue in come])
+        # What was claimed ahead may be of a queue that is served no more.
+        return self._merge([come[queue] for queue in dict.fromkeys((*queues, *come)) if queue in come])
 
     def _merge(self, come: Sequence[Claims]) -> Claims:
         """Make one claim of several; where there are suspects among them, one of those alone, or all but those."""

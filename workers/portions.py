@@ -18,8 +18,9 @@ __all__ = ["Portions"]
 
 # Of what a turn may claim, the small shares are a quarter in all.
 _SHARED = 4
-# Where queues are asked one by one, so often from the last one on: a first one that is full starves nobody.
-_REVERSED = 4
+# Where queues are asked one by one, every so many turns begins with those that were not asked for longest: queues that
+# are full starve nobody.
+_FAIR = 4
 
 
 class Portions:
@@ -28,6 +29,7 @@ class Portions:
     def __init__(self) -> None:
         self._appetites: dict[str, int] = {}
         self._turns = 0
+        self._asked_in: dict[str, int] = {}
 
     def order(self, beside: Sequence[str], own: Sequence[str]) -> Sequence[str]:
         """Give the order in which queues are asked one by one."""
@@ -35,7 +37,14 @@ class Portions:
             return own
         self._turns += 1
         order = (*beside, *own)
-        return order if self._turns % _REVERSED else order[::-1]
+        if self._turns % _FAIR:
+            return order
+        self._asked_in = {queue: self._asked_in.get(queue, 0) for queue in reversed(order)}
+        return sorted(self._asked_in, key=self._asked_in.__getitem__)
+
+    def note(self, queue: str) -> None:
+        """Note that a queue is asked in this turn, one by one."""
+        self._asked_in[queue] = self._turns
 
     def asked(self, queues: Sequence[str], ahead: Collection[str], want: int, come: int) -> dict[str, int]:
         """Say how many FSMs are asked of each queue.

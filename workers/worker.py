@@ -299,8 +299,12 @@ class TransitionWorker(Listener):
             super().run_maintenance_tasks()  # type: ignore[no-untyped-call] # RQ is typed in part
 
     def clean_registries(self) -> None:
-        """Clean the registries of our queues, each on one host at a time; what cannot be read there stops no worker."""
-        for queue in self.queues:
+        """Clean the registries of our queues, each on one host at a time; what cannot be read there stops no worker.
+
+        Those of queues of single hosts as well, whose workers we are just now: RQ knows nothing of them.
+        """
+        beside = [Queue(queue, connection=self._client, serializer=JSONSerializer) for queue in self._intake.beside]
+        for queue in (*self.queues, *beside):
             if queue.acquire_maintenance_lock():
                 try:
                     upkeep.clean(queue)

@@ -9,6 +9,7 @@ Who calls this: the client.
 from __future__ import annotations
 
 import random
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ MOST_OF_PAGE = 1000
 # With `host=` a page may find nobody: after so many looks it is given all the same, with the place where to go on.
 _MOST_LOOKS = 20
 _FIELDS = ("machine", "state", "status", "paused", "queue", "updated_at")
+# A place in an index, as Redis gives it: a number of 64 bits.
+_PLACE = re.compile("[0-9]{1,20}")
 # Redis gives a small index whole, however few are asked for; none of them is larger than this by default.
 _SMALL = 128
 
@@ -99,7 +102,7 @@ def _read_cursor(cursor: str) -> _Seat | None:
     try:
         raw = cursor.encode("ascii")
         machine, state, at = orjson.loads(urlsafe_b64decode(raw + b"=" * (-len(raw) % 4)))
-        if not (isinstance(machine, str) and isinstance(state, str) and isinstance(at, str) and at.isdecimal()):
+        if not (isinstance(machine, str) and isinstance(state, str) and _PLACE.fullmatch(at) and int(at) < 2**64):
             raise ValueError(at)  # noqa: TRY301 - one remedy for all that may be wrong with it
         return _Seat((machine, state), at)
     except (AttributeError, TypeError, ValueError) as error:

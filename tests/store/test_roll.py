@@ -315,3 +315,14 @@ def test_what_is_no_cursor_is_refused_with_what_to_do(store: Store, cursor: Any)
 def test_a_page_of_an_impossible_size_is_refused(store: Store, most: Any) -> None:
     with pytest.raises(PayloadError, match="count: a page has 1 to 1000 FSMs"):
         page(store, most=most)
+
+
+@pytest.mark.parametrize("at", ["٣", "18446744073709551616"])
+def test_a_place_that_redis_does_not_know_is_no_cursor(store: Store, at: str) -> None:
+    # Seen to fail where any decimal digits, and as many as one likes, went to Redis: which refused them, and the error
+    # spoke of its log.
+    store.idle("a")
+    cursor = base64.urlsafe_b64encode(json.dumps(["Ticket", "open", at]).encode()).decode().rstrip("=")
+
+    with pytest.raises(PayloadError, match="is no cursor: give the one of the page before"):
+        page(store, cursor=cursor)

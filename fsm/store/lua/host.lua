@@ -1,6 +1,9 @@
 --[[
 host: note that a worker keeps its host alive; say whether that drains, and which queues of single hosts are to be served.
 
+Queues of the ring that were those of hosts that are gone are forgotten where nobody waits in them, and nothing that has
+failed could be requeued there: whoever makes an FSM ready there notes them again.
+
 A drain counts for workers that were born before it: a host serves again with one that is started later. The note of a
 drain goes with the last worker for which it counts; where there was none, after a day.
 
@@ -16,7 +19,7 @@ REPEATED  harmless: the host is alive a little longer, or the worker gone as bef
 local hosts, draining, places, crew = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, host, worker, born, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local most_away, lately, day = 16, 3000, 86400000
-local now = clock()
+local now, s = clock()
 local ms = tonumber(now)
 local member = digits(born) .. ' ' .. worker
 -- Not refused by a full Redis, and after it nothing in this script is.
@@ -56,7 +59,7 @@ end
 if lease == 0 then return { 'LEFT' } end
 if drains[host] and born <= drains[host] then return { 'DRAIN', -1 } end
 
-local serves, is_own, away, next_end = {}, {}, {}, -1
+local serves, is_own, away, next_end, idle = {}, {}, {}, -1, {}
 for i = 6, #ARGV do serves[ARGV[i]] = true end
 local ends = nil
 for _, queue in ipairs(try('SMEMBERS', places)) do
@@ -77,10 +80,15 @@ for _, queue in ipairs(try('SMEMBERS', places)) do
       local has_ids = not first[2] and try('LLEN', 'rq:queue:' .. queue)
       if first[2] or type(has_ids) == 'number' and has_ids > 0 then
         away[#away + 1] = { queue, tonumber(first[2]) or 0 }
+      elseif not left and not first.err and has_ids == 0 then
+        -- RQ's cleaning is done by workers that serve it, and none does.
+        try('ZREMRANGEBYSCORE', 'rq:failed:' .. queue, '-inf', s)
+        if try('ZCARD', 'rq:failed:' .. queue) == 0 then idle[#idle + 1] = queue end
       end
     end
   end
 end
+if #idle > 0 then variadic('SREM', places, idle) end
 local reply = { 'LIVE', next_end }
 for _, kind in ipairs({ '@', '~' }) do
   for i = 6, #ARGV do

@@ -124,6 +124,12 @@ local function variadic(command, key, members)
   return reply
 end
 
+-- Queues of single hosts: their workers learn from here that somebody waits there. `host` forgets those of hosts that are
+-- gone, while nobody does.
+local function note_place(prefix, queue)
+  if string.find(queue, '[~@]') then try('SADD', prefix .. 'places', queue) end
+end
+
 -- Makes ready what was gathered, behind all that waits, and tells RQ's list.
 local function flush_ready(prefix)
   for queue, bell in pairs(rung) do
@@ -141,6 +147,7 @@ local function flush_ready(prefix)
     end
     variadic('RPUSH', 'rq:queue:' .. queue, bell.ids)
     try('SADD', 'rq:queues', 'rq:queue:' .. queue)
+    note_place(prefix, queue)
   end
   rung = {}
 end
@@ -182,6 +189,7 @@ local function flush_front(prefix)
     variadic('ZADD', prefix .. 'ready:' .. queue, scored)
     variadic('LPUSH', 'rq:queue:' .. queue, ids)
     try('SADD', 'rq:queues', 'rq:queue:' .. queue)
+    note_place(prefix, queue)
   end
   front = {}
 end

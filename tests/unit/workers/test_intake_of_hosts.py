@@ -184,3 +184,55 @@ def test_a_queue_of_ones_own_is_asked_once(station: Station) -> None:
     station.intake.serve(["fsm", PIN])
 
     assert station.intake._beside == (PIN,)
+
+
+def test_what_was_claimed_ahead_is_run_though_its_queue_is_served_no_more(station: Station) -> None:
+    # A queue of a host that is gone is served while there is mail in it: the claim that empties it may be under way
+    # when that is heard. Seen to fail where only claims of queues that are served now were taken up: those FSMs were in
+    # nobody's hands, and their locks were renewed until the worker had claimed so and so often.
+    away = "fsm~gone"
+    station.intake.serve([PIN, RING, away])
+    station.put(away, *numbered(80, "w"))
+    while station.intake._flowing != away:
+        station.claim()
+    station.intake.claim_ahead()
+    station.intake.serve([PIN, RING])
+    before = station.locked()
+    claimed = station.claim()
+
+    assert claimed
+    assert station.locked() == before
+
+
+def test_of_many_queues_with_little_in_each_nothing_is_freed_that_came_first(fake_redis: fakeredis.FakeRedis) -> None:
+    # Seen to fail where so many tokens were named as there are queues of one's own: the last claims freed what the
+    # first ones of the same turn had brought, and it was run all the same.
+    station = Station(fake_redis, batch=8)
+    queues = [PIN, RING, *(f"fsm~gone-{number}" for number in range(4))]
+    station.intake.serve(queues)
+    for number, queue in enumerate(queues):
+        station.put(queue, f"f{number}")
+    station.start("any")
+
+    claimed = station.claim()
+
+    assert len(claimed) == 7
+    assert station.locked() == set(claimed)
+
+
+def test_with_slow_handlers_no_queue_starves_between_two_that_are_full(station: Station) -> None:
+    # Seen to fail where each fourth turn was in the reversed order: what lay in neither the first nor the last queue
+    # waited for as long as those two were full.
+    away = "fsm~gone"
+    station.intake.serve([RING, away])
+    station.intake.learn(1, 60.0)
+    station.put(RING, *numbered(20, "r"))
+    station.put(away, "away")
+    station.start(*numbered(20, "a"))
+
+    claimed = [name for _ in range(12) for name in station.claim()]
+
+    assert "away" in claimed
+    assert claimed.count("away") == 1
+    assert sum(name.startswith("r") for name in claimed) >= 8
+    assert sum(name.startswith("a0") for name in claimed) >= 1

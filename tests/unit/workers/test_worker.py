@@ -202,6 +202,18 @@ def test_a_worker_that_cleans_registries_has_given_back_what_it_claimed_ahead(
     assert seen == [True]
 
 
+def test_registries_of_queues_of_its_host_are_cleaned_too(
+    worker: TransitionWorker, fake_redis: fakeredis.FakeRedis
+) -> None:
+    # Seen to fail with only the queues that RQ knows of: what had failed there stayed in the registry for ever.
+    worker._intake.serve(["fsm@edge"])
+    fake_redis.zadd("rq:failed:fsm@edge", {"over": 1})
+
+    worker.clean_registries()
+
+    assert fake_redis.zcard("rq:failed:fsm@edge") == 0
+
+
 def test_cleaning_that_fails_waits_for_the_next_time(worker: TransitionWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     # Seen to fail without the guard: in a full Redis RQ's loop ended the worker at its first cleaning.
     def refuse() -> None:
