@@ -54,7 +54,7 @@ if typing.TYPE_CHECKING:
     from fsm.ring import ClusterInfo, HashRing
     from fsm.store.codec import Snapshot
     from fsm.store.synching import Repair
-    from fsm.verbs import Agenda, Page, Running, Timetable, Verdict
+    from fsm.verbs import Agenda, Drained, Page, Running, TimerView, Timetable, Verdict
 
 __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     # what a machine is made of
@@ -78,11 +78,13 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "App",
     "Client",
     "ClusterInfo",
+    "Drained",
     "FSMHandle",
     "HashRing",
     "Outcome",
     "Repair",
     "Snapshot",
+    "TimerView",
     "Timetable",
     "TransitionJob",
     "Verdict",

@@ -109,7 +109,7 @@ class QueueView:
         name: Its name.
         ready: FSMs that have mail and no worker.
         failed: Jobs in RQ's registry of failed ones.
-        workers: Workers that listen on it.
+        workers: Workers that listen on it; of a queue of a single host, those of that host.
         delayed: Jobs in RQ's registry of scheduled ones: events that were sent for later, or are to be tried again.
         mail: Events that wait for those FSMs.
         mail_is_floor: So many FSMs wait that only the first of them were asked: there is more mail than that.
@@ -191,7 +191,7 @@ def cluster(keys: Keys) -> Plan[Cluster]:
     named = [about.get("queue", keys.default_queue) for about in known.values()]
     served = [queue for one in workers for queue in one.queues]
     queues, listening = yield from _queues(
-        keys, list(dict.fromkeys([keys.default_queue, *named, *served, *sorted(map(text, placed))]))
+        keys, list(dict.fromkeys([keys.default_queue, *named, *served, *sorted(map(text, placed))])), workers
     )
     strange = [name for name in listening if name not in ours]
     workers += yield from _workers(keys, strange, now_ms, are_ours=False)
@@ -279,7 +279,7 @@ def _workers(keys: Keys, names: Sequence[str], now_ms: int, *, are_ours: bool) -
     return found
 
 
-def _queues(keys: Keys, names: Sequence[str]) -> Plan[tuple[list[QueueView], list[str]]]:
+def _queues(keys: Keys, names: Sequence[str], ours: Sequence[WorkerView]) -> Plan[tuple[list[QueueView], list[str]]]:
     """Count what waits in each queue; and name all workers that listen on any."""
     commands: list[tuple[Any, ...]] = []
     most = max(1, _MOST_ASKED // len(names))
@@ -300,17 +300,20 @@ def _queues(keys: Keys, names: Sequence[str]) -> Plan[tuple[list[QueueView], lis
     views = []
     for name, (ready, failed, delayed, members, first) in zip(names, rows, strict=True):
         listening += [text(member)[prefix:] for member in members]
+        place = places.parse(name)
+        # Ours serve the queues of their host beside that of the machine, and do not tell RQ of them.
+        of_host = [one for one in ours if place.host and one.host == place.host and place.base in one.queues]
         views.append(
             QueueView(
                 name,
                 int(ready),
                 int(failed),
-                len(members),
+                len(members) + sum(one.state != "silent" for one in of_host),
                 since.get(text(first[0])) if first else None,
                 int(delayed),
                 sum(mail.get(text(fsm), 0) for fsm in first),
                 int(ready) > len(first),
-                places.parse(name).host,
+                place.host,
             )
         )
     return views, sorted(set(listening))

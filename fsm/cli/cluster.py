@@ -226,15 +226,20 @@ def _queue(queue: QueueView, gone: Collection[str]) -> tuple[Any, ...]:
 @click.option("--machine", metavar="NAME", help="Only FSMs of this machine.")
 @click.option("--state", "in_state", metavar="NAME", help="Only FSMs in this state.")
 @click.option("--finished", is_flag=True, help="Those that have finished too.")
+@json_option
 @placed
-def count(place: Place, *, machine: str | None, in_state: str | None, finished: bool) -> None:
+def count(place: Place, *, machine: str | None, in_state: str | None, finished: bool, as_json: bool) -> None:
     """Count FSMs that have not finished.
 
     It is exact, and takes no longer with a million of them.
     """
     with place.client() as client:
         check_filters(client, machine, in_state)
-        click.echo(client.count(machine, in_state, finished=finished))
+        found = client.count(machine, in_state, finished=finished)
+    if as_json:
+        print_json({"count": found})
+    else:
+        click.echo(found)
 
 
 @click.command("all")

@@ -29,7 +29,7 @@ _STYLES = {"started": "green", "in hand": "green", "failed": "red", "no record":
 @json_option
 @placed
 def jobs(place: Place, name: str, *, as_json: bool) -> None:
-    """List waiting and delayed events of an FSM, and its open effects.
+    """List what waits for an FSM, and its open effects.
 
     At most 1,000 of each, in the order in which they come. Piped, a line is: event or effect, job, what it is, how it
     stands, since when, and what comes with it: the meta of an event, the events that an effect brings back.

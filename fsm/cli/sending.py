@@ -35,12 +35,17 @@ def _json(value: str) -> Any:
 
 
 def _moment(value: str) -> datetime:
-    """Read a moment of the command line; one without its zone is refused where it is sent."""
+    """Read a moment of the command line, with its zone."""
+    form = "write it as 2026-12-01T08:00+01:00"
     try:
-        return datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value)
     except ValueError as error:
-        hint = f"{value!r} is no moment: write it as 2026-12-01T08:00+01:00"
+        hint = f"{value!r} is no moment: {form}"
         raise click.BadParameter(hint) from error
+    if moment.tzinfo is None:
+        hint = f"{value!r} has no zone: {form}"
+        raise click.BadParameter(hint)
+    return moment
 
 
 def _length(value: str) -> str | float:

@@ -102,7 +102,7 @@ def moment_ms(moment: Any, option: str = "at") -> int:
         PayloadError: It is no aware datetime.
     """
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        problem = f"{option} is an aware datetime, as datetime(2026, 12, 1, 8, tzinfo=UTC), not {moment!r}"
+        problem = f"must be an aware datetime, as datetime(2026, 12, 1, 8, tzinfo=UTC), not {moment!r}"
         raise PayloadError(problem, option)
     return max(0, round(moment.timestamp() * 1000))
 

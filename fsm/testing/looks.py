@@ -5,6 +5,7 @@ Who calls this: `trials`, whose `Trial` is one of these that can be sent somethi
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
@@ -12,6 +13,8 @@ from fsm.engine.mail import moment_ms
 from fsm.testing.agenda import Agenda, ArmedTimer, DelayedEvent, armed_timers, moment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fsm.engine import Behaviour, Life
 
 __all__ = ["Look"]
@@ -103,8 +106,17 @@ class Look(Generic[P]):
         """Events sent with a delay that are yet to arrive, in the order in which they will."""
         return self._agenda.delayed
 
+    @contextmanager
+    def _standing(self, ms: int) -> Iterator[None]:
+        """Let the time stand, from this moment on; where it ran before, it runs on from where it was left."""
+        is_real = self._now_ms is None
+        self._now_ms = ms
+        try:
+            yield
+        finally:
+            if is_real:
+                self._ahead_ms = self._now_ms - moment_ms(datetime.now(UTC))
+                self._now_ms = None
+
     def _go_to(self, ms: int) -> None:
-        if self._now_ms is None:
-            self._ahead_ms = ms - moment_ms(datetime.now(UTC))
-        else:
-            self._now_ms = ms
+        self._now_ms = ms

@@ -112,18 +112,18 @@ class Trial(Look[P]):
             PayloadError: It is no length of time.
             HandlerError: More came due than any test can want: a timer arms itself again with no time between.
         """
-        begin_ms = moment_ms(self.now)
-        until_ms = begin_ms + delay_ms(delay)
+        until_ms = (begin_ms := moment_ms(self.now)) + delay_ms(delay)
         given: list[str] = []
-        for _ in range(_MOST_DUE):
-            due = self._agenda.next_due(self._life.timers, self.name if self.status == "failed" else "")
-            if due is None or due.at_ms > until_ms:
-                self._go_to(until_ms)
-                return given
-            self._go_to(max(begin_ms, due.at_ms))
-            if event := self._become_due(due.what):
-                given.append(event.name)
-                self._arrive(event)
+        with self._standing(begin_ms):  # else what passes meanwhile decided on what is still due before the end
+            for _ in range(_MOST_DUE):
+                due = self._agenda.next_due(self._life.timers, self.name if self.status == "failed" else "")
+                if due is None or due.at_ms > until_ms:
+                    self._go_to(until_ms)
+                    return given
+                self._go_to(max(begin_ms, due.at_ms))
+                if event := self._become_due(due.what):
+                    given.append(event.name)
+                    self._arrive(event)
         reason = f"more than {_MOST_DUE} timers and delayed events came due: does one arm itself with no time between?"
         raise HandlerError(self.name, given[-1] if given else "", self.state, self.version, "", reason)
 

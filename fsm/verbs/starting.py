@@ -167,7 +167,7 @@ def checked_host(host: Any) -> str:
     try:
         return config.check_host(host)
     except (ConfigError, TypeError):
-        problem = f"host= is the name of a host, 1 to 100 of the characters A-Z a-z 0-9 _ . -, not {host!r}"
+        problem = f"the name of a host is 1 to 100 of the characters A-Z a-z 0-9 _ . -, not {host!r}"
         raise PayloadError(problem, "host") from None
 
 

@@ -49,6 +49,7 @@ class Order(Machine[Cart]):
         cart --> cart : add
         cart --> paying : pay
         cart --> cancelled : cancel
+        cart --> cancelled : expire after 24h
         paying --> packed : captured
         paying --> cart : declined
         packed --> shipped : ship!
@@ -127,6 +128,8 @@ def set_up(client: Client, courier: Path, run_effects: Callable[[], None]) -> No
         client.transition("order-42", "deliver", job_id="deliver-42").result(_PATIENCE_S)
     client.start_fsm(Order, "ann: two chairs").call("cancel", timeout=_PATIENCE_S)
     client.start_fsm(Order, "order-43")
+    client.start_fsm(Order, "order-46", host="edge-7")
+    client.transition("order-46", "cancel", delay="2d", job_id="cancel-46")
     client.start_fsm(Invoice, "invoice-7")
     client.transition("invoice-7", "print", job_id="print-7").result(_PATIENCE_S)
     _settle(client, "order-43", "cart")

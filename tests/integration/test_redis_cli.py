@@ -172,9 +172,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         }
         processes = Processes(server.url)
         try:
-            processes.worker(
-                "--app", "tests.integration.cookbook", "--name", "packer-1", "--no-effects", "--lease", "5s"
-            )
+            options = ("--name", "packer-1", "--host", "edge-1", "--no-effects", "--lease", "5s")
+            processes.worker("--app", "tests.integration.cookbook", *options)
             cookbook.set_up(
                 client,
                 courier,

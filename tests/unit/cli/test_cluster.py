@@ -105,11 +105,12 @@ def test_info_shows_hosts_what_workers_hold_what_waits_and_other_namespaces(fsm:
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     born = "2026-11-21T13:12:06.277009Z"
     for host, worker in (("edge-1", "w1"), ("edge-1", "w2"), ("edge-2", "w3"), ("old", "w4")):
-        redis.hset(keys.rq_worker(worker), mapping={"hostname": host, "state": "busy", "birth": born})
+        record = {"hostname": host, "state": "busy", "birth": born, "queues": "fsm"}
+        redis.hset(keys.rq_worker(worker), mapping=record)
         redis.zadd(keys.workers, {worker: 1000 if host == "old" else now_ms})
     redis.zadd(keys.hosts, {"edge-1": now_ms + 15_000, "edge-2": now_ms + 15_000, "edge-3": now_ms - 1})
     redis.hset(keys.draining, "edge-2", now_ms)
-    redis.sadd(keys.places, "fsm@edge-3")
+    redis.sadd(keys.places, "fsm@edge-3", "fsm~edge-1", "fsm@old", "extra@edge-1")
     redis.zadd(keys.ready("fsm@edge-3"), {"pinned": 1})
     redis.hset(keys.claims("w1"), mapping={f"order-{number}": "t" for number in range(30)})
     redis.zadd(keys.timers, {"retry x": now_ms})
@@ -149,6 +150,9 @@ def test_info_shows_hosts_what_workers_hold_what_waits_and_other_namespaces(fsm:
     assert (queues["fsm"]["mail"], queues["fsm"]["mail_is_floor"], queues["fsm"]["delayed"]) == (4, False, 1)
     assert (queues["fsm@edge-3"]["host"], queues["fsm@edge-3"]["ready"]) == ("edge-3", 1)
     assert rows["fsm"][:4] == ["2", "4", "1", "0"]
+    # Seen to fail where only those are counted of which RQ knows.
+    counted = {name: queue["workers"] for name, queue in queues.items() if queue["host"]}
+    assert counted == {"fsm@edge-3": 0, "fsm~edge-1": 2, "fsm@old": 0, "extra@edge-1": 0}
 
 
 def test_info_asks_a_bounded_number_of_fsms_for_their_mail(fsm: Run, client: Client) -> None:
@@ -195,6 +199,7 @@ def test_count_counts_those_that_have_not_finished(fsm: Run, client: Client) -> 
     client.redis.zrem(client.keys.state("Door", "closed"), "back")
     client.redis.zadd(client.keys.finished_of("Door", "gone"), {"back": 1})
 
+    assert json.loads(fsm("count", "--json").stdout) == {"count": 2}
     assert [fsm("count", *more).stdout for more in ((), ("--finished",), ("--machine", "Door"))] == [
         "2\n",
         "3\n",

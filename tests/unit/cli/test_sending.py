@@ -73,7 +73,7 @@ def test_start_goes_on_after_a_name_that_is_taken(fsm: Run, client: Client) -> N
         (("transition", "x", "push", "--delay", "-1"), 1, "delay: -1.0 is negative"),
         (("transition", "x", "push", "--delay", "soon"), 1, "delay: 'soon' is no length of time"),
         (("transition", "x", "push", "--at", "soon"), 2, "'soon' is no moment: write it as 2026-12-01T08:00+01:00"),
-        (("transition", "x", "push", "--at", "2026-12-01T08:00"), 1, "at is an aware datetime"),
+        (("transition", "x", "push", "--at", "2026-12-01T08:00"), 2, "has no zone: write it as 2026-12-01T08:00+01:00"),
         (("transition", "x", "push", "--at", "2026-12-01T08:00Z", "--delay", "1"), 1, "exclude one another"),
         (("transition", "x", "push", "--start", "Door"), 1, "unknown machine 'Door'"),
         (("transition", "x", "push", "--start", "cli_shop:Dor"), 2, "has no 'Dor'"),

@@ -55,4 +55,4 @@ def test_a_host_that_cannot_be_one_is_said_in_words(fsm: Run) -> None:
     done = fsm("start", "cli_shop:Door", "front", "--host", "edge 7")
 
     assert done.exit_code == 1
-    assert "host= is the name of a host" in done.stderr
+    assert "the name of a host is" in done.stderr

@@ -339,8 +339,8 @@ def test_hooks_of_a_failure_and_of_a_refusal_arm_timers_too(bench: Bench) -> Non
     [
         (lambda t: t.after("soon", "pay"), "delay: 'soon' is no length of time"),
         (lambda t: t.after(-1, "pay"), "delay: -1 is negative"),
-        (lambda t: t.at("noon", "pay"), "when: when is an aware datetime, .* not 'noon'"),
-        (lambda t: t.at(datetime(2026, 1, 1), "pay"), "when is an aware datetime"),  # noqa: DTZ001 - naive, as told
+        (lambda t: t.at("noon", "pay"), "when: must be an aware datetime, .* not 'noon'"),
+        (lambda t: t.at(datetime(2026, 1, 1), "pay"), "when: must be an aware datetime"),  # noqa: DTZ001 - naive, as told
         (lambda t: t.after(1, "pay", key=""), "key: the key of a timer is 1 to 64 bytes of text .* not ''"),
         (lambda t: t.after(1, "pay", key="a b"), "not 'a b'"),
         (lambda t: t.after(1, "pay", key="a\nb"), "not 'a"),

@@ -334,8 +334,8 @@ def test_what_is_sent_may_join_its_mailbox_later() -> None:
         ({"delay": -1}, "delay: -1 is negative"),
         ({"delay": "soon"}, "delay: 'soon' is no length of time"),
         ({"delay": True}, "delay: True is no length of time"),
-        ({"at": datetime(2026, 12, 1)}, "at: at is an aware datetime"),  # noqa: DTZ001 - naive, as told
-        ({"at": 7}, "at: at is an aware datetime, .* not 7"),
+        ({"at": datetime(2026, 12, 1)}, "at: must be an aware datetime"),  # noqa: DTZ001 - naive, as told
+        ({"at": 7}, "at: must be an aware datetime, .* not 7"),
         ({"delay": 1, "at": datetime(2026, 12, 1, tzinfo=UTC)}, "delay and at exclude one another"),
     ],
 )

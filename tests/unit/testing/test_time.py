@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, Literal
 
 import pytest
 
 from fsm import FSMFinishedError, HandlerError, Machine, PayloadError, Reject, Settings, Stay, Transition, guard, on
-from fsm.testing import Trial, cover, trial
+from fsm.testing import Trial, cover, looks, trial
 
 T = Transition[dict[str, Any]]
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -225,6 +226,22 @@ def test_without_a_set_time_it_is_the_real_one_moved_on() -> None:
     # Times are whole milliseconds.
     assert timedelta(hours=25, milliseconds=-1) <= rent.now - before < timedelta(hours=25, minutes=5)
     assert rent.state == "missed"
+
+
+def test_the_real_time_that_passes_meanwhile_takes_no_tick_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seen to fail (five of six ticks) where the real time runs on while `advance` moves it.
+    moments = (NOON + timedelta(milliseconds=ms) for ms in count())
+
+    class RealTime(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return next(moments).astimezone(tz)
+
+    monkeypatch.setattr(looks, "datetime", RealTime)
+    rented = trial(Rent)
+
+    assert rented.advance("1h") == ["[timer]"] * 6
+    assert timedelta(hours=1) <= rented.now - NOON < timedelta(hours=1, seconds=1)
 
 
 @pytest.mark.parametrize(
