@@ -8,12 +8,16 @@ others it costs a small request.
 With each look it tells that its host is alive, and hears which queues of single hosts are to be served, and whether its
 host drains. Where a host is about to be gone whose queues it would take over, or was just now, it looks more often.
 
+Where a worker could not tell so for as long as its host is taken to live, that was gone, most likely for all others
+with it: Redis was away. Whoever is back first sees no other host. So for some seconds it does not go by what it sees.
+
 Who calls this: the worker.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -41,6 +45,8 @@ _OFTEN_S = 0.2
 _LEAST_S = 0.05
 # On a busy machine a thread may come late: a host is not to be gone by that, whatever the lease of locks.
 _LEAST_ALIVE_MS = 1500
+# For so long others may take to come back as well: between two tries they pause for 2 s at most (`workers.carrier`).
+_STEADY_AFTER_S = 5.0
 # Who was not heard of for long is looked for in the rhythm of heartbeats.
 _ROLL_CALL_S = 5.0
 # Seen silent for so long, it is dead: after Redis was away, or its clock was set, all workers are, until their next
@@ -85,6 +91,7 @@ class Rescuer:
         self._pause_s = self._rhythm_s
         self._beside: tuple[str, ...] = ()
         self._due_at = 0.0
+        self._told_at = self._steady_at = -math.inf
         self._called_roll_at = -_SEEN_SILENT_S
         self._silent: dict[str, float] = {}
         self._guard = threading.Lock()
@@ -114,6 +121,15 @@ class Rescuer:
     def pause_s(self) -> float:
         """How long to sleep at most until the next look."""
         return self._pause_s
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether this host lives, and has for some seconds or from the first: else it cannot be seen who else does.
+
+        A worker that has told nothing yet has missed nothing.
+        """
+        now = time.monotonic()
+        return now >= self._steady_at and (now < self._told_at + self._lease_ms / 1000 or math.isinf(self._told_at))
 
     def sweep(self) -> int:
         """Free what dead workers held, and keep the host alive, when it is time; gives how much there is to do now.
@@ -168,6 +184,11 @@ class Rescuer:
                 self._keys, self._host, self._worker, self._born_ms, lease_ms=self._lease_ms, queues=self._queues
             )
         )
+        # Not `now`, which may be long ago: where Redis was away, each request before this one waited for it.
+        told_at = time.monotonic()
+        if math.isfinite(self._told_at) and told_at - self._told_at > self._lease_ms / 1000:
+            self._steady_at = told_at + _STEADY_AFTER_S
+        self._told_at = told_at
         self._pause_s = self._rhythm_s
         if word.next_end_s is not None:
             soon = word.next_end_s + _LEAST_S if word.next_end_s else _OFTEN_S

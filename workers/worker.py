@@ -135,8 +135,8 @@ class TransitionWorker(Listener):
         self._carrier = Carrier(self._client, url, lambda: self._stop_requested or self._is_ending)
         self._line = Line(self._client, self._carrier)
         self._pulse = Pulse(self._carrier, self.keys, self.name)
-        ring = app.cluster or HashRing(LiveHosts(self.keys, self._carrier.once))
-        self._placer = Placer(ring.whois)
+        self._live_hosts = LiveHosts(self.keys, self._carrier.once)
+        self._placer = Placer((app.cluster or HashRing(self._hosts)).whois)
         # Its own queues of the ring are served from the first, so that nobody waits there until they are told of.
         rings = {d.settings.queue or self.keys.default_queue for d in app.definitions if d.settings.placement == "ring"}
         self._rings = tuple(ringed(queue, self.host) for queue in queues if queue in rings)
@@ -346,6 +346,10 @@ class TransitionWorker(Listener):
         self._relief.start()
         self._rescuer.start()
         self._alarm.start()
+
+    def _hosts(self) -> Sequence[str]:
+        """Give the hosts that live; none, so that no FSM moves, while it cannot be seen which of them do."""
+        return self._live_hosts() if self._rescuer.is_steady else ()
 
     def _hear(self, word: HostWord) -> None:
         """Heed what is said to workers of this host; from either thread."""

@@ -380,3 +380,24 @@ def test_a_short_lease_is_kept_up_by_looks_that_are_as_short(hall: Hall, watch: 
     assert rescuer.pause_s == 0.5
     assert hall.requests.count("host") == 3
     assert 1000 < alive_ms(hall) <= 1500
+
+
+def test_a_host_that_was_gone_is_not_sure_of_the_others_for_some_seconds(hall: Hall, watch: Watch) -> None:
+    # Seen to fail without `_steady_at`, and, for the seconds before its first look, without the end of its lease.
+    rescuer = hall.rescuer
+    assert rescuer.is_steady
+    for _ in range(3):
+        rescuer.sweep()
+        watch.now += LEASE_MS / 1000
+        assert not rescuer.is_steady
+        watch.now -= 1
+        assert rescuer.is_steady
+
+    watch.now += 2
+    rescuer.sweep()
+    assert not rescuer.is_steady
+    watch.now += 4
+    rescuer.sweep()
+    assert not rescuer.is_steady
+    watch.now += 1
+    assert rescuer.is_steady

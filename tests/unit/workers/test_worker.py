@@ -737,6 +737,25 @@ def test_a_worker_that_leaves_takes_its_host_with_it(worker: TransitionWorker, f
     assert not fake_redis.exists(Keys("default").hosts, Keys("default").crew(worker.host))
 
 
+def test_the_first_that_is_back_after_an_outage_takes_no_fsm_from_hosts_that_are_not_back_yet(
+    hire: Callable[..., TransitionWorker], fake_redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail without `is_steady`: all that had an event in these seconds moved here, and back.
+    now = Clock()
+    monkeypatch.setattr("workers.rescue.time", now)
+    monkeypatch.setattr("fsm.store.hosts.time", now)
+    worker = hire(host="edge-1", lease_ms=2000)
+    assert worker._placer.next("fsm~edge-2", "ring", "a") == "fsm~edge-1"
+
+    fake_redis.delete(KEYS.hosts)  # their leases are over
+    for seconds in (10, 1, 2, 1):
+        now.now += seconds
+        assert worker._placer.next("fsm~edge-2", "ring", "a") == ""
+        worker._rescuer.sweep()
+    now.now += 1.5
+    assert worker._placer.next("fsm~edge-2", "ring", "a") == "fsm~edge-1"
+
+
 def test_a_name_that_is_drawn_begins_with_that_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "rack/7")
 
