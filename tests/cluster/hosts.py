@@ -15,11 +15,13 @@ from tests.integration.proxy import Proxy
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
     from types import TracebackType
 
     from redis import Redis
 
     from fsm.store.keys import Keys
+    from tests.cluster.cables import Cable
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = "tests.cluster.machines"
@@ -34,6 +36,8 @@ class Wire(Proxy):
     """
 
     is_dark = False
+    # What a command begins with that is to go this way.
+    begin: tuple[str, ...] = ()
 
     def darken(self) -> None:
         """Let nothing through."""
@@ -61,45 +65,53 @@ class Host:
 
     Args:
         name: Its name.
-        path: Socket of the server.
+        way: From it to the server; it is there before the host, and goes after it.
         directory: Where its processes say what they have to say.
         keys: Of the namespace.
         client: Looks at Redis, by a way of its own.
         processes: Workers.
         lease_ms: Their lease.
+        more: Of their environment.
     """
 
     def __init__(
-        self, name: str, path: str, directory: Path, keys: Keys, client: Redis, *, processes: int = 2, lease_ms: int
+        self,
+        name: str,
+        way: Wire | Cable,
+        directory: Path,
+        keys: Keys,
+        client: Redis,
+        *,
+        processes: int = 2,
+        lease_ms: int,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.processes = processes
-        self.way = Wire(path)
+        self.way = way
         self.said = directory / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._options = ("--processes", str(processes), "--host", name, "--lease", f"{lease_ms}ms", "--no-effects")
+        self._more = dict(more or {})
         self._keys = keys
         self._client = client
 
     def __enter__(self) -> Self:
-        self.way.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.way.is_dark = False
         if self.process is not None and self.process.poll() is None:
             self.kill()
-        self.way.__exit__(kind, error, tb)
 
     def start(self) -> None:
         """Start it; it is at work some time later."""
         with self.said.open("ab") as said:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "workers", "--url", self.way.url, "--app", APP),
+                    *(*self.way.begin, sys.executable, "-m", "workers", "--url", self.way.url, "--app", APP),
                     *("--log-level", "warning", *self._options),
                 ],
-                env={**os.environ, "PYTHONPATH": str(ROOT), "CHAOS_RETRIES": "1"},
+                env={**os.environ, "PYTHONPATH": str(ROOT), "CHAOS_RETRIES": "1", **self._more},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=said,

@@ -22,7 +22,7 @@ from tests.chaos.verdict import Verdict, judge, left
 from tests.chaos.voyage import Producers
 from tests.chaos.witness import Orphan, Witness
 from tests.cluster import machines
-from tests.cluster.hosts import APP, ROOT, Host
+from tests.cluster.hosts import APP, ROOT, Host, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,7 +122,7 @@ class Journey:
         self.hosts = [
             Host(
                 f"edge-{number}",
-                path,
+                Wire(path),
                 directory,
                 self.keys,
                 self.client.redis,
@@ -144,6 +144,8 @@ class Journey:
         with ExitStack() as stack:
             stack.enter_context(self.client)
             for host in self.hosts:
+                stack.enter_context(host.way)
+                stack.callback(host.way.lighten)
                 stack.enter_context(host)
             for host in running:
                 host.start()

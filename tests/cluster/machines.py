@@ -5,13 +5,15 @@ They note whatever reaches them twice or too late.
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 from fsm import Machine, Settings, Transition, on
 from tests.chaos import machines as chaos
 from tests.chaos.machines import Chooser, Shaky
 
-__all__ = ["STEPS", "Chooser", "Fuse", "Ledger", "Post", "Shaky", "Stepper"]
+__all__ = ["STEPS", "Chooser", "Fuse", "Ledger", "Post", "Shaky", "Stepper", "Tally"]
 
 
 STEPS = 10
@@ -33,6 +35,27 @@ class Fuse(Machine):
     @on("burn")
     def burn(self, t: Transition[dict[str, Any]]) -> None:
         t.payload.setdefault("burnt", []).append(t.source)
+
+
+class Tally(Machine):
+    """Notes numbers in their order, and lingers on a host that is told to, longer than its lease."""
+
+    settings = Settings(placement="ring", endless=True)
+    diagram = """
+    stateDiagram-v2
+        [*] --> open
+        open --> open : note
+        open --> open : linger
+    """
+
+    @on("note")
+    def note(self, t: Transition[dict[str, Any]]) -> None:
+        t.payload.setdefault("noted", []).append(t.data)
+
+    @on("linger")
+    def linger(self, t: Transition[dict[str, Any]]) -> None:
+        time.sleep(float(os.environ.get("CLUSTER_LINGER_S", "0")))
+        self.note(t)
 
 
 class Ledger(chaos.Ledger):
