@@ -14,7 +14,7 @@ from fsm.store.requests import Request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MOST_NAMES", "Page", "Repair", "events", "fsms", "look", "members", "workers"]
+__all__ = ["MOST_NAMES", "Page", "Repair", "events", "fsms", "look", "members", "states", "workers"]
 
 # One call of the script looks at so many FSMs, and takes about 2 ms in which Redis serves nobody else.
 MOST_NAMES = 100
@@ -25,10 +25,10 @@ class Repair(NamedTuple):
     """Something that was not as it should be.
 
     Args:
-        name: The FSM, or the worker.
+        name: The FSM, or the worker, or `<machine>:<state>`.
         what: `index`, `place`, `ready`, `held`, `lock`, `retry`, `effect`, `timer`, `mail` or `later`: what was noted
             of it, and is put right; `snapshot`: it cannot be read, and nobody but you can repair it; `worker`: a dead
-            one was registered.
+            one was registered; `state`: one of an older diagram was listed, though no FSM is in it.
         how: What differed, and what was done, in a sentence. It ends with "not repaired" where nothing was done.
     """
 
@@ -54,15 +54,16 @@ class Page(NamedTuple):
 
 
 def look(keys: Keys, where: str, names: Sequence[bytes]) -> Request[list[Repair]]:
-    """Look at these FSMs (`where` is "fsm"), events ("job"), workers ("worker") or members of an index (its key).
+    """Look at FSMs (`where` is "fsm"), events ("job"), workers ("worker"), states ("known"), or members of an index.
+
+    Of an index `where` is the key.
 
     What differs is put right. On a crash: the rest is found by whoever looks next.
     """
     place = where.removeprefix(keys.prefix)
     arguments = [keys.prefix, keys.namespace, keys.default_queue, place, *names]
-    return Request(
-        _repairs, "synch", (keys.held, keys.timers, keys.effects, keys.workers, keys.places, keys.states), arguments
-    )
+    about = (keys.held, keys.timers, keys.effects, keys.workers, keys.places, keys.states, keys.machines)
+    return Request(_repairs, "synch", about, arguments)
 
 
 def _repairs(reply: list[bytes]) -> list[Repair]:
@@ -100,6 +101,11 @@ def events(cursor: int) -> Request[Page]:
 def workers(keys: Keys) -> Request[list[bytes]]:
     """Name the workers that are registered."""
     return Request(list, commands=[("ZRANGE", keys.workers, 0, -1)])
+
+
+def states(keys: Keys) -> Request[list[bytes]]:
+    """Name the states that are listed, as `<machine>:<state>`."""
+    return Request(sorted, commands=[("SMEMBERS", keys.states)])
 
 
 def _scan(prefix: str, cursor: int) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ __all__ = ["synch"]
 
 
 def synch(keys: Keys) -> Plan[list[Repair]]:
-    """Look at all FSMs, events that wait, and workers; give what was put right, and what cannot be.
+    """Look at all FSMs, events that wait, workers, and states; give what was put right, and what cannot be.
 
     It costs some tens of microseconds of Redis for each FSM and record, in calls of about 2 ms.
     """
@@ -45,6 +45,7 @@ def synch(keys: Keys) -> Plan[list[Repair]]:
     for index in indexes:
         found |= yield from _members(keys, index)
     found |= yield from _looked(keys, "worker", (yield synching.workers(keys)))
+    found |= yield from _looked(keys, "known", (yield synching.states(keys)))
     return list(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -328,6 +329,45 @@ def test_a_dead_worker_is_forgotten_and_its_hand_put_back(store: Store) -> None:
     assert told(store) == [("w9", "worker")]
     assert store.listed() == listed
     assert not store.redis.exists(store.keys.workers, store.keys.hand("w9"))
+
+
+DAY_MS = 86_400_000
+
+
+def announced(store: Store, ago_ms: int) -> None:
+    """A newer diagram than that of the FSMs, which knew the states open, shut and ajar as well."""
+    store.redis.sadd(store.keys.states, "Ticket:open", "Ticket:shut", "Ticket:ajar", "Ticket:torn", "Other:left")
+    about = {"allowed": {"torn": []}, "seen_at": now_ms(store) - ago_ms}
+    store.redis.hset(store.keys.machines, "Ticket", json.dumps(about))
+
+
+def test_states_that_nobody_has_or_knows_are_taken_out(store: Store) -> None:
+    # Kept: one where an FSM is, one where one has finished, one of the diagram, and one of a machine of which nobody
+    # knows. Seen to fail where the key of those that have finished is not looked at.
+    store.idle("rests", "over")
+    store.sent("over", "over-1")
+    store.commit(store.work(store.one(name="over")).apply().move("shut", "finished"))
+    announced(store, 2 * DAY_MS)
+
+    assert told(store) == [("Ticket:ajar", "state")]
+    kept = {b"Ticket:open", b"Ticket:shut", b"Ticket:torn", b"Other:left"}
+    assert store.redis.smembers(store.keys.states) == kept
+    assert synch(store) == []
+
+
+@pytest.mark.parametrize("about", ["{", "1", "{}", '{"allowed": {}}', '{"allowed": 1, "seen_at": 1}'])
+def test_states_of_a_machine_whose_announcement_says_nothing_stay(store: Store, about: str) -> None:
+    announced(store, 0)
+    store.redis.hset(store.keys.machines, "Ticket", about)
+
+    assert synch(store) == []
+
+
+def test_states_that_older_workers_may_know_stay_for_a_day(store: Store) -> None:
+    # Seen to fail without that day: what an older worker moves there is counted by nobody until the next synch.
+    announced(store, DAY_MS - 60_000)
+
+    assert synch(store) == []
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,16 @@ Each is looked at in one step, so nothing is taken for wrong that is only under 
 mends it: `claim` drops who is ready without mail, and ids that are none; `recover` frees whose lease is over; `due`
 drops what waits for nobody; whoever purges goes on with it.
 
-KEYS      1 held   2 timers   3 effects   4 workers   5 places   6 states
+KEYS      1 held   2 timers   3 effects   4 workers   5 places   6 states   7 machines
 ARGV      1 prefix   2 namespace   3 default queue   4 "fsm" looks at all that is noted of these FSMs; "job" at
-          whether these events lie in a mailbox; "worker" at whether these workers are dead; else it is the key, behind
-          the prefix, in which these FSMs were found, and only whether they belong there is looked at   5.. names, or ids
-RETURNS   SYNCHED, then of each difference: name of the FSM or worker, what differs, how, and what was done
+          whether these events lie in a mailbox; "worker" at whether these workers are dead; "known" at whether these
+          members of `states` are of use; else it is the key, behind the prefix, in which these FSMs were found, and only
+          whether they belong there is looked at   5.. names, ids or members
+RETURNS   SYNCHED, then of each difference: name of the FSM, worker or member, what differs, how, and what was done
 REPEATED  by state: what was put right does not differ any more. What nobody can repair is told each time
 ]]
-local held, timers, effects, workers, places, states = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local held, timers, effects, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local places, states, machines = KEYS[5], KEYS[6], KEYS[7]
 local prefix, ns, default_queue, where = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 -- Not refused by a full Redis, and after it nothing in this script is. A replica refuses it, and so confirms nothing.
 call('PERSIST', held)
@@ -238,7 +240,24 @@ local function check_worker(name)
   tell(name, 'worker', 'it was silent for more than 90 s: forgotten')
 end
 
-local checks = { fsm = check_fsm, job = check_job, worker = check_worker }
+-- A state in which no FSM is, and that its machine has no more. For a day after the last worker announced that machine
+-- it stays: workers that begin with the newer diagram may run beside older ones, whose FSMs come into that state yet.
+local function check_known(member)
+  local machine, state = string.match(member, '^([^:]*):(.*)$')
+  local raw = machine and try('HGET', machines, machine)
+  local is_read, about = pcall(cjson.decode, type(raw) == 'string' and raw or '')
+  if not is_read or type(about) ~= 'table' or type(about.allowed) ~= 'table' then return end
+  local seen_at = tonumber(about.seen_at)
+  if about.allowed[state] or not seen_at or seen_at > ms - 86400000 then return end
+  for _, kind in ipairs({ 'finished:', 'state:' }) do
+    if call('EXISTS', prefix .. kind .. member) == 1 then return end
+  end
+  if try('SREM', states, member) == 1 then
+    tell(member, 'state', 'no FSM is in it, and its machine has it no more: taken out of states')
+  end
+end
+
+local checks = { fsm = check_fsm, job = check_job, worker = check_worker, known = check_known }
 local check = checks[where] or check_place
 for i = 5, #ARGV do check(ARGV[i]) end
 flush_ready(prefix)
