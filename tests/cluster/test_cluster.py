@@ -70,6 +70,7 @@ def test_hosts_die_are_cut_off_join_and_are_drained_and_every_event_counts_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begin = time.monotonic()
+    passed: list[float] = []
     with EmbeddedServer() as server:
         journey = Journey(PLAN, server, tmp_path)
         first, second, third, fourth = journey.hosts
@@ -84,7 +85,9 @@ def test_hosts_die_are_cut_off_join_and_are_drained_and_every_event_counts_once(
             for number, act in enumerate(acts, 1):
                 journey.load(number / (len(acts) + 1))
                 act()
+                passed.append(time.monotonic() - begin)
             journey.calm()
+            passed.append(time.monotonic() - begin)
             faults = journey.judge()
             seen = []
             for host in (third, fourth):
@@ -96,6 +99,7 @@ def test_hosts_die_are_cut_off_join_and_are_drained_and_every_event_counts_once(
 
     with capsys.disabled():
         told = [*journey.takeovers, f"synch {journey.synched} times", f"{time.monotonic() - begin:.0f} s in all"]
+        told.append("began, lost, cut off, joined, drained, calm after " + ", ".join(f"{one:.0f} s" for one in passed))
         stale = len(third.lines("nothing was written", "was lost before its events were run"))
         told.append(f"{stale} times {third.name} was told that its lock was lost")
         sys.stdout.write("\n" + "".join(f"  {line}\n" for line in told))
