@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fsm.cli.lengths import timeout as time_out
 from fsm.cli.place import placed
 from fsm.cli.printing import complain, json_option, print_json, print_line
+from fsm.machine import duration_text
 
 if TYPE_CHECKING:
     from fsm.cli.place import Place
@@ -22,13 +24,7 @@ _NOT_OVER = 1
 
 @click.command()
 @click.argument("host")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, max=1e6),
-    default=60.0,
-    show_default=True,
-    help="Seconds to wait until they have ended.",
-)
+@time_out("60s", " until they have ended")
 @click.option("--no-wait", "is_not_waited", is_flag=True, help="Ask only.")
 @json_option
 @placed
@@ -49,5 +45,6 @@ def drain(place: Place, host: str, *, timeout: float, is_not_waited: bool, as_js
         for worker, held in found.left.items():
             print_line("ends", worker, held)
     if not found.is_done and not is_not_waited:
-        complain(f"{len(found.left)} workers of host {host} have not ended within {timeout:g} s: they still do")
+        waited = duration_text(round(timeout * 1000))
+        complain(f"{len(found.left)} workers of host {host} have not ended within {waited}: they still do")
         raise SystemExit(_NOT_OVER)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from fsm.cli.lengths import length
+from fsm.cli.lengths import timeout as time_out
 from fsm.cli.place import placed
 from fsm.cli.printing import complain, json_option, print_array, print_fields, print_json, print_line, spinner
 from fsm.errors import FSMError, TransitionError
@@ -48,14 +50,6 @@ def _moment(value: str) -> datetime:
     return moment
 
 
-def _length(value: str) -> str | float:
-    """Read a length of time of the command line: a bare number is seconds."""
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
 def _refuse(word: str) -> NoReturn:
     message = f"{word} is no JSON number"
     raise ValueError(message)
@@ -69,7 +63,7 @@ def _refuse(word: str) -> NoReturn:
 )
 @click.option("--state", metavar="STATE", help="Adopt what is alive already, in this state: no entry event is run.")
 @click.option("--exist-ok", is_flag=True, help="One of this name and MACHINE may exist; it is left as it is.")
-@click.option("--host", metavar="HOST", help="Run them on this host alone; they wait while no worker of it is there.")
+@click.option("--host", metavar="NAME", help="Run them on this host alone; they wait while no worker of it is there.")
 @json_option
 @placed
 def start(  # noqa: PLR0913 - one parameter an option
@@ -115,16 +109,14 @@ def start(  # noqa: PLR0913 - one parameter an option
 @click.argument("event")
 @click.argument("data", type=_json, metavar="[DATA]", required=False)
 @click.option("--wait", "is_waiting", is_flag=True, help="Wait for its end and print it.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, max=1e6), default=10.0, show_default=True, help="Seconds to wait."
-)
+@time_out("10s", "")
 @click.option("--settle", "is_settling", is_flag=True, help="Wait also for the hard events that follow.")
 @click.option("--key", metavar="TEXT", help="Your own name for this event: sent again with it, it is applied once.")
 @click.option("--if-version", type=int, metavar="N", help="Refuse it when the FSM has another version.")
 @click.option("--start", "to_start", metavar="MACHINE", help="Start the FSM if there is none; as in `fsm start`.")
 @click.option("--meta", type=_json, metavar="JSON", help="A JSON object for t.meta and the log.")
 @click.option("--job-id", metavar="ID", help="An id of your own in the place of a key, unique over all FSMs.")
-@click.option("--delay", type=_length, metavar="TIME", help="Let it join the mailbox later: seconds, or as 10m, 1d12h.")
+@click.option("--delay", type=length, metavar="TIME", help="Let it join the mailbox later: seconds, or as 1m30s.")
 @click.option("--at", type=_moment, metavar="WHEN", help="Or then: a moment with its zone, 2026-12-01T08:00+01:00.")
 @json_option
 @placed
@@ -142,7 +134,7 @@ def transition(  # noqa: PLR0913 - one parameter an option
     to_start: str | None,
     meta: Any,
     job_id: str | None,
-    delay: str | float | None,
+    delay: float | None,
     at: datetime | None,
     as_json: bool,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fsm import verbs
+from fsm.cli.lengths import timeout as time_out
 from fsm.cli.place import placed
 from fsm.cli.printing import complain, json_option, print_json, print_line
 from fsm.store.records import checked_id
@@ -32,13 +33,7 @@ def _conditions(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-_timeout = click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, max=1e6),
-    default=10.0,
-    show_default=True,
-    help="Seconds to wait for a worker that has it in hand.",
-)
+_timeout = time_out("10s", " for a worker that has it in hand")
 
 
 @click.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fsm.cli.lengths import timeout as time_out
 from fsm.cli.place import options, placed
 from fsm.cli.printing import (
     Styled,
@@ -87,9 +88,7 @@ def _row(view: TimerView) -> tuple[Any, ...]:
 @click.command()
 @click.argument("name")
 @click.option("--wait", "is_waiting", is_flag=True, help="Wait for its end and print it.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, max=1e6), default=10.0, show_default=True, help="Seconds to wait."
-)
+@time_out("10s", "")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @options
 def tick(name: str, **given: Any) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fsm import verbs
+from fsm.cli.lengths import timeout as time_out
 from fsm.cli.place import placed
 from fsm.cli.printing import clock_time, json_option, print_array, print_json, print_line, print_table, spinner
-from fsm.errors import ConfigError, FSMError
-from fsm.machine import duration_ms
+from fsm.errors import FSMError
 
 if TYPE_CHECKING:
     from fsm.cli.place import Place
@@ -22,22 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["history", "wait"]
 
 
-def _seconds(value: str) -> float:
-    """Read a length of time: seconds, or text such as "1m30s"."""
-    try:
-        seconds: float | str = float(value)
-    except ValueError:
-        seconds = value
-    try:
-        return duration_ms(seconds, "--timeout") / 1000
-    except ConfigError as error:
-        raise click.BadParameter(error.problem) from error
-
-
 @click.command()
 @click.argument("name")
 @click.argument("states", metavar="STATE...", nargs=-1, required=True)
-@click.option("--timeout", type=_seconds, default="30s", show_default=True, metavar="TIME", help="How long to wait.")
+@time_out("30s", "")
 @json_option
 @placed
 def wait(place: Place, name: str, states: tuple[str, ...], *, timeout: float, as_json: bool) -> None:

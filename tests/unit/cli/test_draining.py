@@ -82,10 +82,10 @@ def test_those_that_have_not_ended_in_time_are_named_with_what_they_hold(fsm: Ru
     join(client, "other", "w3")
     client.redis.hset(client.keys.claims("w2"), mapping={"a": "t", "b": "t"})
 
-    done = fsm("drain", "edge", "--timeout", "0.1")
+    done = fsm("drain", "edge", "--timeout", "100ms")
 
     assert (done.exit_code, done.stdout) == (1, "ends\tw1\t0\nends\tw2\t2\n")
-    assert done.stderr == "fsm: 2 workers of host edge have not ended within 0.1 s: they still do\n"
+    assert done.stderr == "fsm: 2 workers of host edge have not ended within 100ms: they still do\n"
 
 
 def test_asked_only_it_waits_for_nobody(fsm: Run, client: Client) -> None:
@@ -137,3 +137,20 @@ def test_a_client_says_who_is_unknown(client: Client) -> None:
 
     assert (caught.value.host, caught.value.alive) == ("edge", ())
     assert draining.Drained("edge").is_done
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"), [("soon", "'soon' is no length of time"), ("-1", "-1.0 is negative"), ("1x", "'1x'")]
+)
+@pytest.mark.parametrize(
+    "command",
+    [("drain", "edge"), ("wait", "a", "open"), ("transition", "a", "do"), ("tick", "a"), ("skip", "a"), ("retry", "a")],
+)
+def test_a_timeout_is_written_alike_everywhere(fsm: Run, command: tuple[str, ...], words: str, problem: str) -> None:
+    # Seen to fail for all but `wait`, which took plain seconds only.
+    refused, helped = fsm(*command, "--timeout", words), fsm(command[0], "--help")
+
+    assert refused.exit_code == 2
+    assert f"Invalid value for '--timeout': {problem}" in refused.stderr
+    assert "--timeout TIME" in helped.stdout
+    assert "seconds, or as 1m30s" in " ".join(helped.stdout.split())
