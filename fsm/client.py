@@ -218,7 +218,8 @@ class Client(Overview, Clockwork):
                 `Settings(dedup=)`, however long its result is kept.
             if_version: The version of the snapshot on which this was decided: refused when the FSM has another one.
             start: `(Order, payload)` or `Order`, or the name of an announced machine in the place of the class: start
-                the FSM if there is none, in the same step.
+                the FSM if there is none, in the same step. It begins where its machine says: who wants it on one host
+                alone starts it with `start_fsm(…, host=)`.
             meta: JSON that goes to `t.meta` and the log.
             result: Tell that somebody will wait: the result is then pushed, not looked for.
             job_id: An id of your own (`[A-Za-z0-9_-]+`, no `--`) in the place of a key: it is unique over all FSMs, and

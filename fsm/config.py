@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fsm.errors import ConfigError
 from fsm.machine import Settings, duration_ms
+from fsm.machine.names import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,7 +51,6 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 _FILE = "pyproject.toml"
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # None of what divides the parts of a key or of a queue's name: a host stands in both.
-_HOST = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _NO_HOST = re.compile(r"[^A-Za-z0-9_.-]")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,9}")
@@ -389,7 +389,7 @@ def check_host(host: str) -> str:
     Raises:
         ConfigError: It has other characters than ASCII letters, digits and `_.-`, or not 1 to 100 of them.
     """
-    if not _HOST.fullmatch(host):
+    if not HOST.fullmatch(host):
         raise ConfigError(f"host {host!r}", "use 1 to 100 of the characters A-Z a-z 0-9 _ . -")
     return host
 

@@ -13,7 +13,7 @@ from fsm.engine.chain import LONGEST_CHAIN, break_circle, follow_up, run_chain
 from fsm.engine.driving import drive
 from fsm.engine.effects import Effect
 from fsm.engine.life import Decision, Event, Life
-from fsm.engine.mail import Mail, NewFSM, checked_event, checked_name, derived_id, due_of, encode_payload
+from fsm.engine.mail import Mail, NewFSM, checked_event, checked_host, checked_name, derived_id, due_of, encode_payload
 from fsm.engine.outcomes import Goto, HandlerTimeout, Outcome, Reject, Retry, Stay
 from fsm.engine.step import abandon, give_up, step
 from fsm.engine.transition import Transition
@@ -37,6 +37,7 @@ __all__ = [
     "abandon",
     "break_circle",
     "checked_event",
+    "checked_host",
     "checked_name",
     "derived_id",
     "drive",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsm.errors import ConfigError, PayloadError
 from fsm.machine.durations import duration_ms
+from fsm.machine.names import HOST
 from fsm.machine.settings import check_size
 from fsm.machine.values import JSON
 
@@ -24,6 +25,7 @@ __all__ = [
     "NewFSM",
     "check_sent",
     "checked_event",
+    "checked_host",
     "checked_name",
     "delay_ms",
     "derived_id",
@@ -75,12 +77,25 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class NewFSM:
-    """An FSM to be started by the commit."""
+    """An FSM to be started by the commit; where a host is given, that one alone is to run it."""
 
     job_id: str
     name: str
     definition: Definition
     payload: bytes
+    host: str = ""
+
+
+def checked_host(host: Any) -> str:
+    """Check what a caller gave as `host=`.
+
+    Raises:
+        PayloadError: It cannot be the name of a host.
+    """
+    if not isinstance(host, str) or not HOST.fullmatch(host):
+        problem = f"the name of a host is 1 to 100 of the characters A-Z a-z 0-9 _ . -, not {host!r}"
+        raise PayloadError(problem, "host")
+    return host
 
 
 def delay_ms(delay: Duration, option: str = "delay") -> int:

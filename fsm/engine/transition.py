@@ -21,6 +21,7 @@ from fsm.engine.mail import (
     NewFSM,
     check_sent,
     checked_event,
+    checked_host,
     checked_name,
     delay_ms,
     derived_id,
@@ -199,21 +200,28 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
         raw, due = self._data_of(data), due_of(delay, at)
         return self._leave(Mail(self._next("s"), checked_name(name), checked_event(event), raw, due), len(raw))
 
-    def start_fsm(self, machine: type[Machine[Any]], name: str, payload: Any = None) -> str:
+    def start_fsm(self, machine: type[Machine[Any]], name: str, payload: Any = None, *, host: str | None = None) -> str:
         """Start an FSM; it begins with the commit.
 
         A name that exists already does not stop the commit: the job is then recorded as failed, with the reason.
+
+        Args:
+            machine: Its machine.
+            name: Its name.
+            payload: Of the machine's type; without it the type's default.
+            host: Its events are applied on this host alone, and wait while no worker of it is there.
 
         Returns:
             The id of the job of its entry event.
 
         Raises:
-            PayloadError: The payload is not of the machine's type, or too large; the name is not what it should be; or
-                this transition sends too much.
+            PayloadError: The payload is not of the machine's type, or too large; name or host are not what they should
+                be; or this transition sends too much.
         """
         definition = machine.definition
         raw = encode_payload(definition, payload)
-        return self._leave(NewFSM(self._next("f"), checked_name(name), definition, raw), len(raw))
+        there = "" if host is None else checked_host(host)
+        return self._leave(NewFSM(self._next("f"), checked_name(name), definition, raw, there), len(raw))
 
     def enqueue(  # noqa: PLR0913 - one keyword an option; all others are the function's own
         self,

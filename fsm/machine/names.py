@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "END",
     "EVENT",
+    "HOST",
     "can_stand_bare",
     "did_you_mean",
     "flowchart_id_remedy",
@@ -33,6 +34,8 @@ __all__ = [
 END = "[*]"
 # Letters of any script, digits, `_`, and inside also `.` and `-`: `order.paid`, `half-configured`, `zurück`.
 EVENT = re.compile(r"[^\W\d]\w*(?:[.-]\w+)*")
+# A host, as it stands in the names of its queues.
+HOST = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 _STATE_ID = re.compile(r"\w[\w.]*")
 # In flowcharts Mermaid knows the letters of Unicode 6, and of digits only ours: these are the scripts of which it lacks

@@ -19,7 +19,7 @@ from fsm.machine.settings import PAYLOAD_LIMIT
 from fsm.store.calls import Claimed, blueprint_of
 from fsm.store.codec import job_data, pack_result, pack_text
 from fsm.store.keys import Keys
-from fsm.store.places import Placer
+from fsm.store.places import Placer, pinned
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
@@ -211,7 +211,9 @@ class Block(msgspec.Struct, eq=False):
                     self._operation("S", item.job_id, item.name, item.event, data)
             elif isinstance(item, NewFSM):
                 about = blueprint_of(self._keys, item.definition)
-                if self._placer is not None and about.placement == "ring":
+                if item.host:
+                    about = replace(about, queue=pinned(about.queue, item.host))
+                elif self._placer is not None and about.placement == "ring":
                     about = replace(about, queue=self._placer.first(about.queue, about.placement, item.name))
                 machine = about.arguments()
                 data = job_data(namespace, item.name, item.definition.graph.entry, b"null")

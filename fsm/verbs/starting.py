@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fsm import config
-from fsm.engine import checked_name, encode_payload
-from fsm.errors import ConfigError, FSMError, FSMExistsError, PayloadError, UnknownMachineError
+from fsm.engine import checked_host, checked_name, encode_payload
+from fsm.errors import FSMError, FSMExistsError, PayloadError, UnknownMachineError
 from fsm.machine import Definition
 from fsm.machine.settings import check_size
 from fsm.machine.values import JSON
@@ -156,19 +155,6 @@ def _by_queue(
     for n, birth in enumerate(births):
         found.setdefault(placer.first(about.queue, about.placement, birth.name), []).append(n)
     return dict(found)
-
-
-def checked_host(host: Any) -> str:
-    """Check what a caller gave as `host=`.
-
-    Raises:
-        PayloadError: It cannot be the name of a host.
-    """
-    try:
-        return config.check_host(host)
-    except (ConfigError, TypeError):
-        problem = f"the name of a host is 1 to 100 of the characters A-Z a-z 0-9 _ . -, not {host!r}"
-        raise PayloadError(problem, "host") from None
 
 
 def _start_error(keys: Keys, name: str, word: str) -> FSMError | None:

@@ -196,21 +196,24 @@ def test_mail_that_comes_while_it_moves_waits_in_the_new_queue(store: Store) -> 
     assert [one.job_id for one in fsm.mail] == ["cause--s1"]
 
 
-def test_a_new_fsm_begins_on_the_host_that_the_ring_names(store: Store) -> None:
+def test_a_new_fsm_begins_on_the_host_that_is_named_or_that_the_ring_names(store: Store) -> None:
     store.waiting("a")
     fsm = store.one()
     work = store.work(fsm)
-    work.block._placer = Placer({"child": "edge-1"}.get)
+    work.block._placer = Placer({"child": "edge-1", "pinned": "edge-2"}.get)
     work.apply().out(
         NewFSM("cause--c1", "child", Sensor.definition, b"{}"),
         NewFSM("cause--c2", "nobody's", Sensor.definition, b"{}"),
         NewFSM("cause--c3", "any", store.machine, b"{}"),
+        NewFSM("cause--c4", "pinned", Sensor.definition, b"{}", "edge-1"),
     )
 
     assert store.commit(work) == ["REST"]
     assert store.snapshot("child")["queue"] == OLD
     assert (store.ready(OLD), set(store.ready())) == (["child"], {"nobody's", "any"})
-    assert places(store) == {OLD}
+    # Seen to fail where the commit looked at the ring alone.
+    assert (store.snapshot("pinned")["queue"], store.ready(PIN)) == (PIN, ["pinned"])
+    assert places(store) == {OLD, PIN}
 
 
 def test_a_dead_workers_fsm_waits_where_it_belongs(store: Store) -> None:

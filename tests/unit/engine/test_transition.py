@@ -111,6 +111,7 @@ def test_what_leaves_is_gathered_in_order_with_ids_that_a_crash_does_not_change(
         data["n"] = 2
         t.start_fsm(Shop, "shop", Cart("ada"))
         t.enqueue(effect, "path", tries=3)
+        t.start_fsm(Shop, "edge", Cart("ada"), host="edge-7")
         t.enqueue("shop.bank.charge", 12, queue="slow")
         return t
 
@@ -121,9 +122,19 @@ def test_what_leaves_is_gathered_in_order_with_ids_that_a_crash_does_not_change(
         Mail("job--s1", "other", "go", b'{"n":1}'),
         NewFSM("job--f2", "shop", Shop.definition, b'{"owner":"ada","items":[]}'),
         Effect("job--e3", "fsm-effects", f"{__name__}.effect", first[2].call),
-        Effect("job--e4", "slow", "shop.bank.charge", b'["shop.bank.charge",null,[12],{}]'),
+        NewFSM("job--f4", "edge", Shop.definition, b'{"owner":"ada","items":[]}', "edge-7"),
+        Effect("job--e5", "slow", "shop.bank.charge", b'["shop.bank.charge",null,[12],{}]'),
     ]
     assert first[2].call == b'["%s.effect",null,["path"],{"tries":3}]' % __name__.encode()
+
+
+@pytest.mark.parametrize("host", ["", "edge 7", "a@b", 7])
+def test_a_host_that_cannot_be_one_is_refused_where_it_is_asked_for(host: Any) -> None:
+    t = transition()
+    with pytest.raises(PayloadError, match="the name of a host is"):
+        t.start_fsm(Shop, "shop", Cart("ada"), host=host)
+
+    assert t.outbox == []
 
 
 def test_ids_that_would_grow_too_long_are_folded_to_something_as_unique() -> None:
