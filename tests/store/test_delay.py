@@ -419,6 +419,22 @@ def test_a_mailbox_at_twice_its_bound_lets_them_wait_and_their_order_stays(store
     assert store.mailbox("a") == ["second", "first", "third"]
 
 
+def test_those_of_one_that_has_failed_and_is_full_are_not_looked_at_each_second(store: Store) -> None:
+    # Seen to fail without the look at its status: with many of them, whoever looks found nothing else.
+    store.idle("a")
+    delay(store, "a", "first", "second")
+    store.redis.hset(store.keys.snapshot("a"), mapping={"max_mailbox": 2, "status": "failed"})
+    store.redis.rpush(store.keys.mailbox("a"), "j1", "j2", "j3", "j4")
+    pass_time(store, first=1, second=2)
+
+    assert fire(store) == 0
+    first, second = (
+        store.redis.zscore(store.keys.timers, store.job(job_id)["alarm"]) for job_id in ("first", "second")
+    )
+    assert 50_000 < first - now_ms(store) <= 60_000
+    assert second == first + 1
+
+
 def test_one_whose_alarm_is_gone_holds_up_nobody(store: Store) -> None:
     store.idle("a")
     delay(store, "a", "one", "two")

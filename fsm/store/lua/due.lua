@@ -46,10 +46,11 @@ function kinds.retry(name)
   end
 end
 
--- Those of an FSM that cannot join yet: behind one another, in the order in which they are due.
+-- Those of an FSM that cannot join yet: behind one another, in the order in which they are due. Where it has failed, it
+-- takes none before an operator has seen to it: they must not be looked at each second until then.
 local behind = {}
-local function put_off_again(name)
-  behind[name] = math.max((behind[name] or 0) + 1, ms + 1000)
+local function put_off_again(name, has_failed)
+  behind[name] = math.max((behind[name] or 0) + 1, ms + (has_failed and 60000 or 1000))
   return behind[name]
 end
 
@@ -102,7 +103,8 @@ function kinds.mail(rest, member)
   local length = try('LLEN', prefix .. 'mailbox:' .. name)
   if f.err or type(length) ~= 'number' or not sound(prefix, queue) then return puzzled() end
   local limit = is_whole(f[4]) and tonumber(f[4]) or 10000
-  if length >= 2 * limit or is_overtaking(name, tonumber(job[6]) or 0) then return put_off_again(name) end
+  if length >= 2 * limit then return put_off_again(name, f[2] == 'failed') end
+  if is_overtaking(name, tonumber(job[6]) or 0) then return put_off_again(name) end
   forget_alarm(prefix, name, id, nil, job[5] or queue)
   call('HDEL', key, 'exc_info', 'ended_at')
   call('HSET', key, 'place', 'mail', 'status', 'queued', 'enqueued_at', now, 'origin', queue)
@@ -149,7 +151,7 @@ function kinds.timer(rest)
   local mailbox = prefix .. 'mailbox:' .. name
   local length = try('LLEN', mailbox)
   if type(length) == 'table' then return puzzled() end
-  if length >= 2 * fsm.limit then return put_off_again(name) end
+  if length >= 2 * fsm.limit then return put_off_again(name, not fsm.moves) end
   local event = type(entry[3]) == 'string' and entry[3] or string.match(key, '^[^/]*')
   local data = type(entry[5]) == 'string' and entry[5] or 'null'
   local id = fired_id(digits(arm))
@@ -185,7 +187,7 @@ function kinds.deadline(rest)
   local data = job_data(ns, name, tostring(note.on_failure), '{"type":"deadline","message":"it had not ended by then"}')
   local word = bring(prefix, ns, default_queue, id, name, tostring(note.born), tostring(note.on_failure), data,
     '{"effect":' .. cjson.encode(id) .. '}', timeout, result_ttl, failure_ttl)
-  if word == 'FULL' then return put_off_again(name) end
+  if word == 'FULL' then return put_off_again(name, try('HGET', prefix .. 'snapshot:' .. name, 'status') == 'failed') end
   if word == 'BROKEN' then return puzzled() end
   withdraw(id)
   done_count = done_count + 1
