@@ -76,6 +76,8 @@ def _effect_stands(effect: EffectView) -> str:
         parts.append(f"{effect.retries_left} retries left" if effect.retries_left > 1 else "1 retry left")
     if effect.deaths:
         parts.append(f"{effect.deaths} workers died on it" if effect.deaths > 1 else "1 worker died on it")
+    if effect.deadline is not None:
+        parts.append(f"deadline {clock_time(effect.deadline)}")
     return ", ".join(parts)
 
 

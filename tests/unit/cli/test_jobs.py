@@ -33,7 +33,8 @@ def front(fsm: Run, work: Callable[[], None], client: Client) -> None:
 
 
 @pytest.mark.usefixtures("front")
-def test_jobs_lists_events_that_wait_and_open_effects(fsm: Run) -> None:
+def test_jobs_lists_events_that_wait_and_open_effects(fsm: Run, client: Client) -> None:
+    client.redis.zadd("fsm:default:timers", {"deadline one--e1 front": 1_790_000_060_000})
     done = fsm("jobs", "front")
 
     assert done.exit_code == 0
@@ -43,7 +44,7 @@ def test_jobs_lists_events_that_wait_and_open_effects(fsm: Run) -> None:
         ["event", "two", "pull", "waiting"],
         [
             *("effect", "one--e1", 'shop.charge("front", coins=24)'),
-            "scheduled in reports, 2 retries left, 1 worker died on it",
+            "scheduled in reports, 2 retries left, 1 worker died on it, deadline 2026-09-21T14:14:20.000+00:00",
         ],
         ["effect", "one--e2", "shop.charge()", "no record in reports"],
     ]
