@@ -206,9 +206,9 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
         A name that exists already does not stop the commit: the job is then recorded as failed, with the reason.
 
         Args:
-            machine: Its machine.
+            machine: Its machine, whose type the payload has.
             name: Its name.
-            payload: Of the machine's type; without it the type's default.
+            payload: Without it the type's default.
             host: Its events are applied on this host alone, and wait while no worker of it is there.
 
         Returns:
@@ -219,8 +219,7 @@ class Transition(msgspec.Struct, Generic[P], eq=False):
                 be; or this transition sends too much.
         """
         definition = machine.definition
-        raw = encode_payload(definition, payload)
-        there = "" if host is None else checked_host(host)
+        raw, there = encode_payload(definition, payload), "" if host is None else checked_host(host)
         return self._leave(NewFSM(self._next("f"), checked_name(name), definition, raw, there), len(raw))
 
     def enqueue(  # noqa: PLR0913 - one keyword an option; all others are the function's own
