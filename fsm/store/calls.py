@@ -397,7 +397,7 @@ def extend(keys: Keys, worker: str, pairs: Iterable[tuple[str, str]], lease_ms: 
     arguments: list[Any] = [keys.prefix, worker, lease_ms]
     for name, token in pairs:
         arguments += (name, token)
-    return Request(_words, "extend", (keys.held, keys.claims(worker)), arguments)
+    return Request(_words, "extend", (keys.held, keys.claims(worker), keys.replies(worker)), arguments)
 
 
 def recover(
