@@ -7,6 +7,7 @@ left behind.
 
 from __future__ import annotations
 
+import re
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,12 @@ class Alarm:
     job_id: str
     name: str
     when: str = "later"
+
+
+def arm_of(job_id: str) -> int | None:
+    """Tell which version armed the timer that sent this event."""
+    match = re.search(r"--t\d+v(\d+)$", job_id)
+    return int(match[1]) if match else None
 
 
 @dataclass(frozen=True)
@@ -747,7 +754,7 @@ class Model:
                 self.steered[order.nonce] = known
         return known
 
-    def _steer(self, order: Order, failure: Failure) -> list[str]:  # noqa: C901, PLR0911, PLR0912 - one script
+    def _steer(self, order: Order, failure: Failure) -> list[str]:  # noqa: C901, PLR0911, PLR0912, PLR0915 - one script
         fsm, name, self._was_so = self.fsms.get(order.name), order.name, False
         if fsm is None or fsm.status == "purging" or fsm.born != order.born:
             return ["UNKNOWN"]
@@ -802,7 +809,18 @@ class Model:
             fsm.urgent.pop(0)
             fsm.owes = (fsm.urgent or [""])[0]
         else:
+            # What a timer sent goes behind all mail, for a worker to see what becomes of the timer.
+            for _ in fsm.mailbox:
+                if arm_of(head) is None or (job and job.place == "mail"):
+                    break
+                fsm.mailbox.append(fsm.mailbox.pop(0))
+                head = fsm.mailbox[0]
+                job = self._own(head, name)
+            if arm_of(head) is not None and not (job and job.place == "mail"):
+                return ["NOTHING"]
             fsm.mailbox.pop(0)
+            if arm_of(head) is not None:
+                fsm.mailbox.append(head)
         if job and job.place == "mail":
             self._end(head, "gone", "canceled")
         self._forget_tries(fsm, name)
@@ -1023,9 +1041,16 @@ class _Run:
         is_done = True
         timer = self.fsm.timer
         stands = job is not None and timer is not None and job.arm == timer.arm
+        is_lost = job is None or job.place == "gone" or (job.place == "mail" and job.status == "canceled")
+        if (
+            is_lost
+            and timer
+            and timer.when == "due"
+            and arm_of(job_id) == timer.arm
+            and (job is None or job.born == self.fsm.born)
+        ):
+            self.fsm.timer = None
         if job is None or (job.place == "mail" and job.status == "canceled"):
-            if job is not None and stands and job.born == self.fsm.born and timer and timer.when != "later":
-                self.fsm.timer = None
             self.block.operations.append(("G", job_id))
         elif job.place == "mail":
             if job.born != self.fsm.born:
