@@ -170,8 +170,6 @@ class Intake:
     def _claim_round(self, queues: Sequence[str], ahead: Claims, want: int, *, leaves_suspects: bool) -> Claims:
         """Claim from all queues at once."""
         come = {ahead.held[0].queue: ahead} if ahead.held else {}
-        if self._recent.maxlen != (most := 2 + 3 * len(queues)):
-            self._recent = deque(self._recent, maxlen=most)
         asked = self._portions.asked(queues, come, want, len(ahead.held))
         posted = [self._post(queue, fsms, leaves_suspects=leaves_suspects) for queue, fsms in asked.items()]
         tokens = {token for _, token, _ in posted}
