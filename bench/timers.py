@@ -261,11 +261,11 @@ def measure(options: argparse.Namespace) -> Result:
     with EmbeddedServer({"auto-aof-rewrite-percentage": "0"}) as server:
         rows, figures = _lateness(server, options)
     with (
-        EmbeddedServer({"auto-aof-rewrite-percentage": "0", "hash-max-listpack-value": "64"}) as server,
+        EmbeddedServer({"auto-aof-rewrite-percentage": "0", "hash-max-ziplist-value": "64"}) as server,
         Lane(server.url, "plain", Wound, spread=_SPREAD) as lane,
     ):
         plain = _size(lane, numbered("fsm", _SAMPLE if options.small else min(options.timers, _PORTION)))
-    with EmbeddedServer({"auto-aof-rewrite-percentage": "0", "hash-max-listpack-value": "1024"}) as server:
+    with EmbeddedServer({"auto-aof-rewrite-percentage": "0", "hash-max-ziplist-value": "1024"}) as server:
         costs = {**_arming(server, options), "timer_bytes_plain": round(plain, 1)}
         with Lane(server.url) as lane:
             version = str(lane.client.redis.info("server")["redis_version"])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from examples.dpkg.machine import Change, Package
 from fsm import CallTimeoutError, FSMError, MailboxFullError, RefusedError, TransitionJob
-from fsm.store.keys import Keys
+from fsm.store.keys import NAMESPACES, Keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -195,9 +195,10 @@ class Replay:
             self._client.purge(package)
         redis, keys = self._client.redis, Keys(self._client.namespace)
         queue = keys.default_queue
-        redis.unlink(keys.log, keys.machines, keys.ended, keys.ring, keys.workers, keys.ready(queue))
+        redis.unlink(keys.log, keys.machines, keys.ended, keys.ring, keys.workers, keys.ready(queue), keys.states)
         redis.unlink(keys.rq_list(queue), *(keys.rq_registry(kind, queue) for kind in ("finished", "failed", "wip")))
         redis.srem("rq:queues", keys.rq_list(queue))
+        redis.srem(NAMESPACES, keys.namespace)
         jobs = [*self._born.values(), *(job_id for events in self._sent.values() for _, job_id in events)]
         for first in range(0, len(jobs), _CHUNK):
             part = jobs[first : first + _CHUNK]

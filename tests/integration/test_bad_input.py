@@ -192,7 +192,7 @@ def test_what_is_no_name_is_refused_everywhere_and_nothing_is_written(
         with pytest.raises(PayloadError, match="the name of an FSM"):
             ask()
 
-    assert set(raw_redis.keys("*")) <= {b"fsm:default:machines"}
+    assert set(raw_redis.keys("*")) <= {b"fsm:default:machines", b"fsm:default:states", b"fsm:namespaces"}
 
 
 @pytest.mark.parametrize("event", ["", "x" * 513, "\ud800", None, 7])

@@ -603,7 +603,7 @@ class Model:
                     self._free(name, front, rung)
                     freed += 1
             me.claims = {}
-            for job_id in me.hand:
+            for job_id in reversed(me.hand):
                 if job_id in self.jobs and self.jobs[job_id].fsm is not None:
                     self.listed.insert(0, job_id)
                     rehung += 1
