@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_NAMES", "Page", "Repair", "events", "fsms", "look", "members", "states", "workers"]
 
-# One call of the script looks at so many FSMs, and takes about 2 ms in which Redis serves nobody else.
+# One call of the script looks at so many FSMs, and Redis serves nobody else meanwhile.
 MOST_NAMES = 100
 _SCANNED = 1000
 

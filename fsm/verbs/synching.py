@@ -27,7 +27,7 @@ __all__ = ["synch"]
 def synch(keys: Keys) -> Plan[list[Repair]]:
     """Look at all FSMs, events that wait, workers, and states; give what was put right, and what cannot be.
 
-    It costs some tens of microseconds of Redis for each FSM and record, in calls of about 2 ms.
+    Each FSM and each record costs Redis a look, in calls that are short, so that others are served in between.
     """
     found: dict[Repair, None] = {}  # a page may bring a name twice
     indexes: dict[str, None] = {}

@@ -220,8 +220,8 @@ def test_a_note_that_was_edited_by_hand_is_no_drain(store: Store) -> None:
 
 
 def test_queues_of_hosts_that_are_gone_are_forgotten_while_nobody_waits_there(store: Store) -> None:
-    # Hosts that are called by chance, as containers are, come once. Seen to fail where they were never forgotten: with
-    # 1,000 of them each look of each worker took 8 ms of Redis.
+    # Hosts that are called by chance, as containers are, come once. Seen to fail where they were never forgotten: then
+    # each look of each worker goes through all that ever were.
     place(store, "fsm~gone", "fsm~busy", "fsm~requeued", "fsm~failed", "fsm~there", "fsm@gone", "x~gone")
     store.redis.zadd(store.keys.ready("fsm~busy"), {"someone": 1})
     store.redis.rpush("rq:queue:fsm~requeued", "job")
