@@ -22,7 +22,6 @@ from fsm.errors import (
     PayloadError,
     StaleVersionError,
 )
-from fsm.machine.durations import duration_text
 from fsm.machine.values import JSON
 from fsm.testing.covering import note
 from fsm.testing.driver import Driver
@@ -227,7 +226,7 @@ class Trial(Look[P]):
         if isinstance(what, Effect):
             [effect] = [one for one in self.enqueued if one.job_id == what.job_id]
             self._close(effect)
-            message = f"it has not ended within {duration_text(what.deadline_ms or 0)}"
+            message = "it had not ended by then"
             raw = verbs.failure_data("deadline", message)
             return Event(f"{what.job_id}a", what.on_failure, raw, {"effect": what.job_id})
         if what.name == self.name:

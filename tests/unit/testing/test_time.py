@@ -209,7 +209,7 @@ def test_what_comes_first_of_what_is_due_at_once_is_as_in_redis() -> None:
     busy.advance("61s")
 
     assert busy.payload["seen"] == [
-        ["failed", {"type": "deadline", "message": "it has not ended within 1m"}, None],
+        ["failed", {"type": "deadline", "message": "it had not ended by then"}, None],
         ["mailed", 1, None],
         ["mailed", 2, None],
         ["timed", None, "a"],
