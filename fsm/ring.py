@@ -4,7 +4,8 @@ A consistent hash ring: each host has many places on a circle, and a name belong
 So a host that joins takes about 1/n of all names, from all others alike, and one that leaves gives them back; all other
 names stay where they are. Whoever sees the same hosts gets the same answer, in any process, by no agreement.
 
-The circle is that of `uhashring`, in the layout of libketama: 160 points a host, by MD5, which guards nothing here.
+The circle is that of `uhashring`: 160 points a host. It would take MD5, which a Python in FIPS mode refuses; so points
+and names have the first 64 bits of their SHA-256, which guards nothing here.
 
 Who calls this: the client, where it starts FSMs, and the workers, for FSMs that they commit; over the hosts that
 `fsm.store.hosts` finds. Applications may pass their own.
@@ -13,6 +14,7 @@ Who calls this: the client, where it starts FSMs, and the workers, for FSMs that
 from __future__ import annotations
 
 from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import uhashring
@@ -47,9 +49,9 @@ class HashRing:
 
     >>> ring = HashRing(["edge-1", "edge-2", "edge-3"])
     >>> ring.whois("order-42")
-    'edge-2'
+    'edge-3'
     >>> HashRing(["edge-3", "edge-1", "edge-2"]).whois("order-42")
-    'edge-2'
+    'edge-3'
 
     Args:
         hosts: Their names, or what gives them.
@@ -73,7 +75,11 @@ class HashRing:
 @lru_cache(maxsize=16)  # one takes a few ms to make, and is asked for each event
 def _ring_of(hosts: tuple[str, ...]) -> Any:
     # Sorted: where two places fall together, the last one counts.
-    return uhashring.HashRing(nodes=sorted(set(hosts)), hash_fn="ketama")
+    return uhashring.HashRing(nodes=sorted(set(hosts)), hash_fn=_point)
+
+
+def _point(key: str) -> int:
+    return int.from_bytes(sha256(key.encode()).digest()[:8])
 
 
 def checked_cluster(cluster: Any, where: str) -> ClusterInfo | None:
