@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fsm.engine import Outcome
     from fsm.handles import TransitionJob
 
-__all__ = ["purge", "start", "transition"]
+__all__ = ["purge", "start", "tell_end", "tell_sent", "transition"]
 
 
 def _json(value: str) -> Any:
@@ -159,20 +159,35 @@ def transition(  # noqa: PLR0913 - one parameter an option
             delay=delay,
             at=at,
         )
-        if not is_waiting:
-            if as_json:
-                print_json({"name": name, "event": event, "job_id": job.id})
-            else:
-                print_line("sent", event, name, job.id)
-            return
-        try:
-            with spinner(f"waiting for job {job.id}"):
-                outcome = job.result(timeout, settle=is_settling)
-        except FSMError as error:
-            if as_json:
-                print_json(_as_json(job, error))
-            raise
+        if is_waiting:
+            tell_end(job, timeout, is_settling=is_settling, as_json=as_json)
+        else:
+            tell_sent(job, as_json=as_json)
+
+
+def tell_sent(job: TransitionJob, *, as_json: bool) -> None:
+    """Print of an event that it is in the mailbox."""
+    if as_json:
+        print_json({"name": job.name, "event": job.event, "job_id": job.id})
+    else:
+        print_line("sent", job.event, job.name, job.id)
+
+
+def tell_end(job: TransitionJob, timeout: float, *, is_settling: bool, as_json: bool) -> Outcome:
+    """Wait for the end of an event and print it.
+
+    Raises:
+        TransitionError: It was refused or failed; as JSON that is printed as well.
+    """
+    try:
+        with spinner(f"waiting for job {job.id}"):
+            outcome = job.result(timeout, settle=is_settling)
+    except FSMError as error:
+        if as_json:
+            print_json(_as_json(job, error))
+        raise
     _print_outcome(outcome, as_json=as_json)
+    return outcome
 
 
 def _as_json(job: TransitionJob, error: FSMError) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fsm.cli.lengths import timeout as time_out
-from fsm.cli.place import options, placed
+from fsm.cli.place import placed
 from fsm.cli.printing import (
     Styled,
     clock_time,
@@ -21,8 +21,7 @@ from fsm.cli.printing import (
     print_line,
     print_table,
 )
-from fsm.cli.sending import transition
-from fsm.engine.timers import TICK
+from fsm.cli.sending import tell_end, tell_sent
 from fsm.machine import span_text
 
 if TYPE_CHECKING:
@@ -89,11 +88,16 @@ def _row(view: TimerView) -> tuple[Any, ...]:
 @click.argument("name")
 @click.option("--wait", "is_waiting", is_flag=True, help="Wait for its end and print it.")
 @time_out("10s", "")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@options
-def tick(name: str, **given: Any) -> None:
+@json_option
+@placed
+def tick(place: Place, name: str, *, is_waiting: bool, timeout: float, as_json: bool) -> None:
     """Let an FSM run its `on_timer` now.
 
-    The next tick comes when it is due all the same. With --wait, the exit code is 1 when it failed.
+    The next tick comes when it is due all the same. With --wait, the exit code is 1 when it was not done.
     """
-    click.get_current_context().invoke(transition, name=name, event=TICK, **given)
+    with place.client() as client:
+        job = client.tick(name)
+        if not is_waiting:
+            tell_sent(job, as_json=as_json)
+        elif not tell_end(job, timeout, is_settling=False, as_json=as_json).ok:
+            click.get_current_context().exit(1)

@@ -149,6 +149,7 @@ def test_waiting_tells_how_it_ended(fsm: Fsm, running: Callable[..., Any]) -> No
         done = fsm("transition", "front", "push", "--wait", "--timeout", "20", "--json")
         refused = fsm("transition", "front", "pull", "--wait", "--timeout", "20")
         not_allowed = fsm("transition", "front", "break", "--wait", "--timeout", "20")
+        ticked = fsm("tick", "front", "--wait", "--timeout", "20")
         about = json.loads(fsm("info", "--json").stdout)
         worker.send_signal(signal.SIGINT)
         assert worker.wait(5) == 0
@@ -163,6 +164,8 @@ def test_waiting_tells_how_it_ended(fsm: Fsm, running: Callable[..., Any]) -> No
     assert refused.stderr == "fsm: event 'pull' of FSM 'front' in state 'open': stuck\n"
     assert not_allowed.returncode == 1
     assert "allowed here: pull, leave" in not_allowed.stderr
+    # A machine without `on_timer`: seen to be 0, as for an event that is refused softly.
+    assert (ticked.returncode, "no on_timer" in ticked.stdout) == (1, True)
     (seen,) = about["workers"]
     assert (seen["pid"], seen["queues"], seen["is_ours"]) == (worker.pid, ["fsm"], True)
 
