@@ -134,6 +134,8 @@ def _tell(job: Job, connection: Redis, plan_of: Callable[[Keys, str], Plan[str]]
         job.result_ttl = _UNTOLD_S
     else:
         _note(job.id, word)
+        if word == "CLOSED":
+            _log.info("the end of effect %s came late: its FSM had been told how it ended", job.id)
         if word in ("FULL", "BROKEN"):
             job.result_ttl = _UNTOLD_S
 
