@@ -99,6 +99,8 @@ def _one_of(option: str, value: Any, allowed: tuple[str, ...]) -> str:
 def check_room(timers: Mapping[str, Timer], changes: Iterable[Change], limit: int) -> None:
     """Check that the timers of an FSM stay few and small: each commit that changes one writes all of them.
 
+    Those of its state count also where a handler is about to leave it: nobody knows that before its end.
+
     Args:
         timers: Those that are armed.
         changes: What a transition asks for.
