@@ -200,7 +200,7 @@ end
 local function is_of_timer(job_id) return string.find(job_id, '%-%-t%d+v%d+$') ~= nil end
 local job = first and own(first)
 if waiting == 0 and first and is_of_timer(first) then
-  for _ = 1, call('LLEN', mailbox) do
+  for _ = 1, math.min(call('LLEN', mailbox), 1000) do
     if not is_of_timer(first) or job and job.place == 'mail' then break end
     call('RPUSH', mailbox, call('LPOP', mailbox))
     first = head(prefix, name)
