@@ -136,10 +136,11 @@ def lose_later(store: Store) -> None:
 
 
 def pin(store: Store) -> None:
-    """An FSM on the queue of one host, which no worker knows of."""
+    """An FSM with mail on the queue of one host, which no worker knows of."""
     store.idle("a")
     store.redis.hset(store.keys.snapshot("a"), "queue", "fsm@edge-7")
-    store.redis.delete(store.keys.places)
+    assert store.send("a", "note", "a-1") == "SENT"
+    assert store.redis.delete(store.keys.places) == 1
 
 
 def arm(store: Store, key: str = "remind", arm: int = 3, in_ms: int = 3_600_000) -> None:

@@ -13,12 +13,12 @@ ARGV      1 prefix   2 worker   3 token   4 number of this claim   5 lease, ms  
           that it took off RQ's list as "id:<id>"
 RETURNS   CLAIMED, time of Redis as RQ writes it, ms of Redis, a list of names and why each of these FSMs is BROKEN, a
           list of foreign jobs that went to the effects list, ms until the next is due of all that waits for its
-          time or -1, then per FSM: name, 12 fields of the snapshot (the last:
-          how often its oldest event failed already), of one on which workers died how many events it may have next (0
-          where it is cleared), its timers, how many urgent ids, how many ids, and of each event its id, name and data. Where more is
-          to be said of an event its name is nil, and in the place of data is a list: event, data, place, status, born,
-          meta, asked, if_version, key (an id without a record has no event; one that comes twice has place `done` the
-          second time, one of another FSM `other`). Of all others place is `mail`, status `queued`, born the FSM's;
+          time or -1, then per FSM: name, 12 fields of the snapshot (the last: how often its oldest event failed
+          already), of one on which workers died how many events it may have next (0 where it is cleared), its timers,
+          how many urgent ids, how many ids, and of each event its id, name and data. Where more is to be said of an
+          event its name is nil, and in the place of data is a list: event, data, place, status, born, meta, asked,
+          if_version, key (an id without a record has no event; one that comes twice has place `done` the second time,
+          one of another FSM `other`). Of all others place is `mail`, status `queued`, born the FSM's;
           LATE a newer claim of this worker was answered already
 REPEATED  known by the number: the same FSMs come again, as far as their locks stand, with their mail as it is now;
           those that are BROKEN are named once

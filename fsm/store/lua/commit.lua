@@ -69,7 +69,6 @@ for i = 1, ARGV[13] do
     has_payload = f[9] == 1, sets = f[10], drops = f[11],
     urgent = f[12], mail = f[13], operations = f[14], size = f[15], home = f[16] ~= '' and f[16] or f[2],
   }
-  if string.find(f[16], '[~@]') then try('SADD', prefix .. 'places', f[16]) end
 end
 local first_name = 13 + ARGV[13]
 at = first_name + count + 1

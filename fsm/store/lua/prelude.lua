@@ -346,7 +346,7 @@ local function born_at(s, us) return string.format('%.0f', s * 1000000 + us) end
 -- One new FSM with its entry event: what goes to the index is gathered in `begun`, and written by `flush_begun`.
 -- One that is adopted has none: `m.adopt` says whether it is at rest in its state, or owes the hard event `m.event`; and
 -- no commit arms the timers of that state.
-local begun, placed = {}, {}
+local begun = {}
 local function create(prefix, ns, default_queue, ms, born, now, m, name, id, payload, data)
   local key = prefix .. 'snapshot:' .. name
   local known = try('HMGET', key, 'born', 'machine', 'status')
@@ -366,10 +366,7 @@ local function create(prefix, ns, default_queue, ms, born, now, m, name, id, pay
   call('HSET', key, 'machine', m.machine, 'state', m.state, 'payload', payload, 'version', 0, 'status', 'starting',
     'born', born, 'updated_at', ms, 'definition', m.definition)
   if m.definition_version ~= '1' then call('HSET', key, 'definition_version', m.definition_version) end
-  if m.queue ~= default_queue then
-    call('HSET', key, 'queue', m.queue)
-    if string.find(m.queue, '[~@]') then placed[m.queue] = true end
-  end
+  if m.queue ~= default_queue then call('HSET', key, 'queue', m.queue) end
   if m.limit ~= '10000' then call('HSET', key, 'max_mailbox', m.limit) end
   if m.adopt then call('HDEL', key, 'status') end
   if m.adopt == 'owes' then call('HSET', key, 'owes', id) end
@@ -397,8 +394,6 @@ local function flush_begun(prefix)
     -- Machines are announced with their states before; whoever counts is not to depend on that.
     try('SADD', prefix .. 'states', string.sub(index, #prefix + 7))
   end
-  -- Queues of single hosts: their workers learn from here that they are there.
-  for queue in pairs(placed) do try('SADD', prefix .. 'places', queue) end
 end
 
 -- Removes records whose time is over: `ended` holds batches "queue id id …" by the second in which they end.

@@ -10,13 +10,15 @@ ARGV      1 prefix   2 namespace   3 default queue   4 timeout of a job, s   5 r
           6 how many arguments tell of a machine, 0 or nine
           7.. those nine, as `start` has them: machine, state, entry event, queue, fingerprint, definition_version,
             max_mailbox, timeout, result_ttl; then per event: name, job id (of a key, whose event has a digest, its
-            hash and ":", which stands for "-" and the `born` of the FSM), born or "", event, data of the job, how many fields its record has beside,
-            these fields with their values, and where a machine is told of: job id, payload and data of an entry event
+            hash and ":", which stands for "-" and the `born` of the FSM), born or "", event, data of the job, how many
+            fields its record has beside, these fields with their values, and where a machine is told of: job id,
+            payload and data of an entry event
 RETURNS   one word an event: SENT; UNKNOWN no such FSM, or another life of its name; FINISHED and its state; FULL and
-          the bound, of the mailbox, or of those that wait for their time; CONFLICT the id was used for something else; DUPLICATE and its place: this very event was sent
-          before; STALE, version and state: it is newer than the event's `if_version`; EXISTS and the machine of an FSM
-          that is not of the machine told of; SKIPPED an earlier event of this FSM in this call was refused; BROKEN a
-          key of it is of another type. Of a key, SENT, DUPLICATE and CONFLICT end with the job id
+          the bound, of the mailbox, or of those that wait for their time; CONFLICT the id was used for something else;
+          DUPLICATE and its place: this very event was sent before; STALE, version and state: it is newer than the
+          event's `if_version`; EXISTS and the machine of an FSM that is not of the machine told of; SKIPPED an earlier
+          event of this FSM in this call was refused; BROKEN a key of it is of another type. Of a key, SENT, DUPLICATE
+          and CONFLICT end with the job id
 REPEATED  known by the job id: DUPLICATE, nothing is written, also once the FSM has finished; UNKNOWN once it was
           purged. An FSM that this call started, and that was purged since, is known by the record of its entry event:
           it does not rise again. What was refused before may find room now

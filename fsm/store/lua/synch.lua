@@ -175,9 +175,8 @@ local function check_fsm(name)
     return
   end
   check_index(name, f[2], f[3], status, is_whole(f[9]) and f[9] or clock_ms)
-  -- Of the ring's, `host` forgets those in which nobody waits.
-  local is_placed = f[5] and (string.find(f[5], '@', 1, true)
-    or string.find(f[5], '~', 1, true) and is_in(prefix .. 'ready:' .. f[5], name))
+  -- While nobody waits there, nobody need know of it.
+  local is_placed = f[5] and string.find(f[5], '[~@]') and is_in(prefix .. 'ready:' .. f[5], name)
   if is_placed and try('SISMEMBER', places, f[5]) == 0 then
     call('SADD', places, f[5])
     tell(name, 'place', 'its queue ' .. f[5] .. ' was not in places, so no worker served it: put there')
