@@ -21,6 +21,7 @@ from fsm.engine import Behaviour
 from fsm.errors import ConfigError, FSMError
 from fsm.lifespan import Lifespan, check_context, path_of, takes, told
 from fsm.machine import Machine
+from fsm.machine.signatures import constructor
 from fsm.ring import checked_cluster
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _arguments(machine: type[Machine[Any]], services: Mapping[str, Any], hint: s
     Raises:
         ConfigError: It needs one that is not there.
     """
-    signature = inspect.signature(machine)
+    signature = constructor(machine)
     bound = signature.bind_partial()
     missing = []
     for name, parameter in signature.parameters.items():

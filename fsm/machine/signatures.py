@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fsm.machine.values import Codec
 
-__all__ = ["arguments_problem", "checked_codec", "data_codec", "is_async", "payload_type"]
+__all__ = ["arguments_problem", "checked_codec", "constructor", "data_codec", "is_async", "payload_type"]
 
 _PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 # Where the data stand in `def add(self, t, line)`.
@@ -91,6 +91,19 @@ def arguments_problem(function: Callable[..., Any], least: int, most: int) -> st
         return ""
     form = {(1, 1): "(self, t)", (2, 2): "(self, t, error)"}.get((least, most), "(self, t) or (self, t, data)")
     return f"takes {inspect.signature(function)} and will be called otherwise: write {form}"
+
+
+def constructor(machine: type) -> inspect.Signature:
+    """Give what a machine is made with.
+
+    Asked of a class that inherits its `__init__`, Python 3.11.2, which Debian 12 has, tells what `Machine.__new__`
+    takes, and that is anything.
+    """
+    init = inspect.getattr_static(machine, "__init__")
+    if init is object.__init__:
+        return inspect.Signature()
+    _, *parameters = inspect.signature(init).parameters.values()
+    return inspect.Signature(parameters)
 
 
 def is_async(function: Callable[..., Any]) -> bool:

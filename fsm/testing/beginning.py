@@ -5,12 +5,12 @@ Who calls this: tests of applications.
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsm.engine import Behaviour, Life, checked_name, encode_payload
 from fsm.errors import ConfigError, UnknownMachineError
 from fsm.machine import Machine
+from fsm.machine.signatures import constructor
 from fsm.store.blueprint import Blueprint
 from fsm.testing.trials import Trial
 
@@ -87,7 +87,7 @@ def _made(machine: Any) -> Machine[Any]:
     if not (isinstance(machine, type) and issubclass(machine, Machine)):
         raise UnknownMachineError(str(machine))
     try:
-        inspect.signature(machine).bind()
+        constructor(machine).bind()
     except TypeError as error:
         name = machine.__qualname__
         problem = f"machine {name} cannot be made without arguments ({error}): pass an instance, as trial({name}(…))"

@@ -107,6 +107,15 @@ def test_machines_take_services_by_the_names_of_their_parameters() -> None:
         assert taken_by(app, "Till") is not till
 
 
+def test_a_machine_that_inherits_how_it_is_made_takes_the_same() -> None:
+    # Seen to fail with Python 3.11.2 where the class itself was asked: it told of `Machine.__new__`.
+    class Corner(Till):
+        pass
+
+    with App([Corner], lifespan=giving({"bank": Bank()})) as app:
+        assert taken_by(app, "Corner").currency == "EUR"
+
+
 def test_every_kind_of_parameter_takes_its_service() -> None:
     with App([Safe], lifespan=giving({"first": 1, "third": 3, "rest": 4, "more": 5})) as app:
         assert taken_by(app, "Safe").taken == (1, 2, (), 3, {})
