@@ -15,6 +15,7 @@ from fsm.carrier import PlanCarrier
 from fsm.engine import checked_name
 from fsm.errors import UnknownMachineError
 from fsm.machine import Definition
+from fsm.ring import answered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,9 +133,10 @@ class Overview(PlanCarrier):
 
         Raises:
             PayloadError: It cannot be the name of an FSM.
+            ConfigError: The cluster that was passed in raised something, or gave what cannot be the name of a host.
             StoreError: Redis cannot be used.
         """
-        return self._ring.whois(checked_name(name))
+        return answered(self._ring, checked_name(name))
 
 
 def _name_of(machine: type[Machine[Any]] | str | None) -> str | None:

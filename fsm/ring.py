@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import uhashring
 
-from fsm.errors import ConfigError
+from fsm.errors import ConfigError, FSMError
+from fsm.machine.names import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["ClusterInfo", "HashRing", "checked_cluster"]
+__all__ = ["ClusterInfo", "HashRing", "answered", "checked_cluster"]
 
 
 @runtime_checkable
@@ -91,3 +92,21 @@ def checked_cluster(cluster: Any, where: str) -> ClusterInfo | None:
     if cluster is None or (isinstance(cluster, ClusterInfo) and not isinstance(cluster, type)):
         return cluster
     raise ConfigError(where, f"takes an object with nodes() and whois(name), and {cluster!r} has not both")
+
+
+def answered(cluster: ClusterInfo, name: str) -> str | None:
+    """Ask a cluster whose an FSM is; what it says is checked, for it may be an application's own.
+
+    Raises:
+        ConfigError: It raised something, or gave what cannot be the name of a host.
+    """
+    asked = f"whois({name!r}) of {type(cluster).__qualname__}"
+    try:
+        host = cluster.whois(name)
+    except FSMError:
+        raise
+    except Exception as error:
+        raise ConfigError(asked, f"raised {type(error).__name__}: {error}") from error
+    if host is None or (isinstance(host, str) and HOST.fullmatch(host)):
+        return host
+    raise ConfigError(asked, f"gave {host!r}, which is no name of a host: 1 to 100 of the characters A-Z a-z 0-9 _ . -")

@@ -150,7 +150,7 @@ def info(place: Place, *, is_watching: bool, as_json: bool) -> None:
         # What is wrong from the beginning ends the command.
         if is_watching:
             client.cluster()
-            watch(show_again, _WATCH_S)
+            watch(show_again, _WATCH_S, is_stream=as_json)
         show()
 
 

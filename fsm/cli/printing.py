@@ -161,14 +161,15 @@ class _Frame(io.StringIO):
         return True
 
 
-def watch(show: Callable[[], None], seconds: float) -> None:
+def watch(show: Callable[[], None], seconds: float, *, is_stream: bool = False) -> None:
     """Print again and again, until the caller is interrupted: on a terminal always to the same place.
 
     Args:
         show: Prints it once.
         seconds: To wait in between.
+        is_stream: One below the other on a terminal too: lines for a program.
     """
-    if not is_terminal():
+    if is_stream or not is_terminal():
         while True:
             show()
             sys.stdout.flush()

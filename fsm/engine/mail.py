@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fsm.errors import ConfigError, PayloadError
@@ -42,6 +42,8 @@ _LONGEST_NAME = 512
 # at some 10 µs each are 10 ms.
 _MOST_SENT = 1000
 _MOST_SIZES = 16
+# The last ms that a datetime can say: 9999-12-31T23:59:59.999Z.
+_LAST_MS = int(datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()) * 1000 + 999
 
 
 def derived_id(parent: str, mark: str) -> str:
@@ -111,7 +113,10 @@ def delay_ms(delay: Duration, option: str = "delay") -> int:
 
 
 def moment_ms(moment: Any, option: str = "at") -> int:
-    """Give a moment in ms since 1970; what lies before that is 0.
+    """Give a moment in ms since 1970; what lies before that is 0, and what lies after 9999 in UTC is the end of it.
+
+    >>> moment_ms(datetime.max.replace(tzinfo=UTC)), moment_ms(datetime.min.replace(tzinfo=UTC))
+    (253402300799999, 0)
 
     Raises:
         PayloadError: It is no aware datetime.
@@ -119,7 +124,7 @@ def moment_ms(moment: Any, option: str = "at") -> int:
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         problem = f"must be an aware datetime, as datetime(2026, 12, 1, 8, tzinfo=UTC), not {moment!r}"
         raise PayloadError(problem, option)
-    return max(0, round(moment.timestamp() * 1000))
+    return min(max(0, round(moment.timestamp() * 1000)), _LAST_MS)
 
 
 def due_of(delay: Duration | None, at: datetime | None) -> str:

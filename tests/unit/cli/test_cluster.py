@@ -167,10 +167,11 @@ def test_info_asks_a_bounded_number_of_fsms_for_their_mail(fsm: Run, client: Cli
     assert fsm("info").stdout.splitlines()[-1].split("\t")[:3] == ["fsm", "1500", "1000+"]
 
 
+@pytest.mark.parametrize("is_terminal", [False, True])
 def test_info_watches_until_it_is_interrupted_and_goes_on_when_redis_comes_back(
-    fsm: Run, monkeypatch: pytest.MonkeyPatch
+    fsm: Run, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
 ) -> None:
-    # Seen to fail, at the second look, where an error ends it.
+    # Seen to fail, at the second look, where an error ends it; and on a terminal, where JSON was written to a screen.
     looks: list[int] = []
     real = registry.cluster
 
@@ -186,6 +187,7 @@ def test_info_watches_until_it_is_interrupted_and_goes_on_when_redis_comes_back(
 
     monkeypatch.setattr("fsm.registry.cluster", look)
     monkeypatch.setattr("fsm.cli.printing.time.sleep", sleep)
+    monkeypatch.setattr("fsm.cli.printing.is_terminal", lambda: is_terminal)
     done = fsm("info", "--watch", "--json")
 
     assert (done.exit_code, done.stderr) == (130, "fsm: Redis is away\n")

@@ -42,6 +42,32 @@ def test_the_cluster_of_the_application_is_asked(fsm: Run, client: Client, tmp_p
     assert fsm("whois", "order-42", "--app", "cli_racks").stdout == "order-42\tmine\n"
 
 
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("raise OSError('no map')", 2, "whois('order-42') of Racks: raised OSError: no map"),
+        ("return 7", 2, "whois('order-42') of Racks: gave 7, which is no name of a host"),
+        ("return ''", 2, "whois('order-42') of Racks: gave '', which is no name of a host"),
+        ("return None", 1, "the cluster of --app gives no host to order-42: any worker runs them"),
+    ],
+)
+def test_a_cluster_of_the_application_that_knows_no_answer_is_told_of(
+    fsm: Run, tmp_path: Path, body: str, code: int, said: str
+) -> None:
+    """Seen to end in a traceback, to print 7 as a host, and to say that no host was alive."""
+    module = f"cli_cluster_{len(body)}"  # each its own, for modules stay imported
+    (tmp_path / f"{module}.py").write_text(
+        "from fsm import App\nfrom cli_shop import Door\n\n"
+        f"class Racks:\n    def nodes(self): return []\n    def whois(self, name): {body}\n\n"
+        "app = App([Door], cluster=Racks())\n",
+        "utf-8",
+    )
+
+    done = fsm("whois", "order-42", "--app", module)
+    assert done.exit_code == code
+    assert said in done.stderr
+
+
 @pytest.mark.parametrize("more", [(), ("--state", "open")])
 def test_start_pins_to_a_host(fsm: Run, client: Client, more: Any) -> None:
     done = fsm("start", "cli_shop:Door", "front", "--host", "edge-7", *more)
