@@ -9,7 +9,7 @@ Who calls this: the client and the command line. It may import `fsm.store` and `
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -191,10 +191,14 @@ def cluster(keys: Keys) -> Plan[Cluster]:
     named = [about.get("queue", keys.default_queue) for about in known.values()]
     served = [queue for one in workers for queue in one.queues]
     queues, listening = yield from _queues(
-        keys, list(dict.fromkeys([keys.default_queue, *named, *served, *sorted(map(text, placed))])), workers
+        keys, list(dict.fromkeys([keys.default_queue, *named, *served, *sorted(map(text, placed))]))
     )
-    strange = [name for name in listening if name not in ours]
+    strange = sorted({name for names in listening for name in names if name not in ours})
     workers += yield from _workers(keys, strange, now_ms, are_ours=False)
+    awake = [one for one in workers if one.state != "silent"]
+    queues = [
+        replace(queue, workers=_count(awake, queue, names)) for queue, names in zip(queues, listening, strict=True)
+    ]
     until = (yield Request(lambda reply: reply, commands=[("ZMSCORE", keys.hosts, *hosts)])) if hosts else []
     beats = {text(host): int(float(ms)) for host, ms in zip(hosts, until, strict=True) if ms is not None}
     return Cluster(
@@ -279,8 +283,18 @@ def _workers(keys: Keys, names: Sequence[str], now_ms: int, *, are_ours: bool) -
     return found
 
 
-def _queues(keys: Keys, names: Sequence[str], ours: Sequence[WorkerView]) -> Plan[tuple[list[QueueView], list[str]]]:
-    """Count what waits in each queue; and name all workers that listen on any."""
+def _count(workers: Iterable[WorkerView], queue: QueueView, listening: Collection[str]) -> int:
+    """Count who serves a queue: what RQ has noted of it names for some minutes those that were killed, too."""
+    base = places.parse(queue.name).base
+    # Ours serve the queues of their host beside that of the machine, and do not tell RQ of them.
+    return sum(
+        one.name in listening or (one.is_ours and bool(queue.host) and one.host == queue.host and base in one.queues)
+        for one in workers
+    )
+
+
+def _queues(keys: Keys, names: Sequence[str]) -> Plan[tuple[list[QueueView], list[set[str]]]]:
+    """Count what waits in each queue; and name, for each, whom RQ has noted as listening."""
     commands: list[tuple[Any, ...]] = []
     most = max(1, _MOST_ASKED // len(names))
     for name in names:
@@ -296,27 +310,21 @@ def _queues(keys: Keys, names: Sequence[str], ours: Sequence[WorkerView]) -> Pla
     since = yield from _since(keys, [text(row[4][0]) for row in rows if row[4]])
     mail = yield from _mail(keys, [text(name) for row in rows for name in row[4]])
     prefix = len(keys.rq_worker(""))
-    listening: list[str] = []
-    views = []
-    for name, (ready, failed, delayed, members, first) in zip(names, rows, strict=True):
-        listening += [text(member)[prefix:] for member in members]
-        place = places.parse(name)
-        # Ours serve the queues of their host beside that of the machine, and do not tell RQ of them.
-        of_host = [one for one in ours if place.host and one.host == place.host and place.base in one.queues]
-        views.append(
-            QueueView(
-                name,
-                int(ready),
-                int(failed),
-                len(members) + sum(one.state != "silent" for one in of_host),
-                since.get(text(first[0])) if first else None,
-                int(delayed),
-                sum(mail.get(text(fsm), 0) for fsm in first),
-                int(ready) > len(first),
-                place.host,
-            )
+    views = [
+        QueueView(
+            name,
+            int(ready),
+            int(failed),
+            0,
+            since.get(text(first[0])) if first else None,
+            int(delayed),
+            sum(mail.get(text(fsm), 0) for fsm in first),
+            int(ready) > len(first),
+            places.parse(name).host,
         )
-    return views, sorted(set(listening))
+        for name, (ready, failed, delayed, _, first) in zip(names, rows, strict=True)
+    ]
+    return views, [{text(member)[prefix:] for member in row[3]} for row in rows]
 
 
 def _mail(keys: Keys, fsms: Iterable[str]) -> Plan[dict[str, int]]:
