@@ -153,9 +153,11 @@ def agenda(keys: Keys, name: str, most: int = _MOST) -> Plan[Agenda]:
     notes = {text(effect_id): _object(raw) for effect_id, raw in list(_pairs(noted))[:most]}
     effects = sorted(notes, key=lambda effect_id: (str(notes[effect_id].get("at_ms", "")).zfill(16), effect_id))
     off = [text(raw) for raw in later]
-    what = ("event", "data", "meta", "enqueued_at", "status", "attempt", "due")
+    what = ("event", "data", "meta", "enqueued_at", "status", "attempt")
     events = yield from _records(keys, ids, *what)
-    delayed = yield from _records(keys, off, *what)
+    records = yield from _records(keys, off, *what, "due", "alarm")
+    # Of one time they join in the order in which they were accepted, which is that of their alarms.
+    delayed = sorted(zip(off, records, strict=True), key=lambda one: (_count(one[1][-2]), one[1][-1] or b""))
     jobs = yield from _records(keys, effects, "data", "status", "retries_left", "deaths", "origin")
     deadlines = yield from _deadlines(keys, name, effects)
     return Agenda(
@@ -180,8 +182,8 @@ def agenda(keys: Keys, name: str, most: int = _MOST) -> Plan[Agenda]:
         max(0, int(urgent_count) + int(mail_count) - len(ids)),
         max(0, int(effect_count) - len(effects)),
         [
-            _event(keys, name, job_id, record, is_held=False, next_at=_moment(_count(record[-1]) or None))
-            for job_id, record in zip(off, delayed, strict=True)
+            _event(keys, name, job_id, record, is_held=False, next_at=_moment(_count(due) or None))
+            for job_id, (*record, due, _) in delayed
         ],
         max(0, int(later_count) - len(off)),
     )
@@ -214,7 +216,7 @@ def _deadlines(keys: Keys, name: str, ids: list[str]) -> Plan[list[float | None]
 def _event(  # noqa: PLR0913 - what is known of one event
     keys: Keys, name: str, job_id: str, record: list[bytes | None], *, is_held: bool, next_at: datetime | None
 ) -> EventView:
-    event, data, meta, since, status, failed_runs, _ = record
+    event, data, meta, since, status, failed_runs = record
     try:
         value = orjson.loads(event_data(data or b"", keys.namespace, name, text(event)))
     except (ValueError, TypeError):

@@ -90,17 +90,17 @@ def timers_of(keys: Keys, name: str) -> Plan[Timetable]:
     timers = read_timers(fields[2])
     delays = [(text(job_id), at_ms) for job_id, at_ms in _pairs(delayed)]
     commands: list[tuple[Any, ...]] = [("ZSCORE", keys.timers, alarms.timer(key, name)) for key in timers]
-    commands += (("HGET", keys.job(job_id), "event") for job_id, _ in delays)
+    commands += (("HMGET", keys.job(job_id), "event", "alarm") for job_id, _ in delays)
     replies = yield _many(*commands) if commands else _many(("TIME",))
     found = [
-        _timer(name, key, timer, now_ms, is_armed=score is not None)
+        (_timer(name, key, timer, now_ms, is_armed=score is not None), alarms.timer(key, name))
         for (key, timer), score in zip(timers.items(), replies, strict=False)
     ]
     found += (
-        _view(name, "delay", job_id, text(event), at_ms, now_ms)
-        for (job_id, at_ms), event in zip(delays, replies[len(timers) :], strict=False)
+        (_view(name, "delay", job_id, text(event), at_ms, now_ms), text(alarm))
+        for (job_id, at_ms), (event, alarm) in zip(delays, replies[len(timers) :], strict=False)
     )
-    return Timetable(sorted(found, key=_when))
+    return Timetable([view for view, _ in sorted(found, key=_when)])
 
 
 def timetable(keys: Keys, cursor: str, count: int) -> Plan[Timetable]:
@@ -205,5 +205,7 @@ def _ms(time: Any) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-def _when(view: TimerView) -> tuple[bool, float, str]:
-    return view.at is None, view.at.timestamp() if view.at else 0.0, view.key
+def _when(one: tuple[TimerView, str]) -> tuple[bool, float, str]:
+    """Give what timers are sorted by: of one time they are done in the order of their members."""
+    view, member = one
+    return view.at is None, view.at.timestamp() if view.at else 0.0, member

@@ -81,6 +81,16 @@ def test_jobs_lists_delayed_events_with_the_time_at_which_they_are_due(fsm: Run,
     assert rows[2][:4] == ["event", "eve", "pull", "due at 2100-01-01T00:00:00.000+00:00"]
 
 
+def test_of_one_time_they_are_listed_in_the_order_in_which_they_will_join(fsm: Run, client: Client) -> None:
+    """Seen in the order of their ids."""
+    fsm("start", "cli_shop:Door", "back")
+    for job_id in ("zeal", "eve", "new-year"):
+        client.transition("back", "push", at=datetime(2100, 1, 1, tzinfo=UTC), job_id=job_id)
+
+    assert [one.job_id for one in client.jobs("back").delayed] == ["zeal", "eve", "new-year"]
+    assert [one.key for one in client.timers("back")] == ["zeal", "eve", "new-year"]
+
+
 @pytest.mark.usefixtures("front")
 def test_jobs_says_how_many_more_there_are(fsm: Run, client: Client) -> None:
     client.transition_many([("front", "push")] * 999)
