@@ -383,13 +383,13 @@ def check_namespace(ns: str) -> str:
     return ns
 
 
-def check_host(host: str) -> str:
+def check_host(host: Any) -> str:
     """Return the name of a host unchanged if it may be one.
 
     Raises:
-        ConfigError: It has other characters than ASCII letters, digits and `_.-`, or not 1 to 100 of them.
+        ConfigError: It is no text, has other characters than ASCII letters, digits and `_.-`, or not 1 to 100 of them.
     """
-    if not HOST.fullmatch(host):
+    if not isinstance(host, str) or not HOST.fullmatch(host):
         raise ConfigError(f"host {host!r}", "use 1 to 100 of the characters A-Z a-z 0-9 _ . -")
     return host
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import uhashring
 
+from fsm.config import check_host
 from fsm.errors import ConfigError, FSMError
-from fsm.machine.names import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -103,10 +103,10 @@ def answered(cluster: ClusterInfo, name: str) -> str | None:
     asked = f"whois({name!r}) of {type(cluster).__qualname__}"
     try:
         host = cluster.whois(name)
+        return None if host is None else check_host(host)
+    except ConfigError as error:
+        raise ConfigError(asked, str(error)) from error
     except FSMError:
         raise
     except Exception as error:
         raise ConfigError(asked, f"raised {type(error).__name__}: {error}") from error
-    if host is None or (isinstance(host, str) and HOST.fullmatch(host)):
-        return host
-    raise ConfigError(asked, f"gave {host!r}, which is no name of a host: 1 to 100 of the characters A-Z a-z 0-9 _ . -")

@@ -46,5 +46,6 @@ def drain(place: Place, host: str, *, timeout: float, is_not_waited: bool, as_js
             print_line("ends", worker, held)
     if not found.is_done and not is_not_waited:
         waited = duration_text(round(timeout * 1000))
-        complain(f"{len(found.left)} workers of host {host} have not ended within {waited}: they still do")
+        who = "1 worker has" if len(found.left) == 1 else f"{len(found.left)} workers have"
+        complain(f"host {host}: {who} not ended within {waited}, but will")
         raise SystemExit(_NOT_OVER)

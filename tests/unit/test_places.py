@@ -66,6 +66,8 @@ def test_an_answer_that_is_no_host_is_logged_once_and_any_worker_serves(
     assert [record.getMessage() for record in caplog.records] == [
         "whois('a') gave no host: FSMs are run by any worker meanwhile"
     ]
+    # Seen to be that a string was expected, of what is none.
+    assert f"host {answer!r}: use 1 to 100 of the characters" in caplog.text
 
 
 def test_what_an_applications_own_code_raises_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:

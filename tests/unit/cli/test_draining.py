@@ -85,7 +85,11 @@ def test_those_that_have_not_ended_in_time_are_named_with_what_they_hold(fsm: Ru
     done = fsm("drain", "edge", "--timeout", "100ms")
 
     assert (done.exit_code, done.stdout) == (1, "ends\tw1\t0\nends\tw2\t2\n")
-    assert done.stderr == "fsm: 2 workers of host edge have not ended within 100ms: they still do\n"
+    assert done.stderr == "fsm: host edge: 2 workers have not ended within 100ms, but will\n"
+    # Seen to be "1 workers".
+    assert fsm("drain", "other", "--timeout", "10ms").stderr == (
+        "fsm: host other: 1 worker has not ended within 10ms, but will\n"
+    )
 
 
 def test_asked_only_it_waits_for_nobody(fsm: Run, client: Client) -> None:

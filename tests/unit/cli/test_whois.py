@@ -46,8 +46,8 @@ def test_the_cluster_of_the_application_is_asked(fsm: Run, client: Client, tmp_p
     ("body", "code", "said"),
     [
         ("raise OSError('no map')", 2, "whois('order-42') of Racks: raised OSError: no map"),
-        ("return 7", 2, "whois('order-42') of Racks: gave 7, which is no name of a host"),
-        ("return ''", 2, "whois('order-42') of Racks: gave '', which is no name of a host"),
+        ("return 7", 2, "whois('order-42') of Racks: host 7: use 1 to 100 of"),
+        ("return ''", 2, "whois('order-42') of Racks: host '': use 1 to 100 of"),
         ("return None", 1, "the cluster of --app gives no host to order-42: any worker runs them"),
     ],
 )
