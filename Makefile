@@ -53,6 +53,8 @@ examples: $(DEV)  ## run the examples, one after the other, on a Redis of their 
 	@$(BIN)/python -m examples
 
 test: $(DEV)  ## run the tests; PYTEST_ARGS='-k mailbox' runs some of them
+# Tests start hundreds of processes; where PYTHONDONTWRITEBYTECODE is set, each of them would compile all of ours anew.
+	@$(BIN)/python -m compileall -q -j 0 -x node_modules fsm workers examples bench tests
 	@$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile $(PYTEST_ARGS)
 
 chaos: $(DEV)  ## kill 200 workers under 100,000 events and count them, in minutes, as JSON; CHAOS_ARGS='--seed 2'
