@@ -3,6 +3,8 @@ r"""How commands print: tables where a person looks, tab-separated text where ou
 Names and values of FSMs hold any text. What would break a line, or steer a terminal, is shown as Python writes it
 (`\n`, `\x1b`), so that a line of output is always one row.
 
+rich is imported where a terminal is written to: piped output needs none of it, and it costs a tenth of a start.
+
 Who calls this: the commands. It imports nothing of ours.
 """
 
@@ -20,14 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractContextManager
+
+    from rich.console import Console
+    from rich.text import Text
 
 __all__ = [
     "Styled",
@@ -109,6 +110,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         for row in rows:
             _write("\t".join(safe(cell) for cell in row))
         return
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - not where output is piped
+    from rich.table import Table  # noqa: PLC0415 - as above
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -123,6 +127,8 @@ def print_line(*cells: Any) -> None:
         _write("\t".join(safe(cell) for cell in cells))
         sys.stdout.flush()
         return
+    from rich.text import Text  # noqa: PLC0415 - not where output is piped
+
     _console().print(Text("  ").join(_cell(cell) for cell in cells if str(cell)), soft_wrap=True)
 
 
@@ -136,6 +142,8 @@ def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
         lines = [safe(line) for line in str(value).split("\n")]
         body = ("\n" + " " * width).join(lines)
         if is_terminal():
+            from rich.text import Text  # noqa: PLC0415 - not where output is piped
+
             _console().print(Text.assemble((head, "bold"), (body, style)), soft_wrap=True)
         else:
             _write(head + body)
@@ -151,6 +159,8 @@ def spinner(doing: str) -> AbstractContextManager[Any]:
     """Show a person that we wait; on stderr, for stdout is the outcome's."""
     if not sys.stderr.isatty():
         return nullcontext()
+    from rich.console import Console  # noqa: PLC0415 - not where output is piped
+
     return Console(stderr=True, markup=False, highlight=False).status(safe(doing))
 
 
@@ -194,10 +204,14 @@ def complain(problem: object) -> None:
 
 
 def _cell(value: Any) -> Text:
+    from rich.text import Text  # noqa: PLC0415 - not where output is piped
+
     return Text(safe(value), style=value.style if isinstance(value, Styled) else "")
 
 
 def _console() -> Console:
+    from rich.console import Console  # noqa: PLC0415 - not where output is piped
+
     # Made for each use: what stdout is may change, and rich asks NO_COLOR and the width of the terminal then.
     return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _STATE_ID = re.compile(r"\w[\w.]*")
 # In flowcharts Mermaid knows the letters of Unicode 6, and of digits only ours: these are the scripts of which it lacks
 # no letter.
 _FLOW_LETTER = "(?:[0-9A-Za-z_ªµº]|(?=\\w)[À-ʯΆ-ԧԱ-Ֆա-ֆא-תؠ-يऄ-हก-ะა-ჺḀ-ỿぁ-ゖァ-ヺ一-鿌가-힣])"
-_FLOW_ID = re.compile(rf"{_FLOW_LETTER}(?:{_FLOW_LETTER}|\.|-(?={_FLOW_LETTER}))*")
+_FLOW_ID = rf"{_FLOW_LETTER}(?:{_FLOW_LETTER}|\.|-(?={_FLOW_LETTER}))*"
 # In quoted text these would end the text, begin a comment, an escape or another construct in one of the syntaxes.
 _NOT_IN_NAMES = re.compile(r"""[":;#{}<>\[\]\\|`]|%%|direction\s+(?:TB|BT|LR|RL)""", re.IGNORECASE)
 _MERMAID_WORDS = frozenset(
@@ -136,9 +137,15 @@ def mermaid_id_remedy(text: str) -> str:
     return ""
 
 
+@cache
+def _flow_id() -> re.Pattern[str]:
+    # Not at import: it takes some ms to compile, and who has no flowchart needs none.
+    return re.compile(_FLOW_ID)
+
+
 def flowchart_id_remedy(text: str) -> str:
     """Say what to write instead of an id in a Mermaid flowchart; "" when it is good."""
-    if not _FLOW_ID.fullmatch(text):
+    if not _flow_id().fullmatch(text):
         return 'use letters, digits, `_` and `.` for ids, and quoted text for other names: `a["any name"]`'
     if _FLOW_WORDS.match(text):
         return f'Mermaid takes this id for its own word: write `{_plain(text)}["{text}"]`'

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 from fsm.machine.names import mermaid_id_remedy
@@ -48,14 +49,13 @@ _OF_STATES = re.compile(
 )
 _LIKE_OF_STATES = re.compile(r"(?P<word>classDef|class|style|click)\s+(?!-->|:|as\b)", re.IGNORECASE)
 # One space, not several, where one is wanted: so does Mermaid.
-_OF_NODES = re.compile(
+_OF_NODES = (
     rf"(?:classDef[ \t]{_NAME}(?:,{_NAME})*[ \t]{_STYLES}|class[ \t]{_NAME}(?:,{_NAME})*[ \t]{_NAME}"
     rf"|style[ \t](?P<styled>{_NAME})[ \t]{_STYLES}"
     rf"|linkStyle[ \t](?:default|(?P<links>\d+(?:,\d+)*))[ \t](?:interpolate[ \t]{_NAME}[ \t])?{_STYLES}"
     rf'|click[ \t]{_NAME}[ \t](?:href[ \t])?"[^"]*"(?:[ \t]"[^"]*")?(?:[ \t]_(?:self|blank|parent|top))?'
     rf'|click[ \t]{_NAME}[ \t](?:call[ \t]{_NAME}\(\)|{_NAME})(?:[ \t]"[^"]*")?'
-    r"|direction[ \t]+(?:TB|BT|LR|RL)|acc(?:Title|Descr)[ \t]*:.*)(?=[ \t]*(?:;|$))",
-    re.ASCII,
+    r"|direction[ \t]+(?:TB|BT|LR|RL)|acc(?:Title|Descr)[ \t]*:.*)(?=[ \t]*(?:;|$))"
 )
 _LIKE_OF_NODES = re.compile(r"(?P<word>classDef|class|style|linkStyle|click)[ \t]+(?![-=])")
 _REMEDIES = {
@@ -126,6 +126,12 @@ def take_from_state_diagram(draft: Draft, text: str, line: int) -> bool:
     return False
 
 
+@cache
+def _of_nodes() -> re.Pattern[str]:
+    # Not at import: it takes more than ten ms to compile, and who has no flowchart needs none.
+    return re.compile(_OF_NODES, re.ASCII)
+
+
 def take_from_flowchart(draft: Draft, text: str, at: int, line: int, arrows: int) -> int:
     """Pass over what is no part of the machine.
 
@@ -139,7 +145,7 @@ def take_from_flowchart(draft: Draft, text: str, at: int, line: int, arrows: int
     Returns:
         The end of the line; `at` itself when the statement is another one.
     """
-    if found := _OF_NODES.match(text, at):
+    if found := _of_nodes().match(text, at):
         if found["styled"]:
             draft.decorate(found["styled"], line)
         if any(int(number) >= arrows for number in (found["links"] or "").split(",") if number):

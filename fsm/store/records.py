@@ -10,14 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from rq.exceptions import NoSuchJobError
-from rq.job import Job
-from rq.serializers import JSONSerializer
 
 from fsm.errors import PayloadError, StoreError
 
 if TYPE_CHECKING:
     import redis
+    from rq.job import Job  # noqa: TC004 - for annotations alone, also of who imports it from here
 
     from fsm.machine import Machine
     from fsm.store.codec import Snapshot
@@ -52,6 +50,11 @@ def rq_job(client: redis.Redis, job_id: str) -> Job:
     Raises:
         StoreError: There is no record of it.
     """
+    # Few clients want one, and each would pay for the import of RQ when it starts.
+    from rq.exceptions import NoSuchJobError  # noqa: PLC0415 - as above
+    from rq.job import Job  # noqa: PLC0415 - as above
+    from rq.serializers import JSONSerializer  # noqa: PLC0415 - as above
+
     try:
         return Job.fetch(job_id, connection=client, serializer=JSONSerializer)
     except NoSuchJobError as error:
