@@ -55,7 +55,9 @@ examples: $(DEV)  ## run the examples, one after the other, on a Redis of their 
 test: $(DEV)  ## run the tests; PYTEST_ARGS='-k mailbox' runs some of them
 # Tests start hundreds of processes; where PYTHONDONTWRITEBYTECODE is set, each of them would compile all of ours anew.
 	@$(BIN)/python -m compileall -q -j 0 -x node_modules fsm workers examples bench tests
-	@$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile $(PYTEST_ARGS)
+# In the order of the folders: tests/unit comes last and fills the cores to the end. Files of few tests, which xdist would
+# keep for the end, are those that take long.
+	@$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 chaos: $(DEV)  ## kill 200 workers under 100,000 events and count them, in minutes, as JSON; CHAOS_ARGS='--seed 2'
 	@$(BIN)/python -m tests.chaos --fsms 200 --events 100000 --workers 4 --kills 200 --stops 20 --redis-restarts 3 --json $(CHAOS_ARGS)
