@@ -103,3 +103,13 @@ def test_importing_fsm_brings_no_optional_package_and_starts_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[] 1"
+
+
+@pytest.mark.parametrize("code", ["import fsm.cli.root, fsm.cli.sending, fsm.cli.states", "from fsm import Client"])
+def test_a_command_and_a_client_start_without_rq_and_rich(code: str) -> None:
+    """Seen to fail with the imports of `fsm.store.records` at its top, and with those of `fsm.cli.printing`."""
+    script = f"{code}; import sys; print(sorted({{'rq', 'rich'}} & set(sys.modules)))"
+
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
