@@ -41,17 +41,30 @@ _BY_TRUE_TIME = ("beat", "host")
 
 
 @cache
+def _prelude() -> list[tuple[str, set[str], set[str]]]:
+    """Give the parts of the prelude, each with the names that it defines and all of its words."""
+    parts = _PART.split((_LUA / "prelude.lua").read_text("utf-8"))
+    return [
+        (part, {word for line in _LOCAL.findall(part) for word in _WORD.findall(line)}, set(_WORD.findall(part)))
+        for part in parts
+    ]
+
+
+@cache
 def script(name: str) -> tuple[str, str]:
     """Load one Lua script: its text, with what it needs of the prelude in front, and its SHA-1 as Redis knows it."""
     text = (_LUA / f"{name}.lua").read_text("utf-8")
     is_movable = os.environ.get(TEST_CLOCK) == "1" and name not in _BY_TRUE_TIME
+    used = set(_WORD.findall(text))
     # Redis makes each function anew at each call of a script. Of two parts only the later can use the earlier.
-    for part in reversed(_PART.split((_LUA / "prelude.lua").read_text("utf-8"))):
-        names = {word for line in _LOCAL.findall(part) for word in _WORD.findall(line)}
+    for part, names, words in reversed(_prelude()):
         # A name that a comment has by chance costs little, and one that is missing would raise.
-        if not names or not names.isdisjoint(_WORD.findall(text)):
+        if not names or not names.isdisjoint(used):
+            used |= words
             if is_movable and "clock" in names:
-                part = f"{part}\n\n{(_LUA / 'clock.lua').read_text('utf-8')}"  # noqa: PLW2901 - it is this part, and more
+                clock = (_LUA / "clock.lua").read_text("utf-8")
+                used.update(_WORD.findall(clock))
+                text = f"{clock}\n\n{text}"
             text = f"{part}\n\n{text}"
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
