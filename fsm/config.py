@@ -12,6 +12,7 @@ import socket
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -243,6 +244,7 @@ SETTINGS: Mapping[str, Setting] = {
     )
 }
 _KEYS = ", ".join(sorted(SETTINGS))
+_parsed = lru_cache(maxsize=1)(tomllib.loads)  # a worker at its start reads the file ten times, mostly unchanged
 # Checked by those who use them, in their own words: as an argument, a setting is somebody's parameter.
 _UNREAD_ARGUMENTS = ("url", "namespace", "app")
 
@@ -275,7 +277,7 @@ def tool_settings(start: Path | None = None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = _parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read ({error.strerror}): check its permissions") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -290,7 +292,7 @@ def tool_settings(start: Path | None = None) -> dict[str, Any]:
             meant = f", did you mean {close}?" if (close := _closest(key, SETTINGS)) else ":"
             raise ConfigError(place, f"is unknown{meant} the keys are {_KEYS}")
         SETTINGS[key].read(value, place)
-    return table
+    return dict(table)
 
 
 @overload
