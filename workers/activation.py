@@ -443,8 +443,8 @@ class Activation:
                 block.set("status", life.status)
         if life.history != history:
             block.set("history", pack_history(life.history))
-        if fsm.definition != self.behaviour.definition.fingerprint:
-            block.set("definition", self.behaviour.definition.fingerprint)
+        if fsm.definition != self.behaviour.definition.mark:
+            block.set("definition", self.behaviour.definition.mark)
         # What was taken away counts as well: the deaths were charged to it, and not to what lay behind it.
         if fsm.probation is not None and (self.done or self.failed or self.is_retried or block.taken):
             self._clear(block)

@@ -295,12 +295,12 @@ class Intake:
 
     def _known(self, claims: Claims) -> Claims:
         """Keep FSMs that this worker can run; the others go to the tail, where another worker may find them."""
-        # Asked once for all that are alike.
-        kinds = {(fsm.machine, fsm.state): fsm for fsm in claims.held}
+        # Asked once for all that are alike: of one machine and state, and written last by one definition.
+        kinds = {(fsm.machine, fsm.state, fsm.definition): fsm for fsm in claims.held}
         unknown = {kind for kind, fsm in kinds.items() if not self._is_known(fsm)}
         if not unknown:
             return claims
-        strange = [fsm for fsm in claims.held if (fsm.machine, fsm.state) in unknown]
+        strange = [fsm for fsm in claims.held if (fsm.machine, fsm.state, fsm.definition) in unknown]
         for fsm in strange:
             about = f"{fsm.machine}.{fsm.state}"
             if about not in self._reported:
@@ -313,7 +313,7 @@ class Intake:
                     fsm.definition,
                 )
         self.give_back(strange, tail=True)
-        claims.held = [fsm for fsm in claims.held if (fsm.machine, fsm.state) not in unknown]
+        claims.held = [fsm for fsm in claims.held if (fsm.machine, fsm.state, fsm.definition) not in unknown]
         if not claims.held:
             # They ring again at once: wait, so that a worker that knows them gets a chance before us.
             time.sleep(_STRANGE_PAUSE_S)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fsm.errors import ConfigError, DefinitionError
 from fsm.machine.decorators import Mark, marks_of
 from fsm.machine.graph import Graph
+from fsm.machine.marks import mark_of
 from fsm.machine.names import END, hint
 from fsm.machine.parse import error_of, examine
 from fsm.machine.settings import OTHERS, Settings
@@ -44,7 +45,9 @@ HOOKS: Mapping[str, int] = MappingProxyType(
     }
 )
 # What a class of a user's must not use for anything else.
-_RESERVED = ("allowed", "definition", "freeze", "graph", "responds")
+_RESERVED = ("allowed", "definition", "freeze", "graph", "migrate", "responds")
+# What a storage has at least; all of it is said in `fsm.storage.protocol`, which this room does not know.
+_STORAGE = ("load", "store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Definition:
         leave: State -> methods called when it is left, in order of definition.
         hooks: Which of the `on_…` hooks the machine has.
         has_async: A handler, guard or hook is a coroutine function.
+        storage: Where snapshots lie beside Redis; None where they lie in Redis alone.
+        mark: What snapshots of it carry: fingerprint, version where it is not 1, and whether it has a storage.
     """
 
     name: str
@@ -91,6 +96,13 @@ class Definition:
     leave: Mapping[str, tuple[str, ...]]
     hooks: frozenset[str]
     has_async: bool
+    storage: Any = None
+    mark: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # A field, and no property: it is read once for each FSM that a worker commits.
+        mark = mark_of(self.fingerprint, self.settings.definition_version, is_stored=self.storage is not None)
+        object.__setattr__(self, "mark", mark)
 
 
 def define(machine: type, base: type, scope: Mapping[str, Any]) -> Definition:
@@ -134,6 +146,7 @@ class _Builder:
         methods = list(self._methods())
         hooks = self._hooks()
         payload_type, payload = self._payload()
+        storage = self._storage()
         if graph is not None:
             for name, function, mark in methods:
                 self._take(graph, name, function, mark)
@@ -157,6 +170,7 @@ class _Builder:
             leave=_frozen(self.around["leave"]),
             hooks=hooks,
             has_async=self.has_async,
+            storage=storage,
         )
 
     def _settings(self) -> Settings:
@@ -185,6 +199,17 @@ class _Builder:
                 if name in vars(one) and not isinstance(value, (Graph, Definition)):
                     problem = f"{name!r} in class {one.__name__} is a reserved name: every machine has it, use another"
                     self.problems.append(problem)
+
+    def _storage(self) -> Any:
+        """Give the storage of the class or of its nearest base that says one; `storage = None` takes it away."""
+        storage = inspect.getattr_static(self.machine, "storage", None)
+        missing = [name for name in _STORAGE if not callable(getattr(storage, name, None))]
+        if storage is not None and (missing or isinstance(storage, type)):
+            # By its type alone: a URL that was written here has a password in it.
+            given = f"the class {storage.__name__}" if isinstance(storage, type) else f"a {type(storage).__name__}"
+            remedy = "give an object with the methods of fsm.storage.protocol.Storage, or None"
+            self.problems.append(f"storage of {self.machine.__name__} is {given}: {remedy}")
+        return storage
 
     def _methods(self) -> Iterator[tuple[str, Callable[..., Any], Mark]]:
         """Give each marked method with its marks.

@@ -66,6 +66,7 @@ class Machine(Generic[P]):
 
     diagram: ClassVar[str]
     settings: ClassVar[Settings] = Settings()
+    storage: ClassVar[Any] = None
     if TYPE_CHECKING:
         graph: ClassVar[Graph]
         definition: ClassVar[Definition]

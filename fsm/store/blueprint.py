@@ -16,7 +16,7 @@ import orjson
 
 from fsm.engine.timers import TICK, lengths
 from fsm.errors import DefinitionError, StoreError
-from fsm.machine import END, did_you_mean
+from fsm.machine import END, did_you_mean, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,14 +158,14 @@ class Blueprint:
         return about
 
     def arguments(self) -> list[Any]:
-        """Give the nine arguments by which `start`, `send` and a start inside a commit know the machine."""
+        """Give the eight arguments by which `start`, `send` and a start inside a commit know the machine."""
         return [
             self.name,
             self.start,
             self.entry,
             self.queue,
-            self.fingerprint,
-            self.definition_version,
+            # That of an FSM whose payload lies in Redis, as that of a new one does until its first commit.
+            mark_of(self.fingerprint, self.definition_version),
             self.max_mailbox,
             self.timeout,
             self.result_ttl,

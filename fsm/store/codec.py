@@ -16,6 +16,7 @@ import orjson
 
 from fsm.engine.timers import read_timers
 from fsm.errors import StoreError
+from fsm.machine.marks import read_mark
 from fsm.machine.values import JSON
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ class Snapshot:
         history: The last states, oldest first, the present one last.
         tries: Deaths of workers that held it, since its last commit.
         definition: Fingerprint of the definition that wrote it last.
+        definition_version: `Settings(definition_version)` of the same.
         retry_at: When its next event is tried again, aware, UTC; in the past it is due, or being run; else `None`.
         timers: When each of its timers goes off, aware, UTC, by key; in the past it is due, or its event waits.
     """
@@ -216,6 +218,7 @@ class Snapshot:
     definition: str = ""
     retry_at: datetime | None = None
     timers: Mapping[str, datetime] = field(default_factory=dict)
+    definition_version: int = 1
 
     def as_json(self) -> dict[str, Any]:
         """Give it as JSON values, as `fsm state --json` prints it."""
@@ -233,6 +236,7 @@ class Snapshot:
             "queue": self.queue,
             "tries": self.tries,
             "definition": self.definition,
+            "definition_version": self.definition_version,
             "started_at": self.started_at.isoformat(),
             "updated_at": self.updated_at.isoformat(),
             "retry_at": None if self.retry_at is None else self.retry_at.isoformat(),
@@ -248,6 +252,9 @@ def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) 
     """
     try:
         state = text(fields[b"state"])
+        mark = read_mark(text(fields.get(b"definition")))
+        # Older versions of ours wrote it into a field of its own, when the FSM was started.
+        version = mark.version if mark.version != 1 else whole(fields.get(b"definition_version")) or 1
         retry_at = fields.get(b"retry_at")
         return Snapshot(
             name=name,
@@ -264,7 +271,8 @@ def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) 
             refused=_json(fields.get(b"refused")),
             history=(*read_history(fields.get(b"history")), state),
             tries=_number(fields.get(b"tries", b"0")),
-            definition=text(fields.get(b"definition")),
+            definition=mark.fingerprint,
+            definition_version=version,
             retry_at=datetime.fromtimestamp(int(retry_at) / 1000, UTC) if retry_at else None,
             timers={
                 key: datetime.fromtimestamp(timer.at_ms / 1000, UTC)

@@ -262,7 +262,7 @@ def test_a_machine_brings_its_own_queue_and_bounds(store: Store) -> None:
 
     snapshot = store.snapshot("a")
     assert (snapshot["machine"], snapshot["state"], snapshot["queue"]) == ("Other", "here", "others")
-    assert (snapshot["max_mailbox"], snapshot["definition_version"]) == ("3", "2")
+    assert (snapshot["max_mailbox"], snapshot["definition"]) == ("3", f"{Other.definition.fingerprint}.2")
     assert store.ready("others") == ["a"]
     assert [mail.event for mail in store.one(queue="others").mail] == ["arrive", "note"]
 

@@ -392,6 +392,24 @@ def test_a_pause_is_noted_apart_from_the_status_and_hides_no_end(status: str, sh
     assert snapshot.status == snapshot.as_json()["status"] == shown
 
 
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({}, ("", 1)),
+        ({b"definition": b"1a2b3c4d"}, ("1a2b3c4d", 1)),
+        ({b"definition": b"1a2b3c4d.3+s"}, ("1a2b3c4d", 3)),
+        # As older versions of ours wrote it.
+        ({b"definition": b"1a2b3c4d", b"definition_version": b"2"}, ("1a2b3c4d", 2)),
+        ({b"definition": b"1a2b3c4d.3", b"definition_version": b"2"}, ("1a2b3c4d", 3)),
+        ({b"definition": b"1a2b3c4d", b"definition_version": b"x"}, ("1a2b3c4d", 1)),
+    ],
+)
+def test_the_definition_that_wrote_a_snapshot_last_is_read(fields: dict[bytes, bytes], shown: tuple[str, int]) -> None:
+    _, snapshot = follow(verbs.state(KEYS, "p"), {**FIELDS, **fields})
+
+    assert (snapshot.definition, snapshot.definition_version) == shown
+
+
 def test_the_time_of_a_retry_is_read() -> None:
     _, snapshot = follow(verbs.state(KEYS, "p"), {**FIELDS, b"retry_at": b"1700000000500"})
 

@@ -21,8 +21,8 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
               G id                      was taken away by an operator (cancelled or deleted): whoever waits is told
               S id name event data      mail to another FSM
               L id name due event data  the same, delayed: due as in `send`
-              C 13 arguments            a new FSM: machine state event queue definition definition_version
-                                        max_mailbox timeout ttl name id payload data
+              C 12 arguments            a new FSM: machine state event queue definition max_mailbox timeout
+                                        ttl name id payload data
               A at member           an alarm: a member of `timers`, and when
               X member              no alarm any more
               E id queue deadline note count fields   an ordinary RQ job; the note is what is kept of it while it is
@@ -281,7 +281,7 @@ for n = 1, count do
       elseif op == 'C' then
         local m = {
           machine = take(), state = take(), event = take(), queue = take(), definition = take(),
-          definition_version = take(), limit = take(), timeout = take(), ttl = take(),
+          limit = take(), timeout = take(), ttl = take(),
         }
         local child, id, payload, data = take(), unused(take(), ms), take(), take()
         if m.queue == '' then m.queue = default_queue end

@@ -365,7 +365,6 @@ local function create(prefix, ns, default_queue, ms, born, now, m, name, id, pay
   end
   call('HSET', key, 'machine', m.machine, 'state', m.state, 'payload', payload, 'version', 0, 'status', 'starting',
     'born', born, 'updated_at', ms, 'definition', m.definition)
-  if m.definition_version ~= '1' then call('HSET', key, 'definition_version', m.definition_version) end
   if m.queue ~= default_queue then call('HSET', key, 'queue', m.queue) end
   if m.limit ~= '10000' then call('HSET', key, 'max_mailbox', m.limit) end
   if m.adopt then call('HDEL', key, 'status') end

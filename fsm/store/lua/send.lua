@@ -7,12 +7,12 @@ Where a machine is told of, an FSM that does not exist is started before its eve
 
 KEYS      none: names come as arguments, and cluster mode is refused at connect
 ARGV      1 prefix   2 namespace   3 default queue   4 timeout of a job, s   5 result_ttl, s
-          6 how many arguments tell of a machine, 0 or nine
-          7.. those nine, as `start` has them: machine, state, entry event, queue, fingerprint, definition_version,
-            max_mailbox, timeout, result_ttl; then per event: name, job id (of a key, whose event has a digest, its
-            hash and ":", which stands for "-" and the `born` of the FSM), born or "", event, data of the job, how many
-            fields its record has beside, these fields with their values, and where a machine is told of: job id,
-            payload and data of an entry event
+          6 how many arguments tell of a machine, 0 or eight
+          7.. those eight, as `start` has them: machine, state, entry event, queue, mark of the definition, max_mailbox,
+            timeout, result_ttl; then per event: name, job id (of a key, whose event has a digest, its hash and ":",
+            which stands for "-" and the `born` of the FSM), born or "", event, data of the job, how many fields its
+            record has beside, these fields with their values, and where a machine is told of: job id, payload and data
+            of an entry event
 RETURNS   one word an event: SENT; UNKNOWN no such FSM, or another life of its name; FINISHED and its state; FULL and
           the bound, of the mailbox, or of those that wait for their time; CONFLICT the id was used for something else;
           DUPLICATE and its place: this very event was sent before; STALE, version and state: it is newer than the
@@ -33,9 +33,9 @@ local at, n, last, m = 7, 0, #ARGV, nil
 if ARGV[6] ~= '0' then
   m = {
     machine = ARGV[7], state = ARGV[8], event = ARGV[9], queue = ARGV[10], definition = ARGV[11],
-    definition_version = ARGV[12], limit = ARGV[13], timeout = ARGV[14], ttl = ARGV[15],
+    limit = ARGV[12], timeout = ARGV[13], ttl = ARGV[14],
   }
-  at = 16
+  at = 15
 end
 
 -- Ids are drawn, so nearly always none of a call has a record: one command asks of hundreds. What this call makes itself

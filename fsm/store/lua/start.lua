@@ -5,9 +5,9 @@ An FSM that lives already, elsewhere until now, is adopted in its state: running
 
 KEYS      none: names come as arguments, and cluster mode is refused at connect
 ARGV      1 prefix   2 namespace   3 default queue   4 machine   5 state   6 entry event, or the hard event that is owed
-          7 queue   8 fingerprint of the definition   9 definition_version   10 max_mailbox   11 timeout of a job, s
-          12 result_ttl, s   13 "" to start them, "rest" or "owes" to adopt them: at rest, or with a hard event to come
-          14 how many timers an adopted one is given   15.. key and ms of each of them, then per FSM: name, job id,
+          7 queue   8 mark of the definition   9 max_mailbox   10 timeout of a job, s   11 result_ttl, s
+          12 "" to start them, "rest" or "owes" to adopt them: at rest, or with a hard event to come
+          13 how many timers an adopted one is given   14.. key and ms of each of them, then per FSM: name, job id,
           payload, data of the job
 RETURNS   one word an FSM: CREATED; EXISTS and the machine of the FSM that has the name, none if it is being purged;
           BROKEN a key of it is of another type
@@ -18,17 +18,16 @@ is_strict = true
 local prefix, ns, default_queue = ARGV[1], ARGV[2], ARGV[3]
 local m = {
   machine = ARGV[4], state = ARGV[5], event = ARGV[6], queue = ARGV[7], definition = ARGV[8],
-  definition_version = ARGV[9], limit = ARGV[10], timeout = ARGV[11], ttl = ARGV[12],
-  adopt = ARGV[13] ~= '' and ARGV[13] or nil,
+  limit = ARGV[9], timeout = ARGV[10], ttl = ARGV[11], adopt = ARGV[12] ~= '' and ARGV[12] or nil,
 }
-local first = 15 + 2 * ARGV[14]
+local first = 14 + 2 * ARGV[13]
 local ms, s, us = clock()
 local now, born = rq_time(s, us), born_at(s, us)
-if first > 15 then
+if first > 14 then
   -- As a commit writes them, armed by version 0.
   local entries = {}
   m.alarms = {}
-  for i = 15, first - 1, 2 do
+  for i = 14, first - 1, 2 do
     local at = digits(ms + ARGV[i + 1])
     m.alarms[#m.alarms + 1] = { key = ARGV[i], at = at }
     armed(tonumber(at), m.queue)

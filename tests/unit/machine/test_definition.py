@@ -7,7 +7,19 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 from fsm.errors import DefinitionError, DiagramError, ValidationError
-from fsm.machine import Handler, Machine, RetryPolicy, Settings, codec_for, enter, guard, leave, on
+from fsm.machine import (
+    DefinitionMark,
+    Handler,
+    Machine,
+    RetryPolicy,
+    Settings,
+    codec_for,
+    enter,
+    guard,
+    leave,
+    on,
+    read_mark,
+)
 
 DIAGRAM = """
 stateDiagram-v2
@@ -33,6 +45,14 @@ class Base(Machine):
     @guard("rich")
     def is_rich(self, t: Any) -> bool:
         return bool(t)
+
+
+class Shelf:
+    """What is just enough of a storage."""
+
+    def load(self, name: str) -> None: ...
+
+    def store(self, name: str, snapshot: Any, expected_version: int | None) -> bool: ...
 
 
 class Marked(Base):
@@ -88,7 +108,8 @@ def test_a_definition_has_what_the_class_says() -> None:
     line = Handler("add", codec_for(Line))
     assert definition.name == "Order"
     assert definition.graph is Order.graph
-    assert definition.fingerprint == Order.graph.fingerprint
+    assert definition.fingerprint == definition.mark == Order.graph.fingerprint
+    assert definition.storage is None
     assert definition.handlers == {
         ("cart", "add"): line,
         ("paying", "add"): line,
@@ -228,6 +249,9 @@ def test_a_coroutine_function_anywhere_makes_it_async(where: str) -> None:
         ({"diagram": 3}, "diagram is int, not text", "write the diagram as a string"),
         ({"graph": fresh()}, "'graph' in class Order is a reserved name", "use another"),
         ({"definition": 3}, "'definition' in class Order is a reserved name", "use another"),
+        ({"migrate": fresh()}, "'migrate' in class Order is a reserved name", "use another"),
+        ({"storage": "sqlite://"}, "storage of Order is a str", "with the methods of fsm.storage.protocol.Storage"),
+        ({"storage": Shelf}, "storage of Order is the class Shelf", "give an object"),
         ({"freeze": fresh(on("add"))}, "'freeze' in class Order is a reserved name", "use another"),
         ({"allowed": fresh()}, "'allowed' in class Order is a reserved name", "use another"),
         ({"settings": fresh(on("add"))}, "settings of Order is <function", "settings = Settings(…)"),
@@ -244,6 +268,36 @@ def test_each_problem_of_a_class_is_named_with_its_remedy(body: dict[str, Any], 
     found = problems(body)
     assert any(problem in one and remedy in one for one in found), found
     assert len(found) == 1
+
+
+def test_a_storage_is_inherited_and_can_be_taken_away() -> None:
+    class Kept(Base):
+        storage = Shelf()
+
+    class Same(Kept): ...
+
+    class Plain(Kept):
+        storage = None
+
+    assert Same.definition.storage is Kept.storage
+    assert Plain.definition.storage is None
+
+
+def test_the_mark_tells_of_the_graph_the_version_and_the_storage() -> None:
+    class Kept(Base):
+        settings = Settings(definition_version=3)
+        storage = Shelf()
+
+    fingerprint = Base.graph.fingerprint
+    assert (Base.definition.mark, Kept.definition.mark) == (fingerprint, f"{fingerprint}.3+s")
+    assert read_mark(Kept.definition.mark) == DefinitionMark(fingerprint, 3, is_stored=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "1a2b3c4d", "1a2b.0", "1a2b.01", "1a2b.x", "1a2b+t", "1a2b+s.3", ".", "+", "a.9" + "9" * 5000]
+)
+def test_what_is_no_mark_is_taken_for_a_fingerprint(text: str) -> None:
+    assert read_mark(text) == (text, 1, False)
 
 
 def test_what_overrides_a_handler_is_a_method() -> None:

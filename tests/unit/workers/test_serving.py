@@ -62,3 +62,23 @@ def test_what_is_done_under_a_lock_that_is_not_trusted_any_more_is_not_committed
     assert served.written == written
     assert redis.hget(KEYS.snapshot("a"), "version") == version
     assert keeper.held() == []
+
+
+def test_each_commit_notes_the_definition_by_which_it_was_made(fake_redis: FakeRedis) -> None:
+    # Seen to fail as it was: the version stood where the start had written it, whatever was deployed since.
+    class Newer(Box):
+        settings = Settings(name="Box", definition_version=2)
+
+    redis: Any = fake_redis
+    marks = []
+    birth = calls.Birth("a", codec.new_ids(1)[0], b'{"seconds":0}')
+    run(fake_redis, calls.start(KEYS, Box.definition, [birth]))
+    for number, machine in ((1, Box), (3, Newer)):
+        job_id = codec.new_ids(1)[0]
+        run(fake_redis, calls.send(KEYS, [calls.Letter("a", job_id, "note", b"null")], machine.definition))
+        turn = Turn(fake_redis, App([machine]).behaviours, KEYS, "w", "fsm", number, LEASE_MS)
+        assert serve(turn, InlineExecutor(timed=False)).written == 1
+        marks.append(redis.hget(KEYS.snapshot("a"), "definition").decode())
+
+    assert marks == [Box.definition.fingerprint, f"{Box.definition.fingerprint}.2"]
+    assert not redis.hexists(KEYS.snapshot("a"), "definition_version")
