@@ -17,7 +17,17 @@ from typing import Any, Literal, TypeAlias, final, get_args
 from fsm.errors import ConfigError, PayloadError
 from fsm.machine.durations import Duration, duration_ms
 
-__all__ = ["EFFECTS_QUEUE", "OTHERS", "PAYLOAD_LIMIT", "UNSET", "RetryPolicy", "Settings", "Unset", "check_size"]
+__all__ = [
+    "AUDIT_LENGTH",
+    "EFFECTS_QUEUE",
+    "OTHERS",
+    "PAYLOAD_LIMIT",
+    "UNSET",
+    "RetryPolicy",
+    "Settings",
+    "Unset",
+    "check_size",
+]
 
 # The RQ queue of effects that name no other.
 EFFECTS_QUEUE = "fsm-effects"
@@ -48,6 +58,8 @@ _FORBIDDEN_QUEUES = {
 _MINUTE_MS = 60_000
 # `payload_limit` where no machine is at hand that says another one.
 PAYLOAD_LIMIT = 1_048_576
+# Of how many events `Settings(audit=True)` keeps what became of them.
+AUDIT_LENGTH = 10_000
 # What a Redis string can hold at most.
 _LARGEST_PAYLOAD = 512 * 1024 * 1024
 _LONGEST_MACHINE_NAME = 200
@@ -144,6 +156,8 @@ class Settings:
             it with its whole length.
         placement: "any" worker takes an FSM, or those of the host that the "ring" names take it first.
         definition_version: Yours to raise when payloads change their shape.
+        keep_finished: How long an FSM that has finished is kept, at least 60 s; None is until somebody purges it.
+        audit: What became of each event is kept with its FSM: of the last 10,000, or of so many as are said here.
 
     Raises:
         ConfigError: A value is not allowed; the text names the setting, the value and what is allowed.
@@ -166,6 +180,8 @@ class Settings:
     overdue: Overdue
     placement: Placement
     definition_version: int
+    keep_finished: Duration | None
+    audit: bool | int
 
     def __init__(  # noqa: PLR0913 - one keyword a setting: that is what users write
         self,
@@ -187,6 +203,8 @@ class Settings:
         overdue: Overdue | Unset = UNSET,
         placement: Placement | Unset = UNSET,
         definition_version: int | Unset = UNSET,
+        keep_finished: Duration | Unset | None = UNSET,
+        audit: bool | int | Unset = UNSET,
     ) -> None:
         arguments: dict[str, Any] = {
             "name": name,
@@ -206,6 +224,8 @@ class Settings:
             "overdue": overdue,
             "placement": placement,
             "definition_version": definition_version,
+            "keep_finished": keep_finished,
+            "audit": audit,
         }
         given = {key: value for key, value in arguments.items() if value is not UNSET}
         for key in ("timeout", "retry", "refused"):
@@ -265,6 +285,16 @@ class Settings:
         """Interval of `on_timer`; None is never."""
         return None if self.timer is None else duration_ms(self.timer, "Settings(timer)")
 
+    @cached_property
+    def keep_finished_ms(self) -> int | None:
+        """How long an FSM that has finished is kept; None is until somebody purges it."""
+        return None if self.keep_finished is None else duration_ms(self.keep_finished, "Settings(keep_finished)")
+
+    @cached_property
+    def audit_length(self) -> int:
+        """Of how many events it is kept with an FSM what became of them; 0 where that is not wanted."""
+        return AUDIT_LENGTH if self.audit is True else int(self.audit)
+
     def timeout_for(self, event: str) -> int:
         """Give the longest run of the handler of one event, in ms."""
         return self._timeouts.get(event, self.timeout_ms)
@@ -284,6 +314,8 @@ class Settings:
         _positive("Settings(dedup)", self.dedup, 1)
         if self.timer is not None:
             _positive("Settings(timer)", self.timer, 1)
+        if self.keep_finished is not None:
+            _positive("Settings(keep_finished)", self.keep_finished, _MINUTE_MS)
         _whole("Settings(max_attempts)", self.max_attempts, 1, 1_000_000)
         _whole("Settings(history)", self.history, 0, 10_000)
         _whole("Settings(payload_limit)", self.payload_limit, 2, _LARGEST_PAYLOAD)
@@ -291,6 +323,8 @@ class Settings:
         _whole("Settings(definition_version)", self.definition_version, 1, 2**53)
         if not isinstance(self.endless, bool):
             raise ConfigError("Settings(endless)", f"{self.endless!r} is not allowed: use True or False")
+        if not isinstance(self.audit, bool):
+            _whole("Settings(audit)", self.audit, 1, 1_000_000_000)
         _check_retry(self.retry)
         _check_refused(self.refused)
         _one_of("Settings(overdue)", self.overdue, get_args(Overdue))
@@ -315,6 +349,8 @@ _DEFAULTS: dict[str, Any] = {
     "overdue": "fire",
     "placement": "any",
     "definition_version": 1,
+    "keep_finished": None,
+    "audit": False,
 }
 
 

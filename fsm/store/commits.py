@@ -198,6 +198,18 @@ class Block(msgspec.Struct, eq=False):
         """Take a member out of `timers`."""
         self._operation("X", member)
 
+    def note_error(self) -> None:
+        """Have the FSM found among those whose last event failed."""
+        self._operation("Y")
+
+    def forget_error(self) -> None:
+        """Have it found there no more."""
+        self._operation("Z")
+
+    def audit(self, line: dict[str, Any]) -> None:
+        """Keep with the FSM what became of an event, where its machine wants that: `audit_length` is not 0."""
+        self._operation("H", self._settings.audit_length, orjson.dumps(line))
+
     def send_out(self, decision: Decision) -> None:
         """Write what a decision sends."""
         namespace = self._keys.namespace

@@ -16,6 +16,7 @@
     fsm:<ns>:sweep               string  worker whose turn it is to free what dead ones held, expires within a second
     fsm:<ns>:state:<m>:<state>   zset    FSMs of that machine in that state, those that have not finished -> since
     fsm:<ns>:finished:<m>:<state> zset   those that have finished there -> when
+    fsm:<ns>:errors:<machine>    zset    those of its FSMs whose last event failed -> when
     fsm:<ns>:states              set     "<machine>:<state>" of all states that machines have had
     fsm:<ns>:machines            hash    machine -> JSON: diagram, fingerprint, queue, seen at
     fsm:<ns>:timers              zset    what is to come, "<kind> …" as `alarms` writes it -> when
@@ -28,6 +29,8 @@
     fsm:clock                    string  in tests, ms by which the time of FSMs is ahead of the true one
     fsm:<ns>:steered:<id>        hash    what an operator's call answered, for a minute: a repeat gets the same answer
     fsm:<ns>:log                 stream  what every commit and every operator did, capped
+    fsm:<ns>:audit:<name>        stream  what became of each event of one FSM, where its machine wants that kept, capped
+    fsm:<ns>:synced              string  what `sync` writes last, to wait for it: once it is safe, so is all before it
     fsm:<ns>:effects             zset    "<id> <name>" of each open effect -> when it is looked after next
     fsm:<ns>:effects:<name>      hash    open effects of one FSM: id -> JSON: func, queue, on_success, on_failure, …
     fsm:<ns>:ended               zset    "<queue> <id> <id> …" -> second in which these records are dropped
@@ -75,6 +78,7 @@ class Keys:
         "ring",
         "states",
         "sweep",
+        "synced",
         "timers",
         "workers",
     )
@@ -94,6 +98,7 @@ class Keys:
         self.ring = f"{self.prefix}ring"
         self.states = f"{self.prefix}states"
         self.sweep = f"{self.prefix}sweep"
+        self.synced = f"{self.prefix}synced"
         self.timers = f"{self.prefix}timers"
         self.workers = f"{self.prefix}workers"
 
@@ -116,6 +121,10 @@ class Keys:
     def effects_of(self, name: str) -> str:
         """Hash of the open effects of one FSM."""
         return f"{self.prefix}effects:{name}"
+
+    def audit(self, name: str) -> str:
+        """Stream of what became of each event of an FSM."""
+        return f"{self.prefix}audit:{name}"
 
     def lock(self, name: str) -> str:
         """Lock of one FSM."""
@@ -152,6 +161,10 @@ class Keys:
     def finished_of(self, machine: str, state: str) -> str:
         """Sorted set of the FSMs of a machine that have finished in a state."""
         return f"{self.prefix}finished:{machine}:{state}"
+
+    def errors(self, machine: str) -> str:
+        """Sorted set of the FSMs of a machine whose last event failed."""
+        return f"{self.prefix}errors:{machine}"
 
     @staticmethod
     def job(job_id: str) -> str:

@@ -35,6 +35,7 @@ LONG = {
     "fsm/engine/step.py": "the step and its other ends, refused and failed, are one story",
     "workers/worker.py": "RQ's worker is one class, and all that ours does differently stands beside it",
     "fsm/errors.py": "one tree in one file: its docstring draws it, and most of it is texts",
+    "fsm/machine/settings.py": "a list of settings, each by itself short: named, said, typed, given, checked",
     "fsm/machine/values.py": "the typed codecs and the check of what they lose change together",
     "fsm/store/calls.py": "a list of calls, each short by itself: what it sends and what comes back",
     "fsm/client.py": "applications call one class, and most of it says what they may expect: the plans are elsewhere",

@@ -25,6 +25,9 @@ ARGV      1 prefix   2 namespace   3 default queue   4 worker   5 nonce, a numbe
                                         ttl name id payload data
               A at member           an alarm: a member of `timers`, and when
               X member              no alarm any more
+              Y                     its last event failed: the FSM is among those of its machine that have an error
+              Z                     it is among them no more
+              H most line           what became of an event, for the audit of the FSM, which keeps so many lines
               E id queue deadline note count fields   an ordinary RQ job; the note is what is kept of it while it is
                                         open, the deadline is when it has failed, ms from now on, or ""
               (an id that was used, by an earlier run of an event that was requeued, gets a new end)
@@ -65,7 +68,7 @@ for i = 1, ARGV[13] do
   local index, over = prefix .. 'state:' .. f[5] .. ':', prefix .. 'finished:' .. f[5] .. ':'
   frames[tostring(i)] = {
     holder = worker .. '/' .. f[1], queue = f[2], result_ttl = f[3], failure_ttl = f[4], left = index .. f[6],
-    state = f[7], entered = (f[8] == 'finished' and over or index) .. f[7], ending = f[8],
+    machine = f[5], state = f[7], entered = (f[8] == 'finished' and over or index) .. f[7], ending = f[8],
     has_payload = f[9] == 1, sets = f[10], drops = f[11],
     urgent = f[12], mail = f[13], operations = f[14], size = f[15], home = f[16] ~= '' and f[16] or f[2],
   }
@@ -292,7 +295,7 @@ for n = 1, count do
             failure_ttl)
           note(child, m.event, id, word)
         end
-      else
+      elseif op == 'E' then
         local id, target, deadline, note_of, fields = unused(take(), ms), take(), take(), take(), tonumber(take())
         try('HSET', 'rq:job:' .. id, 'created_at', now, 'enqueued_at', now, 'status', 'queued', 'origin', target,
           unpack(ARGV, at, at + 2 * fields - 1))
@@ -311,6 +314,13 @@ for n = 1, count do
           alarms[#alarms + 1] = digits(ends)
           alarms[#alarms + 1] = 'deadline ' .. id .. ' ' .. name
         end
+      elseif op == 'Y' then
+        try('ZADD', prefix .. 'errors:' .. frame.machine, ms, name)
+      elseif op == 'Z' then
+        try('ZREM', prefix .. 'errors:' .. frame.machine, name)
+      else
+        local most, line = take(), take()
+        try('XADD', prefix .. 'audit:' .. name, 'MAXLEN', '~', most, '*', 'line', line)
       end
     end
 

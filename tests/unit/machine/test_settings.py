@@ -83,6 +83,11 @@ def test_inheritance_goes_on_over_several_bases() -> None:
         ("payload_limit", 1, "from 2"),
         ("max_mailbox", 0, "from 1"),
         ("definition_version", 0, "from 1"),
+        ("keep_finished", 59, "at least 60 s"),
+        ("keep_finished", "for ever", "1d12h"),
+        ("audit", 0, "from 1"),
+        ("audit", 1.5, "whole number"),
+        ("audit", None, "whole number"),
         ("refused", {"beat": "drop"}, '"ignore"'),
         ("refused", ["beat"], '"ignore"'),
         ("refused", {"beat": []}, '"ignore"'),
@@ -95,6 +100,15 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(setting: st
     wrong = [*value.values()][-1] if setting == "timeout" and isinstance(value, dict) else value
     assert repr(wrong) in str(raised.value)
     assert allowed in str(raised.value)
+
+
+def test_what_is_kept_of_an_fsm_that_has_finished_and_of_its_events_is_off_by_default() -> None:
+    assert (Settings().keep_finished_ms, Settings().audit_length) == (None, 0)
+    settings = Settings(keep_finished="30d", audit=True)
+    assert (settings.keep_finished_ms, settings.audit_length) == (30 * 86_400_000, 10_000)
+    assert Settings(keep_finished=None, audit=1).inherit(settings).audit_length == 1
+    assert Settings(keep_finished=None, audit=False).inherit(settings).keep_finished_ms is None
+    assert Settings().inherit(settings).audit_length == 10_000
 
 
 def test_an_unknown_setting_is_refused() -> None:
