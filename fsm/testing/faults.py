@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["VARIABLE", "Action", "FaultPoint", "Point", "ordered"]
 
 VARIABLE = "FSM_FAULTS"
-Point = Literal["after claim", "before handler", "after handler", "before commit", "after commit sent", "after commit"]
+Point = Literal[
+    "after claim",
+    "before handler",
+    "after handler",
+    "before commit",
+    "after store",
+    "after commit sent",
+    "after commit",
+]
 Action = Literal["kill", "stop", "delay"]
 
 
@@ -34,9 +42,10 @@ class FaultPoint:
     """One fault of a worker process: at a named point of its work it is killed, stopped or delayed.
 
     `after claim`: Redis has locked FSMs for it, and it knows. `before handler`, `after handler`: around each event,
-    hard ones too. `before commit`: nothing of what was done is sent. `after commit sent`: it is, and the worker does
-    not know what became of it. (A commit of what was done beside a slow handler is not sent ahead of its reply: there
-    the reply has come, and was not looked at.) `after commit`: it knows.
+    hard ones too. `before commit`: nothing of what was done is sent. `after store`: the machines' storages have it, and
+    Redis does not; without a storage nobody comes there. `after commit sent`: Redis has it too, and the worker does not
+    know what became of it. (A commit of what was done beside a slow handler is not sent ahead of its reply: there the
+    reply has come, and was not looked at.) `after commit`: it knows.
 
     Args:
         point: Where.

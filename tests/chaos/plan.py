@@ -136,6 +136,7 @@ class Plan:
     def _fault(self, draw: random.Random, action: Literal["kill", "stop"]) -> FaultPoint:
         # About as many commits as a worker lives to see.
         commits = max(3, min(40, self.events // (60 * max(1, self.kills))))
-        point = draw.choice(get_args(Point))
+        # No machine here has a storage.
+        point = draw.choice([point for point in get_args(Point) if point != "after store"])
         most = 8 * commits if "handler" in point else commits
         return FaultPoint(point, action, nth=draw.randint(2, most))
