@@ -13,10 +13,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fsm import config, verbs
+from fsm.archive import Archive
+from fsm.durable import Durable
 from fsm.engine import checked_name, inside
 from fsm.engine.timers import TICK
 from fsm.errors import PayloadError, StoreError, UnknownMachineError
 from fsm.handles import FSMHandle, TransitionJob
+from fsm.inquiry import Inquiry
 from fsm.machine import Definition, Machine
 from fsm.overview import Overview
 from fsm.ring import HashRing, checked_cluster
@@ -47,7 +50,7 @@ P = TypeVar("P")
 _FOLLOW_MS = 1000
 
 
-class Client(Overview, Clockwork):
+class Client(Overview, Clockwork, Durable, Inquiry, Archive):
     """A connection to the FSMs of one namespace.
 
     Args:
