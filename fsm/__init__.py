@@ -53,6 +53,7 @@ if typing.TYPE_CHECKING:
     from fsm.registry import Cluster, HostView, QueueView, WorkerView
     from fsm.ring import ClusterInfo, HashRing
     from fsm.store.codec import Snapshot
+    from fsm.store.durability import Synced
     from fsm.store.synching import Repair
     from fsm.verbs import Agenda, Drained, Page, Running, TimerView, Timetable, Verdict
 
@@ -84,6 +85,7 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "Outcome",
     "Repair",
     "Snapshot",
+    "Synced",
     "TimerView",
     "Timetable",
     "TransitionJob",
@@ -138,6 +140,7 @@ _ROOMS = (
     "verbs",
     "registry",
     "store.synching",
+    "store.durability",
 )
 
 if not typing.TYPE_CHECKING:

@@ -25,6 +25,7 @@ from fsm.overview import Overview
 from fsm.ring import HashRing, checked_cluster
 from fsm.store import records
 from fsm.store.connection import connect, mask
+from fsm.store.durability import MEMORY, read_durability
 from fsm.store.hosts import LiveHosts
 from fsm.store.keys import Keys
 from fsm.store.memory import joining
@@ -36,13 +37,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fsm.app import App
+    from fsm.durable import Keeping
     from fsm.engine import Outcome
     from fsm.handles import Start
     from fsm.machine.durations import Duration
     from fsm.ring import ClusterInfo
     from fsm.store.blueprint import Blueprint
     from fsm.store.codec import Snapshot
-    from fsm.verbs import Agenda, Verdict
+    from fsm.verbs import Agenda, Plan, Verdict
 
 __all__ = ["Client"]
 
@@ -62,10 +64,13 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         app: Machines with their services, for `memory://` alone; bare classes are known when they are used.
         cluster: Who knows the hosts and whose an FSM is, the same as the `App` of the workers has; without it a ring of
             the hosts that live.
+        durability: What must be true before a call that starts or sends returns: "memory", Redis has it and keeps it as
+            it is configured; "fsync", it is on disk; "replicas:2", so many replicas have it; "fsync+replicas:1", both.
+            Else `FSM_DURABILITY`, else `[tool.fsm] durability`, else "memory". In `memory://` any of them is at once.
 
     Raises:
-        ConfigError: The URL or the namespace is wrong, or `cluster` is none; or an app is given to a Redis that workers
-            serve.
+        ConfigError: The URL, the namespace or the durability is wrong, or `cluster` is none; or an app is given to a
+            Redis that workers serve.
     """
 
     def __init__(
@@ -75,11 +80,16 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         namespace: str | None = None,
         app: App | None = None,
         cluster: ClusterInfo | None = None,
+        durability: str | None = None,
     ) -> None:
         self.namespace = config.check_namespace(config.resolve("namespace", namespace) or "default")
         self.keys = Keys(self.namespace)
         url = config.resolve("url", url) or ""
-        super().__init__(url, lambda: connect(self.url), joining(url, self.keys, app))
+        self._durability = read_durability(
+            config.resolve("durability") if durability is None else durability, "Client(durability=…)"
+        )
+        self._barriers = {}
+        super().__init__(url, lambda: self._met(connect(self.url)), joining(url, self.keys, app))
         self._ring = checked_cluster(cluster, "Client(cluster=…)") or HashRing(LiveHosts(self.keys, self.ask))
         self._placer = Placer(self._ring.whois)
         self._announced: set[str] = set()
@@ -127,6 +137,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         state: str | None = ...,
         exist_ok: bool = ...,
         host: str | None = ...,
+        durability: str | None = ...,
     ) -> FSMHandle[P]: ...
     @overload
     def start_fsm(
@@ -138,6 +149,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         state: str | None = ...,
         exist_ok: bool = ...,
         host: str | None = ...,
+        durability: str | None = ...,
     ) -> FSMHandle[Any]: ...
     def start_fsm(  # noqa: PLR0913 - one keyword an option of a start
         self,
@@ -148,6 +160,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         state: str | None = None,
         exist_ok: bool = False,
         host: str | None = None,
+        durability: str | None = None,
     ) -> FSMHandle[Any]:
         """Start an FSM; it begins with its entry event, run by a worker.
 
@@ -159,6 +172,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
                 is the way out of it is.
             exist_ok: Where an FSM of this name and machine exists, give its handle; it is left as it is.
             host: Its events are applied on this host alone, and wait while no worker of it is there.
+            durability: What must be true before this returns, where it is another than the client's.
 
         Raises:
             FSMExistsError: The name is taken, also by an FSM that has finished.
@@ -167,12 +181,14 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
             PayloadError: The name, the payload or the host is not what it should be.
             StoreError: Redis cannot be used.
         """
-        verdict = self.start_many(machine, [(name, payload)], state=state, exist_ok=exist_ok, host=host)[0]
+        verdict = self.start_many(
+            machine, [(name, payload)], state=state, exist_ok=exist_ok, host=host, durability=durability
+        )[0]
         if verdict.error is not None:
             raise verdict.error
         return FSMHandle(self, name, None if isinstance(machine, str) else machine)
 
-    def start_many(
+    def start_many(  # noqa: PLR0913 - as `start_fsm`
         self,
         machine: type[Machine[Any]] | str,
         items: Iterable[str | tuple[str, Any]],
@@ -180,6 +196,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         state: str | None = None,
         exist_ok: bool = False,
         host: str | None = None,
+        durability: str | None = None,
     ) -> list[Verdict]:
         """Start many FSMs of one machine, as `start_fsm` does: names, or pairs of name and payload; one verdict each.
 
@@ -190,9 +207,18 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         """
         pairs = [(item, None) if isinstance(item, str) else item for item in items]
         known, placer = self._known(machine), self._placer
-        return self.do(
-            verbs.start_many(self.keys, known, pairs, state=state, exist_ok=exist_ok, host=host, placer=placer)
-        )
+        plan = verbs.start_many(self.keys, known, pairs, state=state, exist_ok=exist_ok, host=host, placer=placer)
+        return self._do_many(plan, self._keeping(durability))
+
+    def _do_many(self, plan: Plan[list[Verdict]], kept: Keeping | None) -> list[Verdict]:
+        """Carry a plan for many; where some of it was taken, until that is safe."""
+        if kept is None:
+            return self.do(plan)
+        verdicts = self.do(kept.noting(plan))
+        if any(verdict.ok for verdict in verdicts):
+            while not kept.hold():
+                self._announced.clear()
+        return verdicts
 
     def transition(  # noqa: PLR0913 - one keyword an option of a send
         self,
@@ -209,8 +235,9 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         delay: Duration | None = None,
         at: datetime | None = None,
         machine: type[Machine[Any]] | None = None,
+        durability: str | Keeping | None = None,
     ) -> TransitionJob:
-        """Send an event. When this returns, the event is in the FSM's mailbox, as durably as Redis keeps it.
+        """Send an event. When this returns, the event is in the FSM's mailbox, and as safe as `durability` says.
 
         Args:
             name: The FSM.
@@ -232,6 +259,8 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
                 `TransitionJob.cancel` takes it back.
             at: Or when, an aware `datetime`; one that is over means at once.
             machine: The class, for typed data and known events.
+            durability: What must be true before this returns, where it is another than the client's: "memory", "fsync",
+                "replicas:2", "fsync+replicas:1".
 
         Raises:
             UnknownFSMError: No such FSM.
@@ -243,8 +272,8 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
             StaleVersionError: The FSM is newer than `if_version`; where it becomes so later, `result` raises this.
             NotAllowedError: With the class at hand: the machine has no such event.
             PayloadError: Name, event, data or an option are not what they should be.
-            StoreError: Redis cannot be used. After a broken connection nobody knows whether the event was taken:
-                repeat it with the same key.
+            StoreError: Redis cannot be used, or the event is there and not as safe as was asked for. After a broken
+                connection nobody knows whether the event was taken: repeat it with the same key.
         """
         definition = None if machine is None else self._definition(machine)
         known, payload = (definition, None) if start is None else self._to_start(start)
@@ -255,7 +284,13 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         )
         placer = None if start is None else self._placer
         plan = verbs.send_many(self.keys, [item], known, asked=result, first_payload=payload, placer=placer)
-        verdict = self.do(plan)[0]
+        if durability is None and self._durability is MEMORY:
+            verdict = self.do(plan)[0]
+        elif (kept := self._keeping(durability)) is durability and kept is not None:
+            # Somebody else's call, who holds it when it is over.
+            verdict = self.do(kept.noting(plan))[0]
+        else:
+            verdict = self._do_many(plan, kept)[0]
         if verdict.error is not None:
             raise verdict.error
         return TransitionJob(self, verdict.job_id, name, event)
@@ -269,7 +304,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         known = self._known(pair[0])
         return known, verbs.first_payload(known, pair[1])
 
-    def transition_many(
+    def transition_many(  # noqa: PLR0913 - as `transition`
         self,
         items: Iterable[tuple[str, str] | tuple[str, str, Any]],
         *,
@@ -277,10 +312,12 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         delay: Duration | None = None,
         at: datetime | None = None,
         machine: type[Machine[Any]] | None = None,
+        durability: str | None = None,
     ) -> list[Verdict]:
         """Send many events, in this order: `(name, event)` or `(name, event, data)`; one verdict each.
 
-        With `delay` or `at`, as in `transition`, all of them join their mailboxes then, in this order.
+        With `delay` or `at`, as in `transition`, all of them join their mailboxes then, in this order. All that are
+        accepted are as safe as `durability` says when this returns.
 
         What is refused does not stop the others; but after a refusal, later events of the same FSM in this call are not
         sent either, so that no gap comes into its order.
@@ -292,7 +329,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         """
         definition = None if machine is None else self._definition(machine)
         checked = verbs.sendings(definition, items, meta, delay=delay, at=at)
-        return self.do(verbs.send_many(self.keys, checked, definition))
+        return self._do_many(verbs.send_many(self.keys, checked, definition), self._keeping(durability))
 
     def call(  # noqa: PLR0913 - as `transition`
         self,
@@ -307,6 +344,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         start: Start | None = None,
         meta: Mapping[str, Any] | None = None,
         machine: type[Machine[Any]] | None = None,
+        durability: str | None = None,
     ) -> Outcome:
         """Send an event and wait for its end.
 
@@ -318,6 +356,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
             settle: Wait also for the hard events that follow from it, and give the state in which the FSM comes to
                 rest. Where one failed and its `fails` edge led on, the outcome is not ok and has the reason.
             key: As in `transition`, like all others.
+            durability: What must be true before this returns: of the event, and of what was done because of it.
 
         Raises:
             RefusedError: It was refused; the class says why.
@@ -327,12 +366,25 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
             FSMError: Whatever `transition` raises.
         """
         inside.refuse_to_wait(f"call({event!r}) of FSM {name!r}")
+        kept = self._keeping(durability)
         job = self.transition(
-            name, event, data, key=key, if_version=if_version, start=start, meta=meta, result=True, machine=machine
+            name,
+            event,
+            data,
+            key=key,
+            if_version=if_version,
+            start=start,
+            meta=meta,
+            result=True,
+            machine=machine,
+            durability="memory" if kept is None else kept,
         )
         wait = verbs.settle if settle else verbs.wait
-        # An event with a key may be an older one, which has ended long ago.
-        return self.do(wait(self.keys, job.id, name, event, timeout, just_sent=key is None))
+        while True:
+            # An event with a key may be an older one, which has ended long ago.
+            outcome = self.do(wait(self.keys, job.id, name, event, timeout, just_sent=key is None))
+            if kept is None or kept.hold():
+                return outcome
 
     def wait_for(
         self,

@@ -31,6 +31,7 @@ __all__ = [
     "Found",
     "Origin",
     "Setting",
+    "check_durability",
     "check_host",
     "check_namespace",
     "find",
@@ -55,6 +56,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NO_HOST = re.compile(r"[^A-Za-z0-9_.-]")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,9}")
+_DURABILITY = re.compile(r"memory|fsync(\+replicas:[1-9][0-9]?)?|replicas:[1-9][0-9]?")
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\.([^\W\d]\w*|\*)")
 _SHORTEST_LEASE_MS = 500
 _LONGEST_LEASE_MS = 3_600_000
@@ -215,6 +217,18 @@ def _effects(given: Any, place: str) -> int:
     return count
 
 
+def check_durability(given: Any, place: str) -> str:
+    """Return what somebody wrote of durability unchanged if it is a word for it.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not isinstance(given, str) or not _DURABILITY.fullmatch(given):
+        problem = f"must be memory, fsync, replicas:N or fsync+replicas:N with N from 1 to 99, not {given!r}"
+        raise ConfigError(place, problem)
+    return given
+
+
 def _host(given: Any, place: str) -> str:
     if given == "":
         # Of the name of this machine, what may not stand in a key becomes a hyphen.
@@ -240,6 +254,7 @@ SETTINGS: Mapping[str, Setting] = {
         Setting("shutdown_timeout", "30s", _shutdown_timeout, "--shutdown-timeout"),
         Setting("effects", 1, _effects, "--effects"),
         Setting("effects_allow", [], _effects_allow, ""),  # no option: what may be run is no matter of one command
+        Setting("durability", "memory", check_durability, ""),  # no option: it is a matter of who wants an answer
         Setting("log_level", "info", _log_level, "--log-level"),
     )
 }
@@ -296,7 +311,9 @@ def tool_settings(start: Path | None = None) -> dict[str, Any]:
 
 
 @overload
-def resolve(name: Literal["url", "namespace", "log_level", "host"], argument: str | None = None) -> str: ...
+def resolve(
+    name: Literal["url", "namespace", "durability", "log_level", "host"], argument: str | None = None
+) -> str: ...
 @overload
 def resolve(name: Literal["app"], argument: str | None = None) -> str | None: ...
 @overload

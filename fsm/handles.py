@@ -59,6 +59,7 @@ class FSMHandle(Generic[P]):
         job_id: str | None = None,
         delay: Duration | None = None,
         at: datetime | None = None,
+        durability: str | None = None,
     ) -> TransitionJob:
         """Send an event: see `Client.transition`."""
         return self.client.transition(
@@ -74,6 +75,7 @@ class FSMHandle(Generic[P]):
             delay=delay,
             at=at,
             machine=self.machine,
+            durability=durability,
         )
 
     def call(  # noqa: PLR0913 - as `Client.call`
@@ -87,6 +89,7 @@ class FSMHandle(Generic[P]):
         if_version: int | None = None,
         start: Start | None = None,
         meta: Mapping[str, Any] | None = None,
+        durability: str | None = None,
     ) -> Outcome:
         """Send an event and wait for its end: see `Client.call`."""
         return self.client.call(
@@ -100,6 +103,7 @@ class FSMHandle(Generic[P]):
             start=start,
             meta=meta,
             machine=self.machine,
+            durability=durability,
         )
 
     def wait_for(self, states: str | Iterable[str], *, timeout: float | None = 10.0) -> Snapshot:

@@ -45,7 +45,7 @@ from fsm.store.wire import Wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["REPEAT_WITHIN", "BoundedRetry", "connect", "explain", "mask", "memory_parts"]
+__all__ = ["REPEAT_WITHIN", "BoundedRetry", "connect", "embedded_home", "explain", "mask", "memory_parts"]
 
 T = TypeVar("T")
 Redis = redis.Redis
@@ -183,7 +183,7 @@ def connect(
         try:
             # First the connection alone: what its handshake refuses must not be taken for a refused INFO.
             client.connection_pool.release(client.connection_pool.get_connection())
-            risk = server.examine(client, mask(given))
+            risk, client.run_id = server.examine(client, mask(given))
         except redis.RedisError as error:
             client.close()
             raise explain(error, given) from error
@@ -211,6 +211,19 @@ def memory_parts(url: str) -> tuple[str, bool]:
     if options.get("effects", "on") not in {"on", "off"}:
         raise ConfigError(f"URL {mask(url)!r}", "has effects= that is neither on nor off")
     return parts.netloc, options.get("effects", "on") == "on"
+
+
+def embedded_home(url: str) -> Path | None:
+    """Give the directory of an `embedded://` URL; `None` of any other.
+
+    Raises:
+        ConfigError: It is wrong.
+
+    >>> embedded_home("embedded:///var/lib/shop").as_posix(), embedded_home("redis://host")
+    ('/var/lib/shop', None)
+    """
+    parts = _checked(url)
+    return _directory(parts).absolute() if parts.scheme == "embedded" else None
 
 
 def mask(url: str) -> str:

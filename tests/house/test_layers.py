@@ -34,6 +34,9 @@ DRAWERS = {"common", "hel" + "pers", "misc", "types", "util", "utils"}
 LONG = {
     "fsm/engine/step.py": "the step and its other ends, refused and failed, are one story",
     "workers/worker.py": "RQ's worker is one class, and all that ours does differently stands beside it",
+    "fsm/config.py": "a list of settings, each beside the few lines that read it",
+    "fsm/store/connection.py": "one way to a server: the URL, the time-outs, and what each of its errors means",
+    "fsm/store/embedded.py": "one server a directory: its files, its start, its end and how it is told to sync",
     "fsm/errors.py": "one tree in one file: its docstring draws it, and most of it is texts",
     "fsm/machine/settings.py": "a list of settings, each by itself short: named, said, typed, given, checked",
     "fsm/machine/values.py": "the typed codecs and the check of what they lose change together",
