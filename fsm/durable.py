@@ -183,7 +183,7 @@ class Keeping:
         if time.monotonic() - self._began > REPEAT_WITHIN or any(_kind(word) not in _AGAIN for word in words):
             # Too late for a repeat to be known; or refused before, where a repeat might be taken.
             raise lost
-        self._life = self._barrier.look().life
+        self._life = self._barrier.life()
         for request, said in self._noted:
             again = self._ask(replace(request, is_ahead=False))
             if not all(_is_as_before(*pair) for pair in zip(said, again, strict=True)):

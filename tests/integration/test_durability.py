@@ -22,7 +22,7 @@ from fsm.store.embedded import EmbeddedServer, pid, start_or_join, stop
 from tests.integration.conftest import Processes
 from tests.integration.machines import Journal
 from tests.integration.proxy import Proxy
-from tests.integration.timer_machines import Meter
+from tests.integration.timer_machines import Meter, Reminder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +96,7 @@ class Producer(threading.Thread):
 def test_of_a_server_that_is_killed_while_it_writes_nothing_is_lost_that_was_acknowledged(
     home: Path, until: Callable[..., Any]
 ) -> None:
-    # Seen to fail with durability="memory" in `Producer`: 12 of 1623 events were gone after 6 kills.
+    # Seen to fail with durability="memory", in two of three runs: of some 1,600 events 12 were gone after six kills.
     url, over, draw = f"embedded://{home}", threading.Event(), random.Random(7)
     with Client(url, durability="fsync") as client:
         client.start_many(Box, ["a", "b"])
@@ -104,11 +104,14 @@ def test_of_a_server_that_is_killed_while_it_writes_nothing_is_lost_that_was_ack
     for producer in producers:
         producer.start()
     try:
-        for _ in range(10):
-            progress = [len(producer.acknowledged) + 3 for producer in producers]
+        for n in range(8):
+            progress = [len(producer.acknowledged) + 2 for producer in producers]
             until(lambda p=progress: all(len(s.acknowledged) >= n for s, n in zip(producers, p, strict=True)))
-            wait_for_a_bad_moment(home, draw.uniform(0, 0.2))
+            wait_for_a_bad_moment(home, draw.uniform(0, 0.1))
             kill(home, until)
+            if n != 4:
+                # Before the calls that were under way have given up: they are repeated to the next life of the server.
+                start_or_join(home)
     finally:
         over.set()
         for producer in producers:
@@ -119,7 +122,7 @@ def test_of_a_server_that_is_killed_while_it_writes_nothing_is_lost_that_was_ack
             kept = numbers(client, producer.name)
             assert set(producer.acknowledged) - set(kept) == set()
             assert kept == sorted(set(kept)), "twice, or out of order"
-            assert producer.errors
+    assert any(producer.errors for producer in producers)
 
 
 def wait_for_a_bad_moment(home: Path, seconds: float) -> None:
@@ -136,25 +139,24 @@ def test_timers_delayed_events_and_mail_survive_the_death_of_the_server(home: Pa
     url = f"embedded://{home}"
     with Client(url, durability="fsync") as client:
         client.start_fsm(Meter, "m", {})
-        journal = client.start_fsm(Journal, "j")
-        journal.transition("note", 1)
-        journal.transition("note", 2, delay="300ms")
+        quiet = client.start_fsm(Reminder, "r", {})
+        quiet.transition("ring", {"n": 1})
+        quiet.transition("ring", {"n": 2}, delay="300ms")
+    kill(home, until)
     processes = Processes(url)
     try:
-        kill(home, until)
         with Client(url) as client:
-            assert client.jobs("j").delayed
-            processes.worker("--app", "tests.integration.timer_machines")
-            processes.worker()
-            until(lambda: client.state("j").payload == [1, 2])
+            assert client.jobs("r").delayed
+            processes.run("-m", "workers", "--url", url, "--app", "tests.integration.timer_machines", "--no-effects")
+            until(lambda: client.state("r").payload == {"rung": [1, 2]})
             until(lambda: client.state("m").state == "expired")
-            kill(home, until)
-            client.close()
-            assert client.state("j").payload == [1, 2]
-            assert client.state("m").payload["expired"] == 1
+        assert client.sync().how == "always"
     finally:
-        start_or_join(home)
         processes.end()
+    kill(home, until)
+    with Client(url) as client:
+        assert client.state("r").payload == {"rung": [1, 2]}
+        assert client.state("m").payload["expired"] == 1
 
 
 # --- the embedded server
@@ -237,7 +239,8 @@ def test_a_redis_that_can_wait_for_its_file_is_waited_for(redis_server: Embedded
 @pytest.fixture(scope="module")
 def safe() -> Iterator[EmbeddedServer]:
     """A Redis that syncs always."""
-    with EmbeddedServer({"appendfsync": "always"}) as server:
+    # And begins at once to send replicas what it has.
+    with EmbeddedServer({"appendfsync": "always", "repl-diskless-sync-delay": "0"}) as server:
         yield server
 
 
@@ -404,6 +407,8 @@ def test_replicas_are_counted_and_too_few_are_told(
         synced = safe_client.sync("fsync+replicas:1")
         assert (synced.how, synced.replicas) == ("always", 1)
         assert safe_client.sync("replicas:1").how == "replicas"
+        # Redis 6.2 does not end while it begins a file of what it was sent.
+        until(lambda: not replica.info("persistence")["aof_rewrite_in_progress"])
 
 
 # --- rights
@@ -422,8 +427,7 @@ def test_the_rights_that_the_page_names_are_enough_and_each_is_needed(safe: Embe
         def sync_with(rights: list[str]) -> str:
             admin.execute_command("ACL", "SETUSER", "application", "reset", *rules, "-info", *rights)
             with Client(f"{safe.url}?username=application&password=change-me") as client:
-                monkeypatch_free = client.sync("fsync")
-                return monkeypatch_free.how
+                return client.sync().how
 
         assert sync_with(needed) == "always"
         for right in ("+info", "+set", "+config|get"):
