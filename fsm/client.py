@@ -377,7 +377,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
             meta=meta,
             result=True,
             machine=machine,
-            durability="memory" if kept is None else kept,
+            durability=durability if kept is None else kept,
         )
         wait = verbs.settle if settle else verbs.wait
         while True:

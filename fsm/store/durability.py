@@ -77,6 +77,8 @@ def read_durability(given: Any, place: str) -> Durability:
     Durability(fsync=True, replicas=2)
     """
     text = config.check_durability(given, place)
+    if text == "memory":
+        return MEMORY
     return Durability(text.startswith("fsync"), int(text.rpartition(":")[2]) if ":" in text else 0)
 
 

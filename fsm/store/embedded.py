@@ -155,9 +155,12 @@ def sync_always(directory: str | Path) -> None:
             for name, value in _SYNCED.items():
                 client.config_set(name, value)
         # A file that Redis 7 began lately may still be synced by a thread of its, as it was under `everysec`.
-        for path in (*home.glob("appendonly*"), *home.glob("appendonly*/*"), home, home.parent):
+        for path in (*home.glob("appendonly*"), *home.glob("appendonly*/*")):
             with suppress(FileNotFoundError):  # a rewrite has replaced it
                 _sync(path)
+        _sync(home)
+        with suppress(PermissionError):  # its name in there is older than what it holds, but for a new one
+            _sync(home.parent)
     except redis.RedisError as error:
         raise StoreError(f"the embedded Redis in {home} cannot be made to sync ({error}): {_log_tail(home)}") from error
     except OSError as error:

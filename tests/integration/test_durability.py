@@ -176,7 +176,7 @@ def test_an_embedded_server_that_was_asked_once_syncs_always_whoever_starts_it_l
         assert client.file in (home / "appendonlydir", home / "appendonly.aof")
         assert client.file.exists()
     kill(home, until)
-    with connect(url) as server:
+    with connect(start_or_join(home, {"appendfsync": "no"})) as server:
         assert server.config_get("appendfsync") == {"appendfsync": "always"}
     assert Client(url).exists("box")
 

@@ -277,6 +277,46 @@ def test_what_one_was_refused_all_who_shared_it_are_told_and_the_next_one_asks_a
     assert barrier.passed().lacks == ""
 
 
+def test_one_that_is_interrupted_holds_up_nobody() -> None:
+    # Seen to fail without `finally`: all who came later waited for ever.
+    server = Server("7.2.4")
+    barrier = server.barrier()
+    barrier.look()
+
+    def interrupt(_name: str) -> None:
+        server.before = lambda _name: None
+        while len(barrier._turn._waiters) < 1:  # type: ignore[attr-defined]
+            pass
+        raise KeyboardInterrupt
+
+    server.before = interrupt
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(later, barrier)
+        with pytest.raises(KeyboardInterrupt):
+            barrier.passed()
+        assert other.result(10).how == "waitaof"
+    assert barrier.passed().how == "waitaof"
+
+
+def later(barrier: Barrier) -> Any:
+    """Pass a barrier as soon as somebody else is at it."""
+    while not barrier._begun:
+        pass
+    return barrier.passed()
+
+
+def test_a_forked_child_waits_for_nobody_of_its_parent() -> None:
+    # Seen to fail without the look whose process it is: a thread of the parent had the lock, and for ever.
+    server = Server("7.2.4")
+    barrier = server.barrier()
+    assert barrier.passed().how == "waitaof"
+    barrier._begun += 1
+    with barrier._turn:
+        barrier._pid -= 1
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(barrier.passed).result(10).how == "waitaof"
+
+
 # --- another life of the server
 
 
