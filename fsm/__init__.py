@@ -22,6 +22,7 @@ if typing.TYPE_CHECKING:
     from fsm.engine import Goto, Outcome, Reject, Retry, Stay, Transition
     from fsm.errors import (
         AbandonedError,
+        BackupError,
         CallTimeoutError,
         ConfigError,
         DefinitionError,
@@ -99,6 +100,7 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "WorkerView",
     # errors
     "AbandonedError",
+    "BackupError",
     "CallTimeoutError",
     "ConfigError",
     "DefinitionError",

@@ -32,6 +32,7 @@ border only as `__cause__`.
       CallTimeoutError      (TimeoutError)
       StaleLockError
       StoreError
+      BackupError
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from typing import Any
 
 __all__ = [
     "AbandonedError",
+    "BackupError",
     "CallTimeoutError",
     "ConfigError",
     "DefinitionError",
@@ -449,3 +451,20 @@ class StoreError(FSMError):
 
     def __str__(self) -> str:
         return self.problem
+
+
+class BackupError(FSMError):
+    """A backup cannot be written, or is not as it was written; nothing was touched.
+
+    Args:
+        path: Of the file or the directory.
+        problem: What is wrong with it and what to do.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"backup {self.path}: {self.problem}"
