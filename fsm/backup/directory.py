@@ -1,64 +1,487 @@
 """Where backups lie, which of them is the good one, and how a new one takes its place.
 
-    DIR/<namespace>.fsm.gz           the stable one: the newest
-    DIR/<namespace>.fsm.gz.old       the one before it
-    DIR/<namespace>.fsm.gz.part      one that is being written, or whose writer died
-    DIR/snapshots/<id>.<namespace>.fsm.gz   the newest few
+    DIR/<namespace>.fsm.gz                  the stable one: the newest
+    DIR/<namespace>.fsm.gz.old              the one before it
+    DIR/<namespace>.fsm.gz.part             one that is being written, or whose writer died
+    DIR/snapshots/<id>.<namespace>.fsm.gz   the newest few, by ids in the order of time
+
+A new one is written as `.part`, sealed and seen to the disk; the stable one becomes `.old` where it verifies, so that
+never a damaged one takes the place of a good one; then `.part` is renamed, and the directory is seen to the disk. At
+each moment there is a stable one or, where the file system knows no links, an old one and a whole `.part`. Writers
+exclude each other by a lock on `.part`, which ends with its writer.
 
 Who calls this: those who save and restore, and the commands. It may import `file`, `form` and the errors.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+import fcntl
+import os
+import re
+import shutil
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from fsm.backup.file import Reader, Writer, peek, told
+from fsm.backup.form import Header
+from fsm.config import check_namespace
+from fsm.errors import BackupError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-    from pathlib import Path
+    from collections.abc import Iterator
+    from types import TracebackType
 
-    from fsm.backup.file import Writer
+    from fsm.backup.form import End
 
-__all__ = ["Chosen", "Directory"]
+__all__ = ["DIRECTORY", "MAX_SNAPSHOTS", "Backup", "Backups", "Chosen", "choose_file", "new_header", "writing_file"]
+
+# Where the commands look when they are told nothing else.
+DIRECTORY = "backups"
+MAX_SNAPSHOTS = 10
+
+_SUFFIX = ".fsm.gz"
+_OLD = ".old"
+_NEXT_OLD = ".old.new"
+_PART = ".part"
+_COPY = ".copy"
+_SNAPSHOTS = "snapshots"
+# In the order of time, as texts as well; what is random keeps two of one millisecond apart.
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{6}", re.ASCII)
+_ID_SIZE = 27
+# File systems that know no links, or not so many, or not across this mount.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.ENOSYS}
+
+Role: TypeAlias = Literal["stable", "old", "part", "snapshot", "file"]
 
 
-class Chosen:
-    """The file to restore from: `path`, `header`, `seal`, and `passed_over`, what is wrong with those before it."""
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A file of a backup, as it was found.
+
+    Args:
+        path: Of the file.
+        role: What it is in its directory.
+        id: Of the backup; "" where the file cannot be read.
+        namespace: The one that was saved.
+        created_at: When it was begun; `None` where the file cannot be read.
+        scope: Everything, or one FSM that was exported.
+        size: Of the file, in bytes.
+        fsms: How many FSMs it holds.
+        problem: What is wrong with it, in a sentence; "" where nothing is known to be.
+    """
 
     path: Path
-    passed_over: tuple[str, ...]
+    role: Role
+    id: str = ""
+    namespace: str = ""
+    created_at: datetime | None = None
+    scope: str = ""
+    size: int = 0
+    fsms: int = 0
+    problem: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as plain JSON."""
+        return {
+            "path": str(self.path),
+            "role": self.role,
+            "id": self.id,
+            "namespace": self.namespace,
+            "created_at": self.created_at.isoformat(timespec="milliseconds") if self.created_at else None,
+            "scope": self.scope,
+            "size": self.size,
+            "fsms": self.fsms,
+            "problem": self.problem,
+        }
 
 
-class Directory:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The backup to restore, open and proven; as a context, it is closed at the end.
+
+    Args:
+        reader: Reads it.
+        backup: The file.
+        passed_over: Those that would have been taken before it, each with its problem.
+    """
+
+    reader: Reader
+    backup: Backup
+    passed_over: tuple[Backup, ...]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.reader.close()
+
+
+class Backups:
     """The backups of one namespace in one directory.
 
     Args:
-        path: The directory; made by `writing`.
+        directory: Made by `writing`, where it is not there.
         namespace: Whose backups.
 
     Raises:
         ConfigError: It cannot be the name of a namespace.
     """
 
-    def __init__(self, path: Path | str, namespace: str = "default") -> None:
-        raise NotImplementedError
+    def __init__(self, directory: Path | str = DIRECTORY, namespace: str = "default") -> None:
+        self.namespace = check_namespace(namespace)
+        self.directory = Path(directory)
+        self.stable = self.directory / f"{namespace}{_SUFFIX}"
+        self.old = _beside(self.stable, _OLD)
+        self.part = _beside(self.stable, _PART)
+        self.snapshots = self.directory / _SNAPSHOTS
 
-    def writing(self, *, redis: str = "", max_snapshots: int = 10) -> AbstractContextManager[Writer]:
-        """Give a writer of a new backup, which becomes the stable one where the block ends without an error.
+    def all(self) -> list[Backup]:
+        """Give what is there, by a look at the beginning and the end of each: the stable one first, then by time.
 
-        On a crash: the stable one is as it was.
+        Raises:
+            BackupError: The directory cannot be read.
+        """
+        roles: list[tuple[Path, Role]] = [(self.stable, "stable"), (self.old, "old"), (self.part, "part")]
+        found = [_looked_at(path, role) for path, role in roles if os.path.lexists(path)]
+        return found + [_looked_at(self.snapshot(one), "snapshot") for one in reversed(self.ids())]
+
+    def ids(self) -> list[str]:
+        """Give the ids of the snapshots, oldest first.
+
+        Raises:
+            BackupError: The directory cannot be read.
+        """
+        end = f".{self.namespace}{_SUFFIX}"
+        try:
+            names = [path.name for path in self.snapshots.iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise told(self.snapshots, error, "read it") from error
+        ids = (name.removesuffix(end) for name in names if name.endswith(end))
+        return sorted(one for one in ids if _ID.fullmatch(one))
+
+    def snapshot(self, wanted: str) -> Path:
+        """Give the file of an id.
+
+        Raises:
+            BackupError: That is no id.
+        """
+        if not _ID.fullmatch(wanted):
+            problem = "that is no id of a backup, which is like 20261122T041500.123Z-0a1b2c: `fsm backup list` has them"
+            raise BackupError(repr(wanted), problem)
+        return self.snapshots / f"{wanted}.{self.namespace}{_SUFFIX}"
+
+    def verify(self, wanted: str = "") -> Backup:
+        """Read a backup from its first byte to its last.
+
+        Args:
+            wanted: The id of a snapshot; "" for the stable one.
+
+        Raises:
+            BackupError: It is not there, or not as it was written.
+        """
+        return verify_file(self.snapshot(wanted), "snapshot") if wanted else verify_file(self.stable, "stable")
+
+    def choose(self, wanted: str = "") -> Chosen:
+        """Find what to restore: the stable one, else the one before it, else a whole one that was being written.
+
+        Args:
+            wanted: The id of a snapshot, and then no other will do.
+
+        Raises:
+            BackupError: None verifies, or there is none: what is wrong with each is said.
+        """
+        if not wanted:
+            return _chosen(self.stable, "stable")
+        path = self.snapshot(wanted)
+        if not os.path.lexists(path):
+            there = self.ids()
+            known = f"the newest there is {there[-1]}" if there else "there are none"
+            raise BackupError(repr(wanted), f"no snapshot of this id is in {self.snapshots}: {known}")
+        return _chosen(path, "snapshot")
+
+    @contextmanager
+    def writing(self, *, redis: str = "", max_snapshots: int = MAX_SNAPSHOTS) -> Iterator[Writer]:
+        """Give a writer of a new backup, which becomes the stable one when the block ends without an error.
+
+        On a crash: the stable one is as it was, or the new one is in its place; the next writer puts the rest in order.
+
+        Args:
+            redis: Version of the server from which is saved.
+            max_snapshots: How many are kept under `snapshots/`; older ones are removed at the end. 0: none is made.
 
         Raises:
             BackupError: Somebody else writes here, or it cannot be written: disk full, no permission.
         """
-        raise NotImplementedError
+        if max_snapshots < 0:
+            raise BackupError(str(self.directory), f"max_snapshots={max_snapshots}: it is 0 or more")
+        with _telling(self.part):
+            self._make()
+            while (file := self._take_part(max_snapshots)) is None:
+                continue
+        with file:
+            header = new_header(self.namespace, redis)
+            with _removed_on_error(self.part), Writer(file, self.part, header) as writer:
+                yield writer
+                writer.seal()
+            # From here on it is whole: whatever happens, it is not to be removed.
+            with _telling(self.stable):
+                self._publish(header.id, max_snapshots)
 
-    def choose(self, wanted: str = "") -> Chosen:
-        """Find the file to restore: the stable one, else the one before it, else a complete one that is being written.
+    def _make(self) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-        Args:
-            wanted: The id of a snapshot; "" for the newest that verifies.
+    def _take_part(self, max_snapshots: int) -> FileIO | None:
+        """Open and lock an empty `.part`; `None` where another look is needed."""
+        file = _locked(self.part)
+        try:
+            if not _is_at(file, self.part):
+                file.close()  # its writer was done, and renamed it, between our opening and our lock
+                return None
+            if not os.fstat(file.fileno()).st_size:
+                return file
+            # Its writer died. What is whole was about to become the stable one, and is newer than that.
+            if made := self._whole_part():
+                self._publish(made, max_snapshots)
+            else:
+                # Not emptied but removed: it may be linked from elsewhere.
+                self.part.unlink(missing_ok=True)
+            file.close()
+        except BaseException:
+            file.close()
+            raise
+        return None
 
-        Raises:
-            BackupError: None verifies, or there is none; what is wrong with each is said.
+    def _whole_part(self) -> str:
+        """Give the id of a `.part` that is whole and of this namespace; "" where it is not."""
+        with suppress(BackupError), Reader(self.part) as reader:
+            if reader.header.namespace == self.namespace and _ID.fullmatch(reader.header.id):
+                return reader.header.id
+        return ""
+
+    def _publish(self, made: str, max_snapshots: int) -> None:
+        """Give `.part`, which is whole and ours, its place.
+
+        On a crash: `.part` is there, whole, and the next writer does this again; or the stable one is the new one.
         """
-        raise NotImplementedError
+        if max_snapshots:
+            self._keep(made)
+        if _is_good(self.stable):
+            self._make_old()
+        self.part.replace(self.stable)
+        _see_to_disk(self.directory)
+        self._prune(made, max_snapshots)
+
+    def _keep(self, made: str) -> None:
+        """Put `.part` among the snapshots, under its id."""
+        self.snapshots.mkdir(mode=0o700, exist_ok=True)
+        kept = self.snapshot(made)
+        try:
+            kept.hardlink_to(self.part)
+        except FileExistsError:
+            return  # by a writer that died after this
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            copy = _beside(kept, _COPY)
+            shutil.copyfile(self.part, copy)
+            copy.chmod(0o600)
+            _see_to_disk(copy)
+            copy.replace(kept)
+        _see_to_disk(self.snapshots)
+
+    def _make_old(self) -> None:
+        """Let the stable one be the old one as well, without a moment in which there is no stable one."""
+        following = _beside(self.stable, _NEXT_OLD)
+        following.unlink(missing_ok=True)
+        try:
+            following.hardlink_to(self.stable)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self.stable.replace(self.old)
+            return
+        following.replace(self.old)
+        # Of two names of one file, rename(2) leaves both.
+        following.unlink(missing_ok=True)
+
+    def _prune(self, made: str, most: int) -> None:
+        """Remove the oldest snapshots; never the one just made, also where a clock went back."""
+        others = [one for one in self.ids() if one != made]
+        for one in others[: max(len(others) - max(most - 1, 0), 0)]:
+            self.snapshot(one).unlink(missing_ok=True)
+        # Of writers that died.
+        for path in self.snapshots.glob(f"*.{self.namespace}{_SUFFIX}{_COPY}"):
+            path.unlink(missing_ok=True)
+
+
+def choose_file(path: Path | str) -> Chosen:
+    """Open a backup file, else what lies beside it as the one before it, else as a whole one that was being written.
+
+    Raises:
+        BackupError: None verifies, or there is none: what is wrong with each is said.
+    """
+    return _chosen(Path(path), "file")
+
+
+def _chosen(stable: Path, role: Role) -> Chosen:
+    candidates: tuple[tuple[Path, Role], ...] = (
+        (stable, role),
+        (_beside(stable, _OLD), "old"),
+        (_beside(stable, _PART), "part"),
+    )
+    passed: list[Backup] = []
+    for candidate, as_what in candidates:
+        try:
+            reader = Reader(candidate)
+        except BackupError as error:
+            if candidate is stable or os.path.lexists(candidate):
+                passed.append(_looked_at(candidate, as_what, error.problem))
+            continue
+        return Chosen(reader, _found(candidate, as_what, reader), tuple(passed))
+    problems = "; ".join(f"{one.path.name}: {one.problem}" for one in passed)
+    raise BackupError(str(stable), f"none can be restored, and nothing was touched: {problems}")
+
+
+def verify_file(path: Path | str, role: Role = "file") -> Backup:
+    """Read a backup file from its first byte to its last line.
+
+    Raises:
+        BackupError: It is not there, or not as it was written.
+    """
+    with Reader(Path(path)) as reader:
+        for _ in reader:
+            pass
+        return _found(reader.path, role, reader)
+
+
+def new_header(namespace: str, redis: str = "", scope: Literal["namespace", "fsm"] = "namespace") -> Header:
+    """Give the first line of a backup that begins now, with an id of its own."""
+    now = datetime.now(UTC)
+    moment = now.isoformat(timespec="milliseconds")
+    made = f"{now:%Y%m%dT%H%M%S}.{moment[20:23]}Z-{os.urandom(3).hex()}"
+    return Header(made, moment, namespace, f"fsm-workers {metadata.version('fsm-workers')}", redis, scope)
+
+
+@contextmanager
+def writing_file(path: Path | str, header: Header) -> Iterator[Writer]:
+    """Give a writer of a file that is there, whole, when the block has ended without an error; never over another.
+
+    On a crash: a `.part` beside it may be left, and is removed by the next writer.
+
+    Raises:
+        BackupError: There is such a file, somebody else writes it, or it cannot be written.
+    """
+    whole = Path(path)
+    part = _beside(whole, _PART)
+    with _telling(whole):
+        file = _locked(part)
+    with file:
+        if not _is_at(file, part):
+            raise BackupError(str(whole), "another process has just written it: choose another name")
+        with _removed_on_error(part):
+            if os.path.lexists(whole):
+                raise BackupError(str(whole), "there is such a file: choose another name, or remove it")
+            with _telling(whole):
+                file.truncate(0)
+            with Writer(file, part, header) as writer:
+                yield writer
+                writer.seal()
+            with _telling(whole):
+                part.rename(whole)
+        with _telling(whole):
+            _see_to_disk(whole.parent)
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise told(path, error, "write it") from error
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _locked(part: Path) -> FileIO:
+    """Open a `.part` for ourselves alone."""
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return FileIO(descriptor, "r+b")
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BackupError(str(part), "another process is writing it: wait for it") from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    """Tell whether this open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _removed_on_error(part: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        Reader(path).close()
+    except BackupError:
+        return False
+    return True
+
+
+def _see_to_disk(path: Path) -> None:
+    """Let the disk have a file, or the names in a directory."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _looked_at(path: Path, role: Role, problem: str = "") -> Backup:
+    """Tell what can be told of a file without reading all of it."""
+    try:
+        return replace(_backup(path, role, *peek(path)), problem=problem)
+    except BackupError as error:
+        return Backup(path, role, size=_size(path), problem=problem or error.problem)
+
+
+def _found(path: Path, role: Role, reader: Reader) -> Backup:
+    return _backup(path, role, reader.header, reader.end)
+
+
+def _backup(path: Path, role: Role, header: Header, end: End) -> Backup:
+    created = None
+    with suppress(ValueError):
+        created = datetime.fromisoformat(header.created_at)
+    return Backup(path, role, header.id, header.namespace, created, header.scope, _size(path), end.fsms)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
