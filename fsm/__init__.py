@@ -18,6 +18,8 @@ import typing
 
 if typing.TYPE_CHECKING:
     from fsm.app import App
+    from fsm.backup.choosing import Backup
+    from fsm.backup.directory import Backups
     from fsm.client import Client
     from fsm.engine import Goto, Outcome, Reject, Retry, Stay, Transition
     from fsm.errors import (
@@ -78,6 +80,7 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     # what applications call
     "Agenda",
     "App",
+    "Backups",
     "Client",
     "ClusterInfo",
     "Drained",
@@ -92,6 +95,7 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "TransitionJob",
     "Verdict",
     # what they are told of all FSMs
+    "Backup",
     "Cluster",
     "HostView",
     "Page",
@@ -143,6 +147,8 @@ _ROOMS = (
     "registry",
     "store.synching",
     "store.durability",
+    "backup.choosing",
+    "backup.directory",
 )
 
 if not typing.TYPE_CHECKING:

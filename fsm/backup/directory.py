@@ -21,105 +21,37 @@ import os
 import re
 import shutil
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
-from fsm.backup.file import Reader, Writer, peek, told
+from fsm.backup.choosing import OLD, PART, beside, choose_file, looked_at, verify_file
+from fsm.backup.file import Reader, Writer, told
 from fsm.backup.form import Header
 from fsm.config import check_namespace
 from fsm.errors import BackupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
-    from fsm.backup.form import End
+    from fsm.backup.choosing import Backup, Chosen, Role
 
-__all__ = ["DIRECTORY", "MAX_SNAPSHOTS", "Backup", "Backups", "Chosen", "choose_file", "new_header", "writing_file"]
+__all__ = ["DIRECTORY", "MAX_SNAPSHOTS", "Backups", "new_header", "writing_file"]
 
 # Where the commands look when they are told nothing else.
 DIRECTORY = "backups"
 MAX_SNAPSHOTS = 10
 
 _SUFFIX = ".fsm.gz"
-_OLD = ".old"
-_NEXT_OLD = ".old.new"
-_PART = ".part"
+_FOLLOWING = ".old.new"
 _COPY = ".copy"
 _SNAPSHOTS = "snapshots"
 # In the order of time, as texts as well; what is random keeps two of one millisecond apart.
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{6}", re.ASCII)
-_ID_SIZE = 27
 # File systems that know no links, or not so many, or not across this mount.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.ENOSYS}
-
-Role: TypeAlias = Literal["stable", "old", "part", "snapshot", "file"]
-
-
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """A file of a backup, as it was found.
-
-    Args:
-        path: Of the file.
-        role: What it is in its directory.
-        id: Of the backup; "" where the file cannot be read.
-        namespace: The one that was saved.
-        created_at: When it was begun; `None` where the file cannot be read.
-        scope: Everything, or one FSM that was exported.
-        size: Of the file, in bytes.
-        fsms: How many FSMs it holds.
-        problem: What is wrong with it, in a sentence; "" where nothing is known to be.
-    """
-
-    path: Path
-    role: Role
-    id: str = ""
-    namespace: str = ""
-    created_at: datetime | None = None
-    scope: str = ""
-    size: int = 0
-    fsms: int = 0
-    problem: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Give it as plain JSON."""
-        return {
-            "path": str(self.path),
-            "role": self.role,
-            "id": self.id,
-            "namespace": self.namespace,
-            "created_at": self.created_at.isoformat(timespec="milliseconds") if self.created_at else None,
-            "scope": self.scope,
-            "size": self.size,
-            "fsms": self.fsms,
-            "problem": self.problem,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The backup to restore, open and proven; as a context, it is closed at the end.
-
-    Args:
-        reader: Reads it.
-        backup: The file.
-        passed_over: Those that would have been taken before it, each with its problem.
-    """
-
-    reader: Reader
-    backup: Backup
-    passed_over: tuple[Backup, ...]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.reader.close()
 
 
 class Backups:
@@ -137,8 +69,8 @@ class Backups:
         self.namespace = check_namespace(namespace)
         self.directory = Path(directory)
         self.stable = self.directory / f"{namespace}{_SUFFIX}"
-        self.old = _beside(self.stable, _OLD)
-        self.part = _beside(self.stable, _PART)
+        self.old = beside(self.stable, OLD)
+        self.part = beside(self.stable, PART)
         self.snapshots = self.directory / _SNAPSHOTS
 
     def all(self) -> list[Backup]:
@@ -148,8 +80,8 @@ class Backups:
             BackupError: The directory cannot be read.
         """
         roles: list[tuple[Path, Role]] = [(self.stable, "stable"), (self.old, "old"), (self.part, "part")]
-        found = [_looked_at(path, role) for path, role in roles if os.path.lexists(path)]
-        return found + [_looked_at(self.snapshot(one), "snapshot") for one in reversed(self.ids())]
+        found = [looked_at(path, role) for path, role in roles if os.path.lexists(path)]
+        return found + [looked_at(self.snapshot(one), "snapshot") for one in reversed(self.ids())]
 
     def ids(self) -> list[str]:
         """Give the ids of the snapshots, oldest first.
@@ -199,13 +131,13 @@ class Backups:
             BackupError: None verifies, or there is none: what is wrong with each is said.
         """
         if not wanted:
-            return _chosen(self.stable, "stable")
+            return choose_file(self.stable, "stable")
         path = self.snapshot(wanted)
         if not os.path.lexists(path):
             there = self.ids()
             known = f"the newest there is {there[-1]}" if there else "there are none"
             raise BackupError(repr(wanted), f"no snapshot of this id is in {self.snapshots}: {known}")
-        return _chosen(path, "snapshot")
+        return choose_file(path, "snapshot")
 
     @contextmanager
     def writing(self, *, redis: str = "", max_snapshots: int = MAX_SNAPSHOTS) -> Iterator[Writer]:
@@ -228,7 +160,7 @@ class Backups:
                 continue
         with file:
             header = new_header(self.namespace, redis)
-            with _removed_on_error(self.part), Writer(file, self.part, header) as writer:
+            with _removed_on_error(self.part), Writer(file, self.stable, header) as writer:
                 yield writer
                 writer.seal()
             # From here on it is whole: whatever happens, it is not to be removed.
@@ -290,7 +222,7 @@ class Backups:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            copy = _beside(kept, _COPY)
+            copy = beside(kept, _COPY)
             shutil.copyfile(self.part, copy)
             copy.chmod(0o600)
             _see_to_disk(copy)
@@ -299,7 +231,7 @@ class Backups:
 
     def _make_old(self) -> None:
         """Let the stable one be the old one as well, without a moment in which there is no stable one."""
-        following = _beside(self.stable, _NEXT_OLD)
+        following = beside(self.stable, _FOLLOWING)
         following.unlink(missing_ok=True)
         try:
             following.hardlink_to(self.stable)
@@ -322,46 +254,6 @@ class Backups:
             path.unlink(missing_ok=True)
 
 
-def choose_file(path: Path | str) -> Chosen:
-    """Open a backup file, else what lies beside it as the one before it, else as a whole one that was being written.
-
-    Raises:
-        BackupError: None verifies, or there is none: what is wrong with each is said.
-    """
-    return _chosen(Path(path), "file")
-
-
-def _chosen(stable: Path, role: Role) -> Chosen:
-    candidates: tuple[tuple[Path, Role], ...] = (
-        (stable, role),
-        (_beside(stable, _OLD), "old"),
-        (_beside(stable, _PART), "part"),
-    )
-    passed: list[Backup] = []
-    for candidate, as_what in candidates:
-        try:
-            reader = Reader(candidate)
-        except BackupError as error:
-            if candidate is stable or os.path.lexists(candidate):
-                passed.append(_looked_at(candidate, as_what, error.problem))
-            continue
-        return Chosen(reader, _found(candidate, as_what, reader), tuple(passed))
-    problems = "; ".join(f"{one.path.name}: {one.problem}" for one in passed)
-    raise BackupError(str(stable), f"none can be restored, and nothing was touched: {problems}")
-
-
-def verify_file(path: Path | str, role: Role = "file") -> Backup:
-    """Read a backup file from its first byte to its last line.
-
-    Raises:
-        BackupError: It is not there, or not as it was written.
-    """
-    with Reader(Path(path)) as reader:
-        for _ in reader:
-            pass
-        return _found(reader.path, role, reader)
-
-
 def new_header(namespace: str, redis: str = "", scope: Literal["namespace", "fsm"] = "namespace") -> Header:
     """Give the first line of a backup that begins now, with an id of its own."""
     now = datetime.now(UTC)
@@ -371,8 +263,10 @@ def new_header(namespace: str, redis: str = "", scope: Literal["namespace", "fsm
 
 
 @contextmanager
-def writing_file(path: Path | str, header: Header) -> Iterator[Writer]:
-    """Give a writer of a file that is there, whole, when the block has ended without an error; never over another.
+def writing_file(path: Path | str, namespace: str, *, redis: str = "") -> Iterator[Writer]:
+    """Give a writer of one exported FSM: the file is there, whole, when the block has ended without an error.
+
+    A file of this name that is there already is an error, and stays as it is.
 
     On a crash: a `.part` beside it may be left, and is removed by the next writer.
 
@@ -380,7 +274,7 @@ def writing_file(path: Path | str, header: Header) -> Iterator[Writer]:
         BackupError: There is such a file, somebody else writes it, or it cannot be written.
     """
     whole = Path(path)
-    part = _beside(whole, _PART)
+    part = beside(whole, PART)
     with _telling(whole):
         file = _locked(part)
     with file:
@@ -391,7 +285,7 @@ def writing_file(path: Path | str, header: Header) -> Iterator[Writer]:
                 raise BackupError(str(whole), "there is such a file: choose another name, or remove it")
             with _telling(whole):
                 file.truncate(0)
-            with Writer(file, part, header) as writer:
+            with Writer(file, whole, new_header(namespace, redis, "fsm")) as writer:
                 yield writer
                 writer.seal()
             with _telling(whole):
@@ -406,10 +300,6 @@ def _telling(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise told(path, error, "write it") from error
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
 
 
 def _locked(part: Path) -> FileIO:
@@ -459,29 +349,3 @@ def _see_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _looked_at(path: Path, role: Role, problem: str = "") -> Backup:
-    """Tell what can be told of a file without reading all of it."""
-    try:
-        return replace(_backup(path, role, *peek(path)), problem=problem)
-    except BackupError as error:
-        return Backup(path, role, size=_size(path), problem=problem or error.problem)
-
-
-def _found(path: Path, role: Role, reader: Reader) -> Backup:
-    return _backup(path, role, reader.header, reader.end)
-
-
-def _backup(path: Path, role: Role, header: Header, end: End) -> Backup:
-    created = None
-    with suppress(ValueError):
-        created = datetime.fromisoformat(header.created_at)
-    return Backup(path, role, header.id, header.namespace, created, header.scope, _size(path), end.fsms)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

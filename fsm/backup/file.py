@@ -117,19 +117,20 @@ class Writer:
 
     Args:
         file: Open for writing without a buffer, empty. It stays open.
-        path: How it is called in errors.
+        path: What the file is going to be called; it may have another name as yet.
         header: The first line.
 
-    `fsms`, `lines` and `size`, the bytes on the disk, tell how far it is.
+    `fsms`, `lines` and `size`, the bytes on the disk, tell how far it is; `sha256` is there when it is sealed.
     """
 
-    def __init__(self, file: RawIOBase, path: Path | str, header: Header) -> None:
+    def __init__(self, file: RawIOBase, path: Path, header: Header) -> None:
         self.header = header
+        self.path = path
+        self.sha256 = ""
         self.fsms = 0
         self.lines = 0
         self.size = 0
         self._file = file
-        self._path = path
         self._digest = hashlib.sha256()
         self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         # zlib, SHA-256 and the disk go on without the interpreter's lock while the next lines are made.
@@ -164,6 +165,7 @@ class Writer:
         self._doing(self._close_member)
         seal = Seal(self.size, self._digest.hexdigest())
         self._doing(lambda: self._finish(seal))
+        self.sha256 = seal.sha256
         return seal
 
     def close(self) -> None:
@@ -200,7 +202,7 @@ class Writer:
         try:
             doing()
         except OSError as error:
-            raise told(self._path, error, "write it") from error
+            raise told(self.path, error, "write it") from error
 
     def _pack(self, text: bytes) -> None:
         self._put(self._packer.compress(text))

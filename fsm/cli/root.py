@@ -53,6 +53,7 @@ _COMMANDS = {
     "purge": "fsm.cli.sending:purge",
     "synch": "fsm.cli.synching:synch",
     "drain": "fsm.cli.draining:drain",
+    "backup": "fsm.cli.backups:backup",
     "check": "fsm.cli.diagrams:check",
     "draw": "fsm.cli.diagrams:draw",
 }

@@ -39,6 +39,7 @@ COMMANDS = [
         "purge",
         "synch",
         "drain",
+        "backup",
         "check",
         "draw",
     ),
