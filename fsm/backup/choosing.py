@@ -136,20 +136,24 @@ def beside(path: Path, suffix: str) -> Path:
 def looked_at(path: Path, role: Role, problem: str = "") -> Backup:
     """Tell what can be told of a file without reading all of it."""
     try:
-        return replace(_backup(path, role, *peek(path)), problem=problem)
+        header, end = peek(path)
     except BackupError as error:
         return Backup(path, role, size=_size(path), problem=problem or error.problem)
+    if end is None:
+        problem = problem or "it does not end like a backup: it was cut off, or is being written"
+    return replace(_backup(path, role, header, end), problem=problem)
 
 
 def _found(path: Path, role: Role, reader: Reader) -> Backup:
     return _backup(path, role, reader.header, reader.end)
 
 
-def _backup(path: Path, role: Role, header: Header, end: End) -> Backup:
+def _backup(path: Path, role: Role, header: Header, end: End | None) -> Backup:
     created = None
     with suppress(ValueError):
         created = datetime.fromisoformat(header.created_at)
-    return Backup(path, role, header.id, header.namespace, created, header.scope, _size(path), end.fsms)
+    fsms = end.fsms if end else 0
+    return Backup(path, role, header.id, header.namespace, created, header.scope, _size(path), fsms)
 
 
 def _size(path: Path) -> int:

@@ -24,6 +24,7 @@ import struct
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Self
 
@@ -48,6 +49,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 _CHUNK = 256 << 10
 _AHEAD = 4
 _READ = 64 << 10
+_STEP = 128
 
 # Of the gzip format (RFC 1952): magic, deflate, no flags, no time, no extra flags, unknown system.
 _HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -241,7 +243,8 @@ class Reader:
         self._file = _opened(path)
         try:
             self.seal = _proven(self._file, path)
-            self.header, self.end = _outline(self._file, path, self.seal.size)
+            self.header = _header(self._file, path)
+            self.end = _end(self._file, path, self.seal.size)
         except OSError as error:
             self._file.close()
             raise told(path, error, "read it") from error
@@ -281,16 +284,22 @@ class Reader:
         self._file.close()
 
 
-def peek(path: Path) -> tuple[Header, End]:
+def peek(path: Path) -> tuple[Header, End | None]:
     """Read the header and the end of a file without reading what is between: nothing of it is proven.
 
+    Returns:
+        No end, where it does not end like a backup.
+
     Raises:
-        BackupError: They cannot be read.
+        BackupError: It does not begin like one, or cannot be read.
     """
     file = _opened(path)
     try:
         with file:
-            return _outline(file, path, os.fstat(file.fileno()).st_size - _SEAL_SIZE)
+            header = _header(file, path)
+            with suppress(BackupError):
+                return header, _end(file, path, os.fstat(file.fileno()).st_size - _SEAL_SIZE)
+            return header, None
     except OSError as error:
         raise told(path, error, "read it") from error
 
@@ -322,25 +331,42 @@ def _proven(file: BinaryIO, path: Path) -> Seal:
     raise BackupError(str(path), "it does not end with a seal: it was cut off, or is being written, or is no backup")
 
 
-def _outline(file: BinaryIO, path: Path, size: int) -> tuple[Header, End]:
-    """Read the header and the end; `size` bytes stand before the seal."""
-    problem = "it does not begin and end like a backup"
-    if size < _END_SIZE:
-        raise BackupError(str(path), problem)
+def _header(file: BinaryIO, path: Path) -> Header:
+    """Read the first line."""
+    file.seek(0)
+    unpacker = zlib.decompressobj(_GZIP)
+    first = b""
+    # In small steps: of a file that is damaged behind it, it can be read all the same.
+    with suppress(zlib.error):
+        while b"\n" not in first and len(first) < _READ and (packed := file.read(_STEP)):
+            first += unpacker.decompress(packed)
+    line = first.partition(b"\n")[0]
     try:
-        file.seek(size - _END_SIZE)
-        end = read_line(file.read(_END_SIZE)[_TEXT])
-        first = next(_lines(file, path, size - _END_SIZE), b"")
-        kind = msgspec.json.decode(first, type=_Format)
+        kind = msgspec.json.decode(line, type=_Format)
         if kind.kind == "header" and kind.format != FORMAT:
             other = f"it is of format {kind.format}, and this program reads {FORMAT}: use the version that wrote it"
             raise BackupError(str(path), other)
-        header = read_line(first)
+        header = read_line(line)
     except (ValueError, msgspec.MsgspecError) as error:
-        raise BackupError(str(path), problem) from error
-    if not isinstance(header, Header) or not isinstance(end, End):
+        raise BackupError(str(path), "it does not begin like a backup") from error
+    if not isinstance(header, Header):
+        raise BackupError(str(path), "it does not begin like a backup")
+    return header
+
+
+def _end(file: BinaryIO, path: Path, size: int) -> End:
+    """Read the end; `size` bytes stand before the seal."""
+    problem = "it does not end like a backup: it was cut off, or is being written"
+    if size < _END_SIZE:
         raise BackupError(str(path), problem)
-    return header, end
+    file.seek(size - _END_SIZE)
+    try:
+        end = read_line(file.read(_END_SIZE)[_TEXT])
+    except ValueError as error:
+        raise BackupError(str(path), problem) from error
+    if not isinstance(end, End):
+        raise BackupError(str(path), problem)
+    return end
 
 
 def _lines(file: BinaryIO, path: Path, size: int) -> Iterator[bytes]:

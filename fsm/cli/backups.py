@@ -55,8 +55,10 @@ def is_file(wanted: str) -> bool:
 
 
 @click.group()
-def backup() -> None:
+@placed
+def backup(place: Place) -> None:
     """Save all FSMs of a namespace, and restore them."""
+    click.get_current_context().obj = place
 
 
 @backup.command(name="list")
