@@ -228,11 +228,13 @@ def fields_of(flat: Sequence[bytes]) -> dict[str, Text]:
     >>> fields_of([b"state", b"paying", b"\xff", b"1"])
     {'state': 'paying'}
     """
+    words = map(bytes.decode, flat)
     try:
-        words: list[Text] = list(map(bytes.decode, flat))
+        # By one iterator, which gives names and values in turn: this is done for each FSM that is saved.
+        return dict(zip(words, words, strict=True))
     except UnicodeDecodeError:
-        words = list(map(text_of, flat))
-    return {key: value for key, value in zip(words[::2], words[1::2], strict=True) if isinstance(key, str)}
+        pairs = zip(map(text_of, flat[::2]), map(text_of, flat[1::2]), strict=True)
+        return {key: value for key, value in pairs if isinstance(key, str)}
 
 
 def saved_machine(name: bytes, value: bytes) -> SavedMachine:
@@ -274,7 +276,7 @@ def saved_fsm(  # noqa: PLR0913 - the parts of an FSM
     payload = _json(kept.encode()) if isinstance(kept, str) else UNSET
     if payload is not UNSET:
         del fields["payload"]
-    return SavedFSM(text_of(name), fields, payload, urgent, mail, later, fields_of(effects))
+    return SavedFSM(text_of(name), fields, payload, urgent, mail, later, fields_of(effects) if effects else {})
 
 
 def _event_data(fields: Mapping[str, Text], namespace: str, name: str) -> Raw | UnsetType:
@@ -298,7 +300,7 @@ def _json(raw: bytes) -> Raw | UnsetType:
     except ValueError:
         return UNSET
     # As deep as payloads may be; what was written by hand and is deeper could not be read back.
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
+    if len(raw) > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
         return UNSET
     return Raw(raw)
 
