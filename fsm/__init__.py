@@ -21,7 +21,7 @@ if typing.TYPE_CHECKING:
     from fsm.backup.choosing import Backup
     from fsm.backup.directory import Backups
     from fsm.client import Client
-    from fsm.engine import Goto, Outcome, Reject, Retry, Stay, Transition
+    from fsm.engine import Goto, Migration, Outcome, Reject, Retry, Stay, Transition
     from fsm.errors import (
         AbandonedError,
         BackupError,
@@ -64,6 +64,7 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     # what a machine is made of
     "Graph",
     "Machine",
+    "Migration",
     "RetryPolicy",
     "Settings",
     "Transition",

@@ -24,8 +24,13 @@ from fsm.engine import (
     derived_id,
     follow_up,
     give_up,
+    is_outdated,
+    migrate,
+    put_off,
     step,
 )
+from fsm.engine.faults import is_for_us
+from fsm.engine.migrating import MIGRATE
 from fsm.engine.timers import (
     advance,
     fired,
@@ -87,6 +92,8 @@ class Activation:
     _is_over = False
     _is_keyed = False
     _is_starting = False
+    # Whether an older definition wrote it last, and ours could not make it one of its own.
+    _is_unmigrated = False
     _ended_at = 0.0
 
     def __init__(  # noqa: PLR0913 - what the work is done with
@@ -109,7 +116,7 @@ class Activation:
         self._born = fsm.born.encode()
         self._has_error = fsm.has_error
 
-    async def run(self, until: float) -> list[Any]:
+    async def run(self, until: float) -> list[Any]:  # noqa: C901 - one story, from the snapshot to the block
         """Run events until they are used up, the FSM ends, or the time is over; at least one is run.
 
         Args:
@@ -126,6 +133,11 @@ class Activation:
         block = Block(self.keys, fsm, behaviour.settings, self.now_ms, self.placer)
         owed = text(fsm.owes) if fsm.owes and life.status == "running" else ""
         self._is_over = life.status == "failed"
+        if fsm.definition != definition.mark and fsm.mail and is_outdated(behaviour, life.status, fsm.definition):
+            await self._migrate(life, block)
+            if not (owed or self._is_unmigrated) and life.status == "running" and life.state in behaviour.hard:
+                # It has come to a state that nobody but itself leaves.
+                owed = derived_id(fsm.mail[0].job_id, "m1")
         for mail in fsm.mail:
             if self._ended_at > until or self._is_over:
                 break
@@ -162,6 +174,55 @@ class Activation:
         block.place()
         self.size = block.size
         return block.arguments(life.state)
+
+    async def _migrate(self, life: Life, block: Block) -> None:
+        """Make an FSM that an older definition wrote last one of ours; where that fails, it waits with all its mail."""
+        behaviour, fsm = self.behaviour, self.fsm
+        self._is_unmigrated = True
+        if fsm.tries > 2 * behaviour.settings.max_attempts:
+            return  # workers died on it again and again, perhaps in this very method: its event is given up without it
+        self.event = MIGRATE
+        state, timers, history = life.state, life.timers, life.history
+        is_done = False
+        try:
+            with self.executor.timed(behaviour.settings.timeout_for(MIGRATE) / 1000, is_async=behaviour.is_async):
+                await migrate(behaviour, life, fsm.definition, self._redis_ms())
+                is_done = True
+        except BaseException as fault:  # user code may raise anything: its failure, not ours
+            if is_for_us(fault):
+                raise
+            if not is_done:
+                # A time-out rings anywhere.
+                life.state, life.raw, life.timers, life.history = state, fsm.payload, timers, history
+                head = fsm.mail[0]
+                # One that an operator took away stays so: then it is the FSM alone that waits.
+                job_id = head.job_id if self._is_whole(head) else derived_id(head.job_id, "m0")
+                self._put_off(block, put_off(life, fsm.definition, job_id, fsm.attempts or 0, fault))
+                return
+        self._is_unmigrated = False
+        line = {"name": life.name, "machine": behaviour.name, "event": MIGRATE, "from": state, "to": life.state}
+        block.log({**line, "version": life.version})
+
+    def _put_off(self, block: Block, decision: Decision) -> None:
+        """Write that nothing of an FSM can be applied for the time being; its events are as new as they were."""
+        self.is_retried = self._is_over = True
+        event = decision.event
+        block.again(event.job_id, decision.wait_ms, event.attempt, decision.text)
+        self._note(block, decision)
+        block.log(
+            {
+                "name": self.fsm.name,
+                "machine": self.behaviour.name,
+                "event": event.name,
+                "from": decision.source,
+                "to": decision.state,
+                "version": decision.version,
+                "job": event.job_id,
+                "error": decision.result["message"],
+            }
+        )
+        about = "FSM %r in state %r is not migrated, and waits with its mail for %.1f s: %s"
+        _log.warning(about, self.fsm.name, decision.source, decision.wait_ms / 1000, decision.text.rstrip())
 
     def _read(self, life: Life, mail: Mail) -> tuple[Event, str]:
         """Read an event of the mailbox, and say why it cannot be run, where it cannot."""
@@ -270,9 +331,10 @@ class Activation:
         graph = self.behaviour.graph
         if life.status == "starting":
             return None if self._is_entry(mail) else (derived_id(mail.job_id, "entry"), graph.entry)
-        if mail.job_id == owed and self._is_whole(mail):
-            return None
         hard = graph.hard_event(life.state)
+        # By another name where its FSM was migrated meanwhile.
+        if mail.job_id == owed and self._is_whole(mail) and mail.event == hard:
+            return None
         return (derived_id(owed, "again"), hard) if hard else None
 
     def _is_entry(self, mail: Mail) -> bool:
@@ -443,7 +505,8 @@ class Activation:
                 block.set("status", life.status)
         if life.history != history:
             block.set("history", pack_history(life.history))
-        if fsm.definition != self.behaviour.definition.mark:
+        mark = self.behaviour.definition.mark
+        if fsm.definition != mark and not self._is_unmigrated and fsm.status != "finished":
             block.set("definition", self.behaviour.definition.mark)
         # What was taken away counts as well: the deaths were charged to it, and not to what lay behind it.
         if fsm.probation is not None and (self.done or self.failed or self.is_retried or block.taken):

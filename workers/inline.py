@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from fsm.engine import Behaviour
     from fsm.machine import Definition, Machine
+    from fsm.store.calls import Claimed
     from fsm.store.keys import Keys
     from fsm.store.requests import Request
 
@@ -165,14 +166,15 @@ class InlineWorld:
             for name, why in served.broken:
                 _log.error("a key of FSM %r is of another type and it cannot go on: %s", name, why)
             if served.strange:
-                raise self._unknown(served.strange[0].name, served.strange[0].machine, served.strange[0].state)
+                raise self._unknown(*served.strange[0])
             if served.written:
                 return True
         return False
 
-    def _unknown(self, name: str, machine: str, state: str) -> ConfigError:
+    def _unknown(self, fsm: Claimed, why: str) -> ConfigError:
+        name, machine = fsm.name, fsm.machine
         if machine in self._behaviours:
-            problem = f"machine {machine!r} of FSM {name!r} has no state {state!r}: give its diagram that state again"
+            problem = f"FSM {name!r} cannot be run: {why}"
         else:
             known = ", ".join(sorted(self._behaviours)) or "none"
             problem = (

@@ -50,7 +50,7 @@ class Intake:
         worker: Name of the worker.
         queues: Names of queues, in order of preference.
         keeper: Who renews the locks.
-        is_known: Whether this worker knows an FSM's machine, and its state.
+        strangeness: Says in a clause why this worker cannot run an FSM; "" where it can.
         lease_ms: How long a lock lasts unrenewed.
         batch: Most FSMs in one claim.
         in_hand: Gives the tokens of what is run beside the claims, which they must not free.
@@ -65,7 +65,7 @@ class Intake:
         worker: str,
         queues: Sequence[str],
         keeper: LeaseKeeper,
-        is_known: Callable[[Claimed], bool],
+        strangeness: Callable[[Claimed], str],
         *,
         lease_ms: int,
         batch: int,
@@ -78,7 +78,7 @@ class Intake:
         self._worker = worker
         self._queues = tuple(queues)
         self._keeper = keeper
-        self._is_known = is_known
+        self._strangeness = strangeness
         self._lease_ms = lease_ms
         self._batch = batch
         self._in_hand = in_hand
@@ -103,7 +103,7 @@ class Intake:
         # before all else of that, for what it brings is run by nobody meanwhile.
         self.is_woken = False
         self._found: list[str] = []
-        self._reported: set[str] = set()
+        self._reported: set[tuple[str, ...]] = set()
         self.is_sleeping = False
         self._sleeps_here = False
 
@@ -293,27 +293,26 @@ class Intake:
             )
         return claims
 
+    def _is_known(self, fsm: Claimed) -> bool:
+        return not self._strangeness(fsm)
+
     def _known(self, claims: Claims) -> Claims:
         """Keep FSMs that this worker can run; the others go to the tail, where another worker may find them."""
-        # Asked once for all that are alike: of one machine and state, and written last by one definition.
-        kinds = {(fsm.machine, fsm.state, fsm.definition): fsm for fsm in claims.held}
-        unknown = {kind for kind, fsm in kinds.items() if not self._is_known(fsm)}
+        # Asked once for all that are alike: of one machine, state and status, and written last by one definition.
+        kinds = {(fsm.machine, fsm.state, fsm.definition, fsm.status): fsm for fsm in claims.held}
+        unknown = {kind: why for kind, fsm in kinds.items() if (why := self._strangeness(fsm))}
         if not unknown:
             return claims
-        strange = [fsm for fsm in claims.held if (fsm.machine, fsm.state, fsm.definition) in unknown]
-        for fsm in strange:
-            about = f"{fsm.machine}.{fsm.state}"
-            if about not in self._reported:
-                self._reported.add(about)
-                _log.warning(
-                    "FSM %r waits for a worker that knows state %r of machine %r (definition %s); this one does not",
-                    fsm.name,
-                    fsm.state,
-                    fsm.machine,
-                    fsm.definition,
-                )
+        known: list[Claimed] = []
+        strange: list[Claimed] = []
+        for fsm in claims.held:
+            kind = (fsm.machine, fsm.state, fsm.definition, fsm.status)
+            (strange if kind in unknown else known).append(fsm)
+            if kind in unknown and kind not in self._reported:
+                self._reported.add(kind)
+                _log.warning("FSM %r waits for a worker that knows it: %s", fsm.name, unknown[kind])
         self.give_back(strange, tail=True)
-        claims.held = [fsm for fsm in claims.held if (fsm.machine, fsm.state, fsm.definition) not in unknown]
+        claims.held = known
         if not claims.held:
             # They ring again at once: wait, so that a worker that knows them gets a chance before us.
             time.sleep(_STRANGE_PAUSE_S)

@@ -158,8 +158,8 @@ def _result_ttl(keys: Keys, job_id: str) -> Request[int]:
 def _is_served(turn: Turn, executor: InlineExecutor, keeper: LeaseKeeper) -> bool:
     """Serve the FSM; False where it cannot be had now."""
     served = serve(turn, executor, keeper)
-    for fsm in served.strange:
-        _log.warning("FSM %r waits for a worker that knows state %r of machine %r", fsm.name, fsm.state, fsm.machine)
+    for fsm, why in served.strange:
+        _log.warning("FSM %r waits for a worker that knows it: %s", fsm.name, why)
     return served.written > 0
 
 

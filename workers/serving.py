@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fsm.engine import strangeness
 from fsm.store import calls, commits
 from fsm.store.requests import run
 from workers import points
@@ -65,12 +66,12 @@ class Served:
 
     Args:
         written: How many FSMs were claimed, run and committed.
-        strange: FSMs that were given back, for nobody here knows their machine or their state.
+        strange: FSMs that were given back, for they cannot be run here, and for each a clause that says why.
         broken: FSMs with a key of a wrong type: name and why.
     """
 
     written: int = 0
-    strange: list[Claimed] = field(default_factory=list)
+    strange: list[tuple[Claimed, str]] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -108,13 +109,14 @@ def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> 
         blocks = []
         for fsm in claims.held:
             behaviour = turn.behaviours.get(fsm.machine)
-            if behaviour is None or fsm.state not in behaviour.enter:
-                served.strange.append(fsm)
+            why = strangeness(behaviour, fsm.machine, fsm.state, fsm.status, fsm.definition)
+            if behaviour is None or why:
+                served.strange.append((fsm, why))
                 continue
             work = Activation(behaviour, fsm, keys, executor, claims.at_ms, asked_at)
             blocks.append(executor.run(work.run(time.monotonic() + AHEAD_S), is_async=behaviour.is_async))
         if served.strange:
-            pairs = [(fsm.name, token) for fsm in served.strange]
+            pairs = [(fsm.name, token) for fsm, _ in served.strange]
             run(client, calls.release(keys, worker, pairs, tail=True))
         if keeper is not None:
             blocks = [block for block in blocks if keeper.is_trusted(block[1], block[2])]

@@ -29,6 +29,7 @@ from rq.utils import now as rq_now
 from rq.worker import WorkerStatus
 
 from fsm import config
+from fsm.engine import strangeness
 from fsm.errors import ConfigError, StoreError
 from fsm.ring import HashRing
 from fsm.store import calls
@@ -148,7 +149,7 @@ class TransitionWorker(Listener):
             self.name,
             queues,
             self._keeper,
-            self._is_known,
+            self._strangeness,
             lease_ms=lease_ms,
             batch=batch,
             in_hand=lambda: self._hands.tokens if self._hands else (),
@@ -601,9 +602,9 @@ class TransitionWorker(Listener):
             self._pulse.count(done=done, failed=failed, seconds=seconds)
             intake.learn(fsms, seconds)
 
-    def _is_known(self, fsm: Claimed) -> bool:
+    def _strangeness(self, fsm: Claimed) -> str:
         behaviour = self.app.behaviours.get(fsm.machine)
-        return behaviour is not None and fsm.state in behaviour.enter
+        return strangeness(behaviour, fsm.machine, fsm.state, fsm.status, fsm.definition)
 
     def _activate(self, work: Activation, until: float) -> list[Any] | None:
         """Run the events of one FSM; gives the block for its commit, if it is to be written."""

@@ -42,10 +42,12 @@ HOOKS: Mapping[str, int] = MappingProxyType(
         "on_failure": 2,
         "on_terminate": 1,
         "on_timer": 1,
+        "migrate": 2,
     }
 )
+_FORMS = {"migrate": "(self, snapshot, from_version)"}
 # What a class of a user's must not use for anything else.
-_RESERVED = ("allowed", "definition", "freeze", "graph", "migrate", "responds")
+_RESERVED = ("allowed", "definition", "freeze", "graph", "responds")
 # What a storage has at least; all of it is said in `fsm.storage.protocol`, which this room does not know.
 _STORAGE = ("load", "store")
 
@@ -78,7 +80,7 @@ class Definition:
         guards: Name of a guard -> method.
         enter: State -> methods called when it is entered, in order of definition.
         leave: State -> methods called when it is left, in order of definition.
-        hooks: Which of the `on_…` hooks the machine has.
+        hooks: Which of the `on_…` hooks the machine has, and `migrate`.
         has_async: A handler, guard or hook is a coroutine function.
         storage: Where snapshots lie beside Redis; None where they lie in Redis alone.
         mark: What snapshots of it carry: fingerprint, version where it is not 1, and whether it has a storage.
@@ -346,7 +348,7 @@ class _Builder:
 
     def _fits(self, name: str, function: Callable[..., Any], least: int, most: int) -> bool:
         """Check that a method takes as many arguments beside `self` as it will be given."""
-        if problem := arguments_problem(function, least, most):
+        if problem := arguments_problem(function, least, most, _FORMS.get(name, "")):
             self.problems.append(f"method {name!r} {problem}")
         return not problem
 

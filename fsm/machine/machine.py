@@ -47,8 +47,9 @@ class Machine(Generic[P]):
 
     A subclass has a `diagram` and, if it wants, `settings`, handlers (`@on`), guards (`@guard`), `@enter` and `@leave`
     methods, and any of these hooks as plain methods: `on_transition(t)`, `on_start(t)`, `on_enter(t)`, `on_leave(t)`,
-    `on_refused(t, error)`, `on_failure(t, error)`, `on_terminate(t)`, `on_timer(t)`. Diagram,
-    settings and methods are inherited; a class without a diagram is abstract. All that is wrong with a class is raised
+    `on_refused(t, error)`, `on_failure(t, error)`, `on_terminate(t)`, `on_timer(t)`; and
+    `migrate(snapshot, from_version)`, for FSMs that an older `definition_version` wrote last. Diagram, settings and
+    methods are inherited; a class without a diagram is abstract. All that is wrong with a class is raised
     when it is made.
 
     One instance serves a whole worker process: services come in by `__init__`, state belongs in the payload.

@@ -80,8 +80,15 @@ def checked_codec(tp: Any, what: str) -> Codec:
         raise DefinitionError(f"{what} cannot be used: {error}") from error
 
 
-def arguments_problem(function: Callable[..., Any], least: int, most: int) -> str:
-    """Say why a method cannot be called with so many arguments beside `self`; "" when it can."""
+def arguments_problem(function: Callable[..., Any], least: int, most: int, form: str = "") -> str:
+    """Say why a method cannot be called with so many arguments beside `self`; "" when it can.
+
+    Args:
+        function: The method.
+        least: How many it must take,
+        most: and may.
+        form: What to write instead, where that is not what handlers and hooks of a transition take.
+    """
     parameters = inspect.signature(function).parameters.values()
     plain = _positional(function)
     needed = sum(one.default is one.empty for one in plain) - 1
@@ -89,7 +96,7 @@ def arguments_problem(function: Callable[..., Any], least: int, most: int) -> st
     has_keyword = any(one.kind is one.KEYWORD_ONLY and one.default is one.empty for one in parameters)
     if needed <= most and (len(plain) > least or is_open) and not has_keyword:
         return ""
-    form = {(1, 1): "(self, t)", (2, 2): "(self, t, error)"}.get((least, most), "(self, t) or (self, t, data)")
+    form = form or {(1, 1): "(self, t)", (2, 2): "(self, t, error)"}.get((least, most), "(self, t) or (self, t, data)")
     return f"takes {inspect.signature(function)} and will be called otherwise: write {form}"
 
 

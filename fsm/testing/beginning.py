@@ -5,30 +5,32 @@ Who calls this: tests of applications.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
-from fsm.engine import Behaviour, Life, checked_name, encode_payload
+from fsm.engine import Behaviour, Life, checked_name, encode_payload, migrate
+from fsm.engine.mail import moment_ms
+from fsm.engine.migrating import MIGRATE
 from fsm.errors import ConfigError, UnknownMachineError
-from fsm.machine import Machine
+from fsm.machine import JSON, Machine, mark_of
 from fsm.machine.signatures import constructor
 from fsm.store.blueprint import Blueprint
+from fsm.testing.driver import Driver
 from fsm.testing.trials import Trial
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 __all__ = ["trial"]
 
 P = TypeVar("P")
 
 
-def trial(
+def trial(  # noqa: PLR0913 - one a part of what is tried
     machine: Machine[P] | type[Machine[P]],
     *,
     state: str | None = None,
     payload: Any = None,
     name: str = "trial",
     now: datetime | None = None,
+    definition_version: int | None = None,
 ) -> Trial[P]:
     """Make one FSM in memory and begin it: no Redis, no worker, no waiting.
 
@@ -65,20 +67,45 @@ def trial(
         payload: Of the machine's type, or JSON of that shape; without it the type's default.
         name: Name of the FSM.
         now: What handlers see as `t.now`; it stands still, and can be set by `.now`. Else it is the real time.
+        definition_version: State and payload, plain JSON, are those of this older version: `migrate` is run on them,
+            and what it raises is raised.
 
     Raises:
         DefinitionError: There is no such state, or FSMs end in it.
         PayloadError: The payload, the name or the time is not what it should be.
-        ConfigError: The class cannot be made without arguments.
+        ConfigError: The class cannot be made without arguments; or there is nothing to migrate.
         UnknownMachineError: It is no machine.
     """
     made = _made(machine)
     definition = type(made).definition
+    if definition_version is not None:
+        return Trial(*_migrated(made, checked_name(name), state, payload, definition_version, now), now)
     if state is not None:
         Blueprint.of(definition, "").check_adoptable(state)
     begin, status = (definition.graph.start, "starting") if state is None else (state, "running")
     life = Life(checked_name(name), begin, encode_payload(definition, payload), 0, status, definition)
     return Trial(Behaviour(made), life, now)
+
+
+def _migrated(  # noqa: PLR0913 - the parts of one snapshot
+    made: Machine[Any], name: str, state: str | None, payload: Any, version: int, now: datetime | None
+) -> tuple[Behaviour, Life]:
+    """Make the FSM that comes of an older snapshot."""
+    behaviour, definition = Behaviour(made), type(made).definition
+    where, ours = "trial(definition_version=…)", definition.settings.definition_version
+    if MIGRATE not in definition.hooks:
+        raise ConfigError(where, f"machine {definition.name!r} has no method migrate(self, snapshot, from_version)")
+    if state is None or not 1 <= version < ours:
+        problem = f"say in which state it was, and a version below that of {definition.name!r}, which is {ours}"
+        raise ConfigError(where, problem)
+    life = Life(name, state, JSON.encode({} if payload is None else payload), 0, "running", definition)
+    driver = Driver()
+    try:
+        at_ms = moment_ms(datetime.now(UTC) if now is None else now)
+        driver.run(migrate(behaviour, life, mark_of("", version), at_ms), is_async=behaviour.is_async)
+    finally:
+        driver.close()
+    return behaviour, life
 
 
 def _made(machine: Any) -> Machine[Any]:

@@ -249,7 +249,7 @@ def test_a_coroutine_function_anywhere_makes_it_async(where: str) -> None:
         ({"diagram": 3}, "diagram is int, not text", "write the diagram as a string"),
         ({"graph": fresh()}, "'graph' in class Order is a reserved name", "use another"),
         ({"definition": 3}, "'definition' in class Order is a reserved name", "use another"),
-        ({"migrate": fresh()}, "'migrate' in class Order is a reserved name", "use another"),
+        ({"migrate": fresh()}, "method 'migrate' takes (self, t)", "(self, snapshot, from_version)"),
         ({"storage": "sqlite://"}, "storage of Order is a str", "with the methods of fsm.storage.protocol.Storage"),
         ({"storage": Shelf}, "storage of Order is the class Shelf", "give an object"),
         ({"freeze": fresh(on("add"))}, "'freeze' in class Order is a reserved name", "use another"),

@@ -56,7 +56,7 @@ class Hall:
             worker,
             queues,
             self.keeper,
-            lambda fsm: fsm.machine in self.known,
+            lambda fsm: "" if fsm.machine in self.known else "no such machine here",
             lease_ms=LEASE_MS,
             batch=batch,
         )
