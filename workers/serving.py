@@ -109,7 +109,8 @@ def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> 
         blocks = []
         for fsm in claims.held:
             behaviour = turn.behaviours.get(fsm.machine)
-            why = strangeness(behaviour, fsm.machine, fsm.state, fsm.status, fsm.definition)
+            ours = behaviour.definition if behaviour else None
+            why = strangeness(ours, fsm.machine, fsm.state, fsm.status, fsm.definition)
             if behaviour is None or why:
                 served.strange.append((fsm, why))
                 continue

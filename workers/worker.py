@@ -604,7 +604,9 @@ class TransitionWorker(Listener):
 
     def _strangeness(self, fsm: Claimed) -> str:
         behaviour = self.app.behaviours.get(fsm.machine)
-        return strangeness(behaviour, fsm.machine, fsm.state, fsm.status, fsm.definition)
+        return strangeness(
+            behaviour.definition if behaviour else None, fsm.machine, fsm.state, fsm.status, fsm.definition
+        )
 
     def _activate(self, work: Activation, until: float) -> list[Any] | None:
         """Run the events of one FSM; gives the block for its commit, if it is to be written."""

@@ -1,4 +1,4 @@
-"""Commands about diagrams: `fsm check`, `fsm draw`. Only `fsm draw --fsm` asks Redis.
+"""Commands about diagrams: `fsm check`, `fsm draw`. Only `fsm check --against` and `fsm draw --fsm` ask Redis.
 
 Who calls this: `root`, by name.
 """
@@ -6,16 +6,16 @@ Who calls this: `root`, by name.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import click
 
-from fsm import app
+from fsm import app, verbs
 from fsm.cli.graphviz import svg
 from fsm.cli.place import placed
-from fsm.cli.printing import json_option, print_array, print_fields
+from fsm.cli.printing import Styled, json_option, print_array, print_fields
 from fsm.errors import ConfigError, DefinitionError, UnknownMachineError, ValidationError
 from fsm.machine import Format, parse
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fsm.cli.place import Place
     from fsm.client import Client
-    from fsm.machine import Graph
+    from fsm.machine import Definition, Graph
     from fsm.store.codec import Snapshot
 
 __all__ = ["check", "draw"]
@@ -54,35 +54,80 @@ _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One diagram: its graph, or what is wrong with it; and the machine of which it is, "" for that of a file."""
+    """One diagram: its graph, or what is wrong with it; and the machine of which it is, "" for that of a file.
+
+    `definition` is that of the machine, where its class could be made.
+    """
 
     name: str
     graph: Graph | None
     problems: tuple[str, ...] = ()
     machine: str = ""
+    definition: Definition | None = None
 
 
 @click.command()
 @click.argument("target", metavar="FILE_OR_CLASS")
 @click.option("--endless", "is_endless", is_flag=True, help="A file's diagram need not have an end.")
+@click.option("--against", metavar="URL", help="Hold it against the FSMs that live in this Redis, before a deploy.")
+@click.option("--mail", "with_mail", is_flag=True, help="With --against: read all FSMs of it, their mail and timers.")
 @json_option
 @placed
-def check(_place: Place, target: str, *, is_endless: bool, as_json: bool) -> None:
+def check(  # noqa: PLR0913 - one parameter an option
+    place: Place, target: str, *, is_endless: bool, against: str | None, with_mail: bool, as_json: bool
+) -> None:
     """Check diagrams and say all that is wrong with them.
 
     FILE_OR_CLASS is a file with a diagram (.mmd, .puml, .txt; .md: each mermaid block with a state diagram), or
     module:Class, or a module. With --json it prints one array, a diagram each.
+
+    With --against it is a class, or a module of them, and says also what of the FSMs that live there its deploy would
+    leave behind: those in states that it lacks, and with --mail events that no edge takes. Exits with 1 where there is
+    any.
     """
+    if with_mail and against is None:
+        raise ConfigError("--mail", "goes with --against URL: mail waits in Redis")
     found = list(_diagrams(target, is_endless=is_endless))
+    deploys = {} if against is None else _held_against(replace(place, url=against), target, found, with_mail=with_mail)
     if as_json:
-        print_array(map(_as_json, found))
+        print_array(_as_json(one, deploys.get(one.name)) for one in found)
     else:
         for number, one in enumerate(found):
             if number:
                 click.echo()
             _show(one)
-    if any(one.problems for one in found):
+            if one.name in deploys:
+                _show_deploy(deploys[one.name])
+    if any(one.problems for one in found) or not all(one.is_ok for one in deploys.values()):
         click.get_current_context().exit(1)
+
+
+def _held_against(place: Place, target: str, found: list[_Found], *, with_mail: bool) -> dict[str, verbs.DeployCheck]:
+    """Check each machine against the FSMs of it that live; those that could not be made are told of otherwise.
+
+    Raises:
+        ConfigError: These are diagrams of files, of which no FSM is.
+    """
+    if any(one.graph is not None and one.definition is None for one in found):
+        raise ConfigError(
+            f"--against of {target!r}", "FSMs are of machines: name a class, as module:Class, or a module"
+        )
+    with place.client() as client:
+        return {
+            one.name: client.do(verbs.check_deploy(client.keys, one.definition, mail=with_mail))
+            for one in found
+            if one.definition is not None
+        }
+
+
+def _show_deploy(deploy: verbs.DeployCheck) -> None:
+    living = "1 FSM lives" if deploy.fsms == 1 else f"{deploy.fsms} FSMs live"
+    against = "nothing stands against it" if deploy.is_ok else "this stands against it:"
+    print_fields([("deploy", Styled(f"{living}, and {against}", "" if deploy.is_ok else "red"))])
+    for one in deploy.findings:
+        click.echo(f"  {one.text}")
+    for note in deploy.notes:
+        click.echo(f"  note: {note}")
 
 
 @click.command()
@@ -198,7 +243,8 @@ def _diagrams(target: str, *, is_endless: bool) -> Iterator[_Found]:
         yield _faulty(target, error)
         return
     for machine in machines:
-        yield _Found(machine.definition.name, machine.graph, machine=machine.definition.name)
+        definition = machine.definition
+        yield _Found(definition.name, definition.graph, machine=definition.name, definition=definition)
 
 
 def _in_file(path: Path, *, is_endless: bool) -> Iterator[_Found]:
@@ -236,13 +282,13 @@ def _faulty(name: str, error: DefinitionError) -> _Found:
     return _Found(f"{name} ({machine})" if machine else name, None, problems)
 
 
-def _as_json(one: _Found) -> dict[str, Any]:
+def _as_json(one: _Found, deploy: verbs.DeployCheck | None) -> dict[str, Any]:
     graph = one.graph
     if graph is None:
         return {"name": one.name, "ok": False, "problems": one.problems}
     return {
         "name": one.name,
-        "ok": True,
+        "ok": deploy is None or deploy.is_ok,
         "problems": [],
         "states": graph.states,
         "events": graph.events,
@@ -250,6 +296,7 @@ def _as_json(one: _Found) -> dict[str, Any]:
         "ends": sorted(graph.ending_states()),
         "loops": len(graph.loops(_MOST_LOOPS)),
         "fingerprint": graph.fingerprint,
+        **({} if deploy is None else {"deploy": deploy.as_json()}),
     }
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from fsm.engine.behaviour import Behaviour
     from fsm.engine.life import Life
+    from fsm.machine import Definition
 
 __all__ = ["MIGRATE", "Migration", "is_outdated", "migrate", "put_off", "strangeness"]
 
@@ -63,11 +64,11 @@ class Migration:
     definition: str = ""
 
 
-def strangeness(behaviour: Behaviour | None, machine: str, state: str, status: str, mark: str) -> str:
+def strangeness(definition: Definition | None, machine: str, state: str, status: str, mark: str) -> str:
     """Say in a clause, with both definitions, why an FSM cannot be run here; "" where it can.
 
     Args:
-        behaviour: Its machine as it is known here, if it is.
+        definition: Of its machine as it is known here, if it is.
         machine: The name of that.
         state: Where it stands.
         status: Its status; of one that has finished nothing is run.
@@ -75,27 +76,29 @@ def strangeness(behaviour: Behaviour | None, machine: str, state: str, status: s
     """
     theirs = read_mark(mark)
     about = f"it is in state {state!r} of machine {machine!r} as definition {_told(theirs.fingerprint, theirs.version)}"
-    if behaviour is None:
+    if definition is None:
         return f"{about} has it, and there is no such machine here"
-    why = _why_strange(behaviour, state, status, theirs)
-    ours = _told(behaviour.definition.fingerprint, behaviour.settings.definition_version)
+    why = _why_strange(definition, state, status, theirs)
+    ours = _told(definition.fingerprint, definition.settings.definition_version)
     return why and f"{about} has it, and here is definition {ours}, which {why}"
 
 
-def _why_strange(behaviour: Behaviour, state: str, status: str, theirs: DefinitionMark) -> str:
-    ours = behaviour.settings.definition_version
+def _why_strange(definition: Definition, state: str, status: str, theirs: DefinitionMark) -> str:
+    ours = definition.settings.definition_version
     if status == "finished":
         return ""  # its mail is answered by that alone
     if theirs.version > ours:
         return "is older"
-    if theirs.is_stored and behaviour.definition.storage is None:
+    if theirs.is_stored and definition.storage is None:
         return "has no storage to find its payload in"
-    if state in behaviour.enter:
+    if state in definition.graph.states:
         return ""
     if theirs.version == ours:
         return "lacks that state and has the same version: raise Settings(definition_version), and write `migrate`"
     return (
-        "" if MIGRATE in behaviour.hooks else "lacks that state and has no method migrate(self, snapshot, from_version)"
+        ""
+        if MIGRATE in definition.hooks
+        else "lacks that state and has no method migrate(self, snapshot, from_version)"
     )
 
 

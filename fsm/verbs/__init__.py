@@ -8,6 +8,7 @@ Who calls this: the client. It may import `fsm.store`, `fsm.engine`, `fsm.machin
 
 from fsm.verbs.agenda import Agenda, EffectView, EventView, agenda
 from fsm.verbs.answering import fail, failure_data, note_of, run_again, succeed, success_data
+from fsm.verbs.deploy import DeployCheck, Finding, check_deploy
 from fsm.verbs.draining import Drained, drain
 from fsm.verbs.looking import (
     Place,
@@ -44,9 +45,11 @@ from fsm.verbs.why import why
 __all__ = [
     "MOST_OF_PAGE",
     "Agenda",
+    "DeployCheck",
     "Drained",
     "EffectView",
     "EventView",
+    "Finding",
     "JobView",
     "Page",
     "Place",
@@ -64,6 +67,7 @@ __all__ = [
     "any_name",
     "blueprint",
     "carry",
+    "check_deploy",
     "count",
     "counts",
     "drain",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fsm.engine import checked_host, checked_name, encode_payload
+from fsm.engine.migrating import MIGRATE
 from fsm.errors import FSMError, FSMExistsError, PayloadError, UnknownMachineError
 from fsm.machine import Definition
 from fsm.machine.settings import check_size
@@ -46,6 +47,9 @@ def announce(keys: Keys, definitions: Iterable[Definition], seen_at: int) -> Req
             "allowed": {state: graph.allowed(state) for state in graph.states},
             "diagram": graph.render("mermaid"),
         }
+        # For who checks whether another definition may take its place.
+        about |= {"storage": True} if definition.storage is not None else {}
+        about |= {"migrates": True} if MIGRATE in definition.hooks else {}
         if (raw := _default_payload(definition)) is not None:
             about["payload"] = orjson.Fragment(raw)
         command += (definition.name, orjson.dumps(about))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fsm.errors import StoreError
-from fsm.machine import span_text
+from fsm.machine import read_mark, span_text
 from fsm.store import presence
 from fsm.store.codec import rq_ms, text, whole
 from fsm.store.keys import SUSPENDED, Keys
@@ -24,7 +24,19 @@ if TYPE_CHECKING:
 
 __all__ = ["why"]
 
-_FIELDS = ("born", "status", "queue", "machine", "state", "version", "error", "refused", "paused", "retry_at")
+_FIELDS = (
+    "born",
+    "status",
+    "queue",
+    "machine",
+    "state",
+    "version",
+    "error",
+    "refused",
+    "paused",
+    "retry_at",
+    "definition",
+)
 # A reason is one sentence: of what user code had to say so much of its first line.
 _MOST_SAID = 200
 # Of a mailbox and of open effects; Redis serves nobody else meanwhile.
@@ -65,6 +77,7 @@ class _Seen:
     refused: str
     paused: str
     retry_at: str
+    definition: str
 
     @property
     def is_paused(self) -> bool:
@@ -128,7 +141,32 @@ def _held_up(keys: Keys, seen: _Seen, *, is_suspended: bool) -> Plan[str]:
         return (yield from _retried(keys, seen))
     if is_suspended:
         return "workers are suspended: `rq resume` lets them go on"
-    return (yield from _unserved(keys, seen.name, seen.queue or keys.default_queue, seen.now_ms))
+    unserved = yield from _unserved(keys, seen.name, seen.queue or keys.default_queue, seen.now_ms)
+    return unserved + (yield from _strange(keys, seen))
+
+
+def _strange(keys: Keys, seen: _Seen) -> Plan[str]:
+    """Say in a clause that the definition which was announced last could not run an FSM; "" where it could.
+
+    Of all that workers know, this alone is in Redis.
+    """
+    about = _note(text((yield Request(lambda reply: reply, commands=[("HGET", keys.machines, seen.machine)]))))
+    states, version = about.get("states"), about.get("definition_version")
+    if not isinstance(states, list) or not isinstance(version, int) or seen.status == "finished":
+        return ""
+    theirs = read_mark(seen.definition)
+    if theirs.version > version:
+        lack = "is older"
+    elif seen.state not in states and not (about.get("migrates") and theirs.version < version):
+        lack = "lacks that state, and has no migration for it"
+    else:
+        return ""
+    by = f"definition {theirs.fingerprint} (version {theirs.version})"
+    ours = f"definition {about.get('fingerprint')} (version {version})"
+    return (
+        f"; it is in state {seen.state!r} as {by} has it, and {ours}, announced last, {lack}: it waits for a worker "
+        "that knows it"
+    )
 
 
 def _paused(seen: _Seen) -> str:
@@ -143,6 +181,8 @@ def _retried(keys: Keys, seen: _Seen) -> Plan[str]:
     event, failed = yield Request(lambda reply: reply, commands=[("HMGET", keys.job(head), "event", "attempt")])
     attempt = f" (attempt {whole(failed) + 1})" if whole(failed) else ""
     when = f"is tried again in {span_text(int(seen.retry_at) - seen.now_ms)}{attempt}"
+    if (note := _note(seen.error)).get("failed") == "migration":
+        when = f"waits, for its FSM could not be migrated ({_reason(note)}): it {when}"
     return f"event {text(event)!r} {when}, `fsm retry {shlex.quote(seen.name)}` does it now"
 
 
@@ -256,11 +296,15 @@ def _fault(seen: _Seen, note: dict[str, Any]) -> str:
     """Say in a clause what failed or was refused, and when; "" where nothing did."""
     if not note:
         return ""
-    said = str(note.get("message") or note.get("reason") or "").strip().partition("\n")[0][:_MOST_SAID]
-    kind = note.get("type") or ""
     verb = "was refused" if "refused" in note else "failed"
-    about = ": ".join(str(part) for part in (kind, said) if part)
+    about = _reason(note)
     return f"{note.get('event')} {verb} {_ago(seen, _number(note.get('at_ms')))}{': ' if about else ''}{about}"
+
+
+def _reason(note: dict[str, Any]) -> str:
+    """Give what was said of a failure or refusal, bounded."""
+    said = str(note.get("message") or note.get("reason") or "").strip().partition("\n")[0][:_MOST_SAID]
+    return ": ".join(str(part) for part in (note.get("type") or "", said) if part)
 
 
 def _ago(seen: _Seen, at_ms: float) -> str:

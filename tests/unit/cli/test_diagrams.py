@@ -9,7 +9,9 @@ import fakeredis
 import pytest
 from click.testing import Result
 
+from fsm.app import classes
 from fsm.cli import graphviz
+from fsm.client import Client
 from fsm.errors import ConfigError
 from fsm.machine import Edge, Graph, parse
 
@@ -328,3 +330,132 @@ def test_a_graphviz_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.Monke
 
     assert text in str(raised.value)
     assert "--format dot" in str(raised.value)
+
+
+NEXT = """
+from fsm import Machine, Settings
+
+
+class Old(Machine):
+    settings = Settings(name="Order")
+    diagram = '''
+    stateDiagram-v2
+        [*] --> review : begin
+        review --> review : note
+        review --> packed : approve
+        review --> kept : keep
+        kept --> kept : remind after 1h
+        kept --> packed : done
+        packed --> [*] : ship
+    '''
+
+
+class New(Machine):
+    settings = Settings(name="Order", queue="orders")
+    diagram = '''
+    stateDiagram-v2
+        [*] --> checking
+        checking --> packed : accept
+        checking --> kept : keep
+        kept --> packed : accept!
+        packed --> [*] : ship
+    '''
+
+
+class Migrating(New):
+    settings = Settings(name="Order", definition_version=2)
+
+    def migrate(self, snapshot, from_version):
+        snapshot.state = {"review": "checking"}.get(snapshot.state, snapshot.state)
+"""
+
+
+@pytest.fixture
+def living(fsm: Run, fake: fakeredis.FakeServer) -> str:
+    """A module with the next definition of a machine, and FSMs of the one before."""
+    Path("cli_next.py").write_text(NEXT, encoding="utf-8")
+    machine = classes("cli_next:Old")[0]
+    with Client("redis://x") as client:
+        for number in range(40):
+            client.start_fsm(machine, f"o-{number}", state="kept" if number > 36 else "review")
+        for number in range(2):
+            client.transition(f"o-{number}", "approve")
+        client.transition("o-2", "note", delay="1h")
+    return "cli_next"
+
+
+def test_check_against_redis_tells_what_a_deploy_would_leave_behind(fsm: Run, living: str) -> None:
+    done = fsm("check", f"{living}:New", "--against", "redis://x", "--mail")
+
+    assert done.exit_code == 1
+    told = done.stdout.splitlines()
+    assert "deploy: 40 FSMs live, and this stands against it:" in told
+    assert "  37 FSMs are in `review`, which the new definition lacks" in told
+    assert "  2 waiting events `approve` have no edge" in told
+    assert "  1 waiting event `note` has no edge" in told
+    assert "  3 armed timers `remind` have no edge" in told
+    assert "  3 FSMs are in `kept`, whose hard event `accept` is new: nothing fires it for them" in told
+    assert "  40 FSMs are in queue `fsm`, and the new definition has `orders`: workers must listen on both" in told
+    assert any("definition_version is 1 as before" in line for line in told)
+
+
+def test_check_against_redis_reads_no_fsm_unless_it_is_asked_to(fsm: Run, living: str) -> None:
+    # Seen to fail where mail was read always.
+    done = fsm("check", f"{living}:New", "--against", "redis://x", "--json")
+
+    (one,) = json.loads(done.stdout)
+    assert (done.exit_code, one["ok"], one["deploy"]["fsms"]) == (1, False, 40)
+    assert [(found["kind"], found["about"], found["count"]) for found in one["deploy"]["findings"]] == [
+        ("state", "review", 37),
+        ("hard", "kept", 3),
+        ("queue", "fsm", 40),
+    ]
+
+
+def test_check_against_redis_knows_what_a_migration_leads_on(fsm: Run, living: str) -> None:
+    for options in ((), ("--mail",)):
+        done = fsm("check", f"{living}:Migrating", "--against", "redis://x", *options)
+
+        assert "  note: 37 FSMs are in `review`, which the new definition lacks: `migrate` leads them on" in done.stdout
+        assert "37 FSMs are in `review`, which the new definition lacks\n" not in done.stdout
+
+
+def test_check_against_redis_finds_nothing_where_nothing_changed(fsm: Run, living: str) -> None:
+    done = fsm("check", f"{living}:Old", "--against", "redis://x", "--mail")
+
+    assert done.exit_code == 0
+    assert "deploy: 40 FSMs live, and nothing stands against it" in done.stdout
+
+
+def test_check_against_redis_tells_of_fsms_that_a_newer_definition_wrote(fsm: Run, living: str) -> None:
+    with Client("redis://x") as client:
+        client.start_fsm(classes(f"{living}:Migrating")[0], "newer", state="kept")
+
+    told = fsm("check", f"{living}:New", "--against", "redis://x").stdout
+    assert "  definition_version 2 was announced, and this one is 1: FSMs that it has touched would wait" in told
+    told = fsm("check", f"{living}:New", "--against", "redis://x", "--mail").stdout
+    assert "  1 FSM is of definition_version 2, and this one is 1: they would wait" in told
+
+
+def test_check_against_redis_says_where_no_fsm_of_it_was_ever_there(fsm: Run, shop: str) -> None:
+    done = fsm("check", f"{shop}:Door", "--against", "redis://x", "--mail")
+
+    assert done.exit_code == 0
+    assert "0 FSMs live, and nothing stands against it" in done.stdout
+    assert "machine 'Door' was never announced here: was it renamed?" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("cli_shop:Door", "--mail"), "--mail: goes with --against URL"),
+        (("door.mmd", "--against", "redis://x"), "name a class, as module:Class"),
+    ],
+)
+def test_check_against_redis_wants_a_class_and_a_redis(fsm: Run, arguments: tuple[str, ...], text: str) -> None:
+    Path("door.mmd").write_text(GOOD, encoding="utf-8")
+
+    done = fsm("check", *arguments)
+
+    assert done.exit_code != 0
+    assert text in done.stderr

@@ -188,7 +188,7 @@ def test_a_plain_method_that_gives_something_to_await_is_told_so() -> None:
 def test_an_fsm_is_strange_where_this_definition_cannot_run_it(
     machine: type[Machine[Any]], state: str, status: str, mark: str, why: str
 ) -> None:
-    told = strangeness(Behaviour(machine()), "Order", state, status, mark)
+    told = strangeness(machine.definition, "Order", state, status, mark)
 
     assert why in told
     assert bool(told) == bool(why)
