@@ -114,7 +114,8 @@ def check_deploy(keys: Keys, definition: Definition, *, mail: bool = False) -> P
         *_newer(definition, sum(counts.values()), before, walk),
     ]
     notes = list(_notes(definition, counts, before, walk))
-    order = {state: at for at, state in enumerate((*before.get("states", ()), *graph.states))}
+    known = dict.fromkeys((*before.get("states", ()), *graph.states))
+    order = {state: at for at, state in enumerate(known)}
     findings.sort(key=lambda one: (one.kind != "state", one.kind != "event", order.get(one.about, len(order))))
     return DeployCheck(name, sum(counts.values()), tuple(findings), tuple(notes))
 
