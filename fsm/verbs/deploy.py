@@ -3,7 +3,7 @@
 It counts by the index, one look a state that any definition of the machine ever had; only where it is asked to look at
 mail does it read each FSM, a page at a time.
 
-Who calls this: the command line, for `fsm check --against`.
+Who calls this: the command line, for `fsm check --against`; `why` asks whether one FSM was left behind already.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
-__all__ = ["DeployCheck", "Finding", "check_deploy"]
+__all__ = ["DeployCheck", "Finding", "check_deploy", "left_behind"]
 
 _PAGE = 250
 # Of the mail of one FSM: Redis serves nobody else meanwhile.
@@ -276,3 +276,33 @@ def _fsms(count: int) -> str:
 
 def _many(commands: list[tuple[Any, ...]]) -> Request[list[Any]]:
     return Request(lambda reply: reply if len(commands) > 1 else [reply], commands=commands)
+
+
+def left_behind(about: Mapping[str, Any], state: str, status: str, mark: str) -> str:
+    """Say in a clause, with both definitions, that an FSM waits for another than was announced last; "" where not.
+
+    >>> about = {"states": ["cart"], "definition_version": 1, "fingerprint": "5e6f7a8b"}
+    >>> left_behind(about, "cart", "running", "1a2b3c4d")
+    ''
+    >>> left_behind(about, "review", "running", "1a2b3c4d")[:84]
+    "; it is in state 'review' as definition 1a2b3c4d (version 1) has it, and definition "
+
+    Args:
+        about: What was announced of its machine.
+        state: Where it stands.
+        status: Its status.
+        mark: Of the definition that wrote it last.
+    """
+    states, version, theirs = about.get("states"), about.get("definition_version"), read_mark(mark)
+    if not isinstance(states, list) or not isinstance(version, int) or status == "finished":
+        return ""
+    if theirs.version > version:
+        lack = "is older"
+    elif state not in states and not (about.get("migrates") and theirs.version < version):
+        lack = "lacks that state, and has no migration for it"
+    else:
+        return ""
+    by = f"definition {theirs.fingerprint} (version {theirs.version})"
+    last = f"definition {about.get('fingerprint')} (version {version})"
+    where = f"; it is in state {state!r} as {by} has it, and {last}, announced last, {lack}"
+    return f"{where}: it waits for a worker that knows it"

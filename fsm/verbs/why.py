@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fsm.errors import StoreError
-from fsm.machine import read_mark, span_text
+from fsm.machine import span_text
 from fsm.store import presence
 from fsm.store.codec import rq_ms, text, whole
 from fsm.store.keys import SUSPENDED, Keys
 from fsm.store.places import parse
 from fsm.store.requests import Request
+from fsm.verbs.deploy import left_behind
 
 if TYPE_CHECKING:
     from fsm.verbs.plans import Plan
@@ -146,27 +147,9 @@ def _held_up(keys: Keys, seen: _Seen, *, is_suspended: bool) -> Plan[str]:
 
 
 def _strange(keys: Keys, seen: _Seen) -> Plan[str]:
-    """Say in a clause that the definition which was announced last could not run an FSM; "" where it could.
-
-    Of all that workers know, this alone is in Redis.
-    """
+    """Say in a clause that the definition announced last could not run it: no more is in Redis of what workers know."""
     about = _note(text((yield Request(lambda reply: reply, commands=[("HGET", keys.machines, seen.machine)]))))
-    states, version = about.get("states"), about.get("definition_version")
-    if not isinstance(states, list) or not isinstance(version, int) or seen.status == "finished":
-        return ""
-    theirs = read_mark(seen.definition)
-    if theirs.version > version:
-        lack = "is older"
-    elif seen.state not in states and not (about.get("migrates") and theirs.version < version):
-        lack = "lacks that state, and has no migration for it"
-    else:
-        return ""
-    by = f"definition {theirs.fingerprint} (version {theirs.version})"
-    ours = f"definition {about.get('fingerprint')} (version {version})"
-    return (
-        f"; it is in state {seen.state!r} as {by} has it, and {ours}, announced last, {lack}: it waits for a worker "
-        "that knows it"
-    )
+    return left_behind(about, seen.state, seen.status, seen.definition)
 
 
 def _paused(seen: _Seen) -> str:
