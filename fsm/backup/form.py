@@ -138,6 +138,8 @@ class SavedFSM(msgspec.Struct, tag_field="kind", tag="fsm", omit_defaults=True):
         mail: Its mailbox, oldest first.
         later: Its delayed events, soonest first.
         effects: Its open effects: id to what is noted of it.
+        since: When it came into its state, ms by the clock of Redis.
+        deadlines: Of those effects that have one: id to ms.
     """
 
     name: Text
@@ -147,6 +149,8 @@ class SavedFSM(msgspec.Struct, tag_field="kind", tag="fsm", omit_defaults=True):
     mail: list[SavedEvent] = msgspec.field(default_factory=list)
     later: list[SavedEvent] = msgspec.field(default_factory=list)
     effects: dict[str, Text] = msgspec.field(default_factory=dict)
+    since: str = ""
+    deadlines: dict[str, str] = msgspec.field(default_factory=dict)
 
     def snapshot(self) -> dict[str, str | bytes]:
         """Give the fields of its hash in Redis."""

@@ -6,7 +6,7 @@ It writes nothing, so a replica answers it as well.
 KEYS      none: names come as arguments, and cluster mode is refused at connect
 ARGV      1 prefix   2 about how many bytes are enough   3.. names
 RETURNS   DUMPED, how many of the names were looked at, then of each FSM that there is a list: name, since when it is in
-          its state or "", its snapshot as HGETALL gives it; and where it has any of these: urgent ids, ids of the
+          its state or "", fields and values of its snapshot; and where it has any of these: urgent ids, ids of the
           mailbox, ids of delayed events and when each is due, open effects with what is noted of each and its deadline
           or "", then the record of each of those ids, in this order. Of one of which a key is of another type: its
           name and BROKEN. One that is being purged is left out. One FSM at least is looked at, however large it is

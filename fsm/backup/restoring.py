@@ -1,0 +1,244 @@
+"""A plan that puts the FSMs of a backup back.
+
+Each is restored in one step of Redis, whole or not at all, and one that is there already, as it was or further on, is
+left alone. So a restore that was broken off is begun again.
+
+Who calls this: the client, by `fsm.archive`. It may import the store, the verbs and what lies beside it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fsm.backup.form import SavedFSM, SavedMachine, raw_of
+from fsm.errors import CallTimeoutError, UnknownFSMError
+from fsm.store import dumping
+from fsm.store.ahead import Ticket
+from fsm.store.keys import Keys
+from fsm.store.places import parse, pinned, ringed
+from fsm.verbs import purge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from fsm.backup.form import SavedEvent, SavedLog
+    from fsm.store.requests import Request
+    from fsm.verbs.plans import Plan
+
+__all__ = ["Count", "restore", "restore_of"]
+
+# Calls under way at once, and about how many bytes one of them carries.
+_MOST_AHEAD = 3
+_ENOUGH_BYTES = 1 << 20
+_MOST_NAMED = 1000
+# What a worker in its midst would write is of no use to what comes in its place.
+_NEVER_RESTORED = ("tries", "probation")
+_PURGE_TIMEOUT = 30.0
+
+
+@dataclass(slots=True)
+class Count:
+    """What became of the FSMs of a backup.
+
+    Args:
+        restored: They are as the backup has them.
+        replaced: So many of these took the place of another.
+        kept: They were there, the same life, and not older.
+        existing: Their names were taken: by another life, or by an older version of this one.
+        held: They were to be replaced, and a worker had them in hand all the time.
+        broken: A key of theirs is of another type, or what was saved was no snapshot.
+        left: Names of those that were not restored and are not there, the first thousand, each with why.
+    """
+
+    restored: int = 0
+    replaced: int = 0
+    kept: int = 0
+    existing: int = 0
+    held: int = 0
+    broken: int = 0
+    left: list[tuple[str, str]] = field(default_factory=list)
+
+
+class _Batch:
+    """FSMs for one call, each of another name, and about how many bytes they have."""
+
+    def __init__(self) -> None:
+        self.fsms: dict[str | bytes, dumping.Restore] = {}
+        self.size = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.fsms) >= dumping.MOST_RESTORED or self.size > _ENOUGH_BYTES
+
+    def add(self, one: dumping.Restore) -> None:
+        self.fsms[one.name] = one
+        self.size += sum(map(len, one.snapshot.values()))
+        self.size += sum(sum(map(len, record.values())) for record in one.records)
+
+
+def restore(  # noqa: PLR0913 - what is asked of a restore
+    keys: Keys,
+    lines: Iterable[SavedMachine | SavedFSM | SavedLog],
+    namespace: str,
+    *,
+    replace: bool = False,
+    effects: bool = True,
+    is_check: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Plan[Count]:
+    """Put back what the lines say.
+
+    On a crash: what was restored is there, each FSM whole; begun again, it is kept.
+
+    Args:
+        keys: Of the namespace into which it is to go.
+        lines: Of the backup.
+        namespace: Which was saved.
+        replace: What has the name of an FSM of the backup, and is another life or an older version, is purged.
+        effects: Keep what is noted of open effects; their jobs are not restored, so `on_failure` is told of them.
+        is_check: Write nothing, and count what would be done.
+        progress: Is told how many FSMs were looked at.
+    """
+    count, seen = Count(), 0
+    batch = _Batch()
+    under_way: deque[tuple[Any, _Batch]] = deque()
+    home = Keys(namespace)
+    for line in lines:
+        if isinstance(line, SavedMachine):
+            if not is_check:
+                yield dumping.enlist(keys, [(raw_of(line.name), _announcement(line, home, keys))])
+            continue
+        if not isinstance(line, SavedFSM):
+            continue
+        one = restore_of(line, home, keys, effects=effects)
+        if batch.is_full or one.name in batch.fsms:
+            under_way.append(((yield _asked(keys, batch, is_check=is_check)), batch))
+            seen += len(batch.fsms)
+            batch = _Batch()
+            if len(under_way) > _MOST_AHEAD:
+                yield from _told(keys, *under_way.popleft(), count, replace=replace, is_check=is_check)
+            if progress is not None:
+                progress(seen)
+        batch.add(one)
+    if batch.fsms:
+        under_way.append(((yield _asked(keys, batch, is_check=is_check)), batch))
+    for sent, asked in under_way:
+        yield from _told(keys, sent, asked, count, replace=replace, is_check=is_check)
+    if progress is not None:
+        progress(seen + len(batch.fsms))
+    return count
+
+
+def _asked(keys: Keys, batch: _Batch, *, is_check: bool) -> Request[list[str]]:
+    return dumping.restore(keys, batch.fsms.values(), is_check=is_check)
+
+
+def _told(
+    keys: Keys,
+    sent: Sequence[str] | Ticket[list[str]],
+    batch: _Batch,
+    count: Count,
+    *,
+    replace: bool,
+    is_check: bool,
+) -> Plan[None]:
+    """Read what became of the FSMs of a call; those that are in the way of one are purged where that is wanted."""
+    words = (yield sent) if isinstance(sent, Ticket) else sent
+    for one, said in zip(batch.fsms.values(), words, strict=True):
+        word, _, born = said.partition(" ")
+        is_replaced = word == "EXISTS" and replace
+        if is_replaced and is_check:
+            word = "RESTORED"
+        elif is_replaced:
+            word = yield from _replaced(keys, one, born)
+        _note(count, one, word)
+        count.replaced += is_replaced and word == "RESTORED"
+
+
+def _replaced(keys: Keys, one: dumping.Restore, born: str) -> Plan[str]:
+    """Purge what has the name of an FSM, that life and no other, and restore it.
+
+    On a crash in between: the name is free, and the backup is there.
+    """
+    name = one.name if isinstance(one.name, str) else one.name.decode("utf-8", "backslashreplace")
+    try:
+        yield from purge(keys, name, born, _PURGE_TIMEOUT)
+    except CallTimeoutError:
+        return "HELD"
+    except UnknownFSMError:
+        pass  # somebody else was sooner
+    sent = yield dumping.restore(keys, [one])
+    words: list[str] = (yield sent) if isinstance(sent, Ticket) else sent
+    return words[0].partition(" ")[0]
+
+
+def _note(count: Count, one: dumping.Restore, word: str) -> None:
+    if word == "RESTORED":
+        count.restored += 1
+    elif word == "KEPT":
+        count.kept += 1
+    else:
+        field_name = {"EXISTS": "existing", "HELD": "held"}.get(word, "broken")
+        setattr(count, field_name, getattr(count, field_name) + 1)
+        if len(count.left) < _MOST_NAMED:
+            name = one.name if isinstance(one.name, str) else one.name.decode("utf-8", "backslashreplace")
+            count.left.append((name, field_name))
+
+
+def restore_of(line: SavedFSM, home: Keys, keys: Keys, *, effects: bool = True) -> dumping.Restore:
+    """Give an FSM as the script wants it, for the namespace into which it goes."""
+    name, snapshot = raw_of(line.name), line.snapshot()
+    for gone in _NEVER_RESTORED:
+        snapshot.pop(gone, None)
+    is_moved = home.namespace != keys.namespace
+    if is_moved and "queue" in snapshot:
+        snapshot["queue"] = _queue(snapshot["queue"], home, keys)
+    one = dumping.Restore(name, line.since, snapshot)
+    if line.urgent or line.mail or line.later:
+        one.urgent = [raw_of(event.id) for event in line.urgent]
+        one.mail = [raw_of(event.id) for event in line.mail]
+        one.later = [(raw_of(event.id), event.due) for event in line.later]
+        events = (*line.urgent, *line.mail, *line.later)
+        one.records = [_record(event, name, home, keys, is_moved=is_moved) for event in events]
+    if effects and line.effects:
+        one.effects = [(key, raw_of(note), line.deadlines.get(key, "")) for key, note in line.effects.items()]
+    return one
+
+
+def _record(
+    event: SavedEvent, name: str | bytes, home: Keys, keys: Keys, *, is_moved: bool
+) -> dict[str, str | bytes]:
+    record = event.record(keys.namespace, name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
+    if is_moved and record:
+        record["ns"] = keys.namespace
+        if "origin" in record:
+            record["origin"] = _queue(record["origin"], home, keys)
+    return record
+
+
+def _queue(queue: str | bytes, home: Keys, keys: Keys) -> str | bytes:
+    """Give the queue of a namespace for that of another; one that users named stays."""
+    if isinstance(queue, bytes):
+        return queue
+    place = parse(queue)
+    if place.base != home.default_queue:
+        return queue
+    if not place.host:
+        return keys.default_queue
+    return (pinned if place.is_pinned else ringed)(keys.default_queue, place.host)
+
+
+def _announcement(line: SavedMachine, home: Keys, keys: Keys) -> str | bytes:
+    """Give what was announced of a machine; in another namespace its queue may be another one."""
+    if home.namespace == keys.namespace:
+        return line.value
+    try:
+        about = orjson.loads(line.value)
+        about["queue"] = _queue(about["queue"], home, keys)
+    except (ValueError, TypeError, KeyError):
+        return line.value
+    return orjson.dumps(about)

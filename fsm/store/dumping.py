@@ -1,0 +1,160 @@
+"""The calls that take FSMs out of Redis whole and put them back: pages of names, and the scripts `dump` and `restore`.
+
+Who calls this: the plans of `fsm.backup`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fsm.store.codec import text
+from fsm.store.requests import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from fsm.store.keys import Keys
+
+__all__ = ["MOST_DUMPED", "MOST_RESTORED", "Dump", "Dumped", "Restore", "announced", "audit", "dump", "enlist", "names", "restore"]
+
+# One call of `dump` looks at so many FSMs, and one of `restore` writes so many: a few ms in which Redis serves nobody
+# else.
+MOST_DUMPED = 200
+MOST_RESTORED = 100
+# So many bytes are enough for one reply of `dump`; of an FSM with more mail there are more.
+_ENOUGH_BYTES = 4 << 20
+_SCANNED = 1000
+
+
+class Dumped(NamedTuple):
+    """One FSM as it stood at one moment.
+
+    Args:
+        name: Its name.
+        since: When it came into its state, ms; "" where its index did not know.
+        snapshot: Its hash, as HGETALL lists it; `None` where a key of it is of another type.
+        urgent: Ids that go before its mailbox,
+        mail: those of its mailbox,
+        later: those of its delayed events, each followed by when it is due, soonest first.
+        effects: Its open effects: id, note, and deadline in ms or "".
+        records: Of each of these ids, as HGETALL lists it.
+    """
+
+    name: bytes
+    since: bytes
+    snapshot: list[bytes] | None
+    urgent: Sequence[bytes] = ()
+    mail: Sequence[bytes] = ()
+    later: Sequence[bytes] = ()
+    effects: Sequence[bytes] = ()
+    records: Sequence[list[bytes]] = ()
+
+
+class Dump(NamedTuple):
+    """What one call gave: how many of the names were looked at, and those that there are."""
+
+    count: int
+    fsms: list[Dumped]
+
+
+@dataclass(slots=True)
+class Restore:
+    """One FSM to be put back.
+
+    Args:
+        name: Its name.
+        since: When it came into its state, ms or "".
+        snapshot: Its hash.
+        urgent: Ids that go before its mailbox, oldest first,
+        mail: those of its mailbox,
+        later: its delayed events: id and when each is due, in the order in which they come.
+        effects: Its open effects: id, note, and deadline in ms or "".
+        records: Of each of these ids; empty where it has none.
+    """
+
+    name: str | bytes
+    since: str
+    snapshot: Mapping[str, str | bytes]
+    urgent: Sequence[str | bytes] = ()
+    mail: Sequence[str | bytes] = ()
+    later: Sequence[tuple[str | bytes, str]] = ()
+    effects: Sequence[tuple[str, str | bytes, str]] = ()
+    records: Sequence[Mapping[str, str | bytes]] = field(default=())
+
+
+def names(keys: Keys, cursor: int) -> Request[tuple[int, list[bytes]]]:
+    """Read a page of the names of all FSMs of a namespace, and the cursor of the next: 0 after the last.
+
+    Each that is there from the first page to the last comes at least once, however it moves meanwhile.
+    """
+    begin = keys.snapshot("").encode()
+    # No character of a namespace has a meaning in a pattern.
+    command = ("SCAN", cursor, "MATCH", f"{keys.snapshot('')}*", "COUNT", _SCANNED)
+
+    def read(reply: list[Any]) -> tuple[int, list[bytes]]:
+        return int(reply[0]), [key[len(begin) :] for key in reply[1]]
+
+    return Request(read, commands=[command], is_ahead=True)
+
+
+def dump(keys: Keys, wanted: Sequence[bytes | str], enough: int = _ENOUGH_BYTES) -> Request[Dump]:
+    """Give FSMs as they stand, at most `MOST_DUMPED`; those behind the last that was looked at are to be asked again."""
+
+    def read(reply: list[Any]) -> Dump:
+        found = []
+        for one in reply[2:]:
+            if one[1] == b"BROKEN":
+                found.append(Dumped(one[0], b"", None))
+            else:
+                found.append(Dumped(*one))
+        return Dump(reply[1], found)
+
+    return Request(read, "dump", (), [keys.prefix, enough, *wanted], is_ahead=True)
+
+
+def restore(keys: Keys, fsms: Iterable[Restore], *, is_check: bool = False) -> Request[list[str]]:
+    """Put FSMs back, at most `MOST_RESTORED`; one word an FSM comes back.
+
+    On a crash: of each call all FSMs were restored or none. Restored again, they are KEPT.
+
+    Args:
+        keys: Of the namespace.
+        fsms: Each with a name of its own.
+        is_check: Write nothing, and say what would be done.
+    """
+    arguments: list[Any] = [keys.prefix, keys.default_queue, keys.namespace, "check" if is_check else ""]
+    for one in fsms:
+        counts = (2 * len(one.snapshot), len(one.urgent), len(one.mail), len(one.later), len(one.effects))
+        arguments += (one.name, one.since, *map(str, counts), str(len(one.records)))
+        for pair in one.snapshot.items():
+            arguments += pair
+        arguments += one.urgent
+        arguments += one.mail
+        for parts in (*one.later, *one.effects):
+            arguments += parts
+        arguments += map(_packed, one.records)
+    about = (keys.timers, keys.effects, keys.states)
+    return Request(lambda reply: [text(word) for word in reply], "restore", about, arguments, is_ahead=True)
+
+
+def _packed(record: Mapping[str, str | bytes]) -> bytes:
+    """Write a record into one argument: Redis takes no more than a million of them, and an FSM may have much mail."""
+    words = [word.encode() if isinstance(word, str) else word for pair in record.items() for word in pair]
+    return b"".join([b"%d:%b" % (len(word), word) for word in words])
+
+
+def announced(keys: Keys) -> Request[list[tuple[bytes, bytes]]]:
+    """Read what was announced of machines: name and JSON of each."""
+    return Request(lambda reply: sorted(reply.items()), commands=[("HGETALL", keys.machines)])
+
+
+def enlist(keys: Keys, machines: Iterable[tuple[str | bytes, str | bytes]]) -> Request[None]:
+    """Announce machines as they were; what was announced since is left as it is."""
+    commands = [("HSETNX", keys.machines, name, about) for name, about in machines]
+    return Request(lambda _: None, commands=commands)
+
+
+def audit(keys: Keys, name: str, most: int) -> Request[list[tuple[bytes, dict[bytes, bytes]]]]:
+    """Read the newest entries of the audit of an FSM, the newest first."""
+    return Request(list, commands=[("XREVRANGE", keys.audit(name), "+", "-", "COUNT", most)])
