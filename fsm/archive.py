@@ -5,24 +5,28 @@ Who calls this: the client, which inherits these verbs.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsm import config
 from fsm.backup import restoring, saving
-from fsm.backup.directory import Directory
-from fsm.backup.file import Reader
+from fsm.backup.directory import DIRECTORY, MAX_SNAPSHOTS, Backups, choose_file, new_header, writing_file
 from fsm.carrier import PlanCarrier
 from fsm.engine import checked_name
-from fsm.errors import BackupError
+from fsm.errors import BackupError, StoreError
 from fsm.store.keys import Keys
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fsm.backup.directory import Backup
+
 __all__ = ["Archive", "Restored", "Saved"]
+
+_TELL_EVERY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,6 @@ class Saved:
         id: Of the backup.
         fsms: How many lines of FSMs it has.
         size: Of the file, in bytes.
-        sha256: Of all before its seal.
         broken: Names of FSMs that are not in it, since a key of them is of another type.
     """
 
@@ -42,7 +45,6 @@ class Saved:
     id: str
     fsms: int
     size: int
-    sha256: str
     broken: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -52,7 +54,6 @@ class Saved:
             "id": self.id,
             "fsms": self.fsms,
             "size": self.size,
-            "sha256": self.sha256,
             "broken": list(self.broken),
         }
 
@@ -88,7 +89,7 @@ class Restored:
     held: int
     broken: int
     left: tuple[tuple[str, str], ...]
-    passed_over: tuple[str, ...]
+    passed_over: tuple[Backup, ...]
     is_dry_run: bool
 
     @property
@@ -110,7 +111,7 @@ class Restored:
             "held": self.held,
             "broken": self.broken,
             "left": [{"name": name, "why": why} for name, why in self.left],
-            "passed_over": list(self.passed_over),
+            "passed_over": [one.as_json() for one in self.passed_over],
             "dry_run": self.is_dry_run,
         }
 
@@ -122,9 +123,9 @@ class Archive(PlanCarrier):
 
     def backup(
         self,
-        directory: Path | str,
+        directory: Path | str = DIRECTORY,
         *,
-        max_snapshots: int = 10,
+        max_snapshots: int = MAX_SNAPSHOTS,
         progress: Callable[[int], None] | None = None,
     ) -> Saved:
         """Save all FSMs of this namespace into a directory, while they run.
@@ -136,21 +137,21 @@ class Archive(PlanCarrier):
 
         Args:
             directory: Made where there is none. One that two namespaces share has a file of each.
-            max_snapshots: How many older ones are kept beside it.
+            max_snapshots: How many are kept by their ids beside it, this one among them.
             progress: Is told, now and then, how many FSMs were saved.
 
         Raises:
             BackupError: It cannot be written: the disk is full, there is no permission, or somebody else writes there.
             StoreError: Redis cannot be used.
         """
-        target = Directory(directory, self.keys.namespace)
+        target = Backups(directory, self.keys.namespace)
         with target.writing(redis=self._version(), max_snapshots=max_snapshots) as writer:
             broken = self.do(saving.save(self.keys, _reporting(writer.write, progress)))
-        return Saved(writer.path, writer.header.id, writer.fsms, writer.size, writer.sha256, tuple(broken))
+        return Saved(target.stable, writer.header.id, writer.fsms, writer.size, tuple(broken))
 
     def restore(  # noqa: PLR0913 - one keyword an option of a restore
         self,
-        source: Path | str,
+        source: Path | str = DIRECTORY,
         snapshot: str = "",
         *,
         into: str | None = None,
@@ -168,7 +169,8 @@ class Archive(PlanCarrier):
         On a crash: each FSM was restored whole or not at all; begin again.
 
         Args:
-            source: A directory: then the newest backup in it that verifies; or a file.
+            source: A directory: then the newest backup in it that verifies; or a file, then that, or what lies beside
+                it as the one before.
             snapshot: The id of one that is kept in that directory.
             into: The namespace; by default that which was saved.
             replace: Purge what is in the way of an FSM of the backup, with its mail.
@@ -182,32 +184,25 @@ class Archive(PlanCarrier):
             ConfigError: The namespace cannot be one.
             StoreError: Redis cannot be used.
         """
-        path, passed_over = Path(source), ()
-        if path.is_dir():
-            chosen = Directory(path, self.keys.namespace).choose(snapshot)
-            path, passed_over = chosen.path, chosen.passed_over
-        elif snapshot:
-            raise BackupError(str(path), "is a file: an id belongs to a directory")
-        with Reader(path) as reader:
-            header = reader.header
+        path = Path(source)
+        if snapshot and path.is_file():
+            raise BackupError(str(path), "it is a file: an id names a snapshot in a directory")
+        is_file = path.is_file() or path.name.endswith(".gz")
+        chosen = choose_file(path) if is_file else Backups(path, self.keys.namespace).choose(snapshot)
+        with chosen:
+            header = chosen.reader.header
             if into is None and header.namespace != self.keys.namespace:
-                problem = f"is of namespace {header.namespace!r}, and not of {self.keys.namespace!r}: name the \
-namespace that is to have it, with --into (into=) or --namespace"
-                raise BackupError(str(path), problem)
-            keys = self.keys if into is None else Keys(config.check_namespace(into))
-            count = self.do(
-                restoring.restore(
-                    keys,
-                    reader,
-                    header.namespace,
-                    replace=replace,
-                    effects=effects,
-                    is_check=dry_run,
-                    progress=progress,
+                problem = (
+                    f"it is of namespace {header.namespace!r}, and this client of {self.keys.namespace!r}: "
+                    "say into which it is to go"
                 )
-            )
+                raise BackupError(str(chosen.backup.path), problem)
+            keys = self.keys if into is None else Keys(config.check_namespace(into))
+            wish = restoring.Wish(replace=replace, effects=effects, is_check=dry_run)
+            lines, told = chosen.reader, progress or (lambda _: None)
+            count = self.do(restoring.restore(keys, lines, header.namespace, wish, told))
         return Restored(
-            path,
+            chosen.backup.path,
             header.id,
             header.created_at,
             keys.namespace,
@@ -218,14 +213,18 @@ namespace that is to have it, with --into (into=) or --namespace"
             count.held,
             count.broken,
             tuple(count.left),
-            passed_over,
+            chosen.passed_over,
             dry_run,
         )
 
     def export_fsm(self, name: str, file: Path | str) -> Saved:
         """Save one FSM with its last lines of the log and its audit: to look at it elsewhere, or to bring it there.
 
-        On a crash: a file that was there is as it was.
+        On a crash: there is no such file.
+
+        Args:
+            name: Of the FSM.
+            file: To be made; it must not be there.
 
         Raises:
             UnknownFSMError: There is none of this name.
@@ -233,9 +232,10 @@ namespace that is to have it, with --into (into=) or --namespace"
             StoreError: Redis cannot be used.
         """
         checked_name(name)
-        with writing_file(Path(file), self.keys.namespace, redis=self._version()) as writer:
+        header = new_header(self.keys.namespace, self._version(), "fsm")
+        with writing_file(file, header) as writer:
             self.do(saving.export(self.keys, name, writer.write))
-        return Saved(Path(file), writer.header.id, writer.fsms, writer.size, writer.sha256)
+        return Saved(Path(file), header.id, writer.fsms, writer.size)
 
     def import_fsm(
         self, file: Path | str, *, into: str | None = None, replace: bool = False, dry_run: bool = False
@@ -250,6 +250,8 @@ namespace that is to have it, with --into (into=) or --namespace"
 
     def _version(self) -> str:
         """Name the version of Redis; "" where we may not ask."""
+        with suppress(StoreError):
+            return str(self.ask(Request(lambda about: about["redis_version"], commands=[("INFO", "server")])))
         return ""
 
 

@@ -23,13 +23,12 @@ from fsm.store.places import parse, pinned, ringed
 from fsm.verbs import purge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from fsm.backup.form import SavedEvent, SavedLog
-    from fsm.store.requests import Request
     from fsm.verbs.plans import Plan
 
-__all__ = ["Count", "restore", "restore_of"]
+__all__ = ["Count", "Wish", "restore", "restore_of"]
 
 # Calls under way at once, and about how many bytes one of them carries.
 _MOST_AHEAD = 3
@@ -64,9 +63,10 @@ class Count:
 
 
 class _Batch:
-    """FSMs for one call, each of another name, and about how many bytes they have."""
+    """FSMs for one call, each of another name, and machines that come before them."""
 
     def __init__(self) -> None:
+        self.machines: list[tuple[str | bytes, str | bytes]] = []
         self.fsms: dict[str | bytes, dumping.Restore] = {}
         self.size = 0
 
@@ -80,15 +80,27 @@ class _Batch:
         self.size += sum(sum(map(len, record.values())) for record in one.records)
 
 
-def restore(  # noqa: PLR0913 - what is asked of a restore
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How FSMs are to be restored.
+
+    Args:
+        replace: What has the name of an FSM of the backup, and is another life or an older version, is purged.
+        effects: Keep what is noted of open effects; their jobs are not restored, so `on_failure` is told of them.
+        is_check: Write nothing, and count what would be done.
+    """
+
+    replace: bool = False
+    effects: bool = True
+    is_check: bool = False
+
+
+def restore(
     keys: Keys,
     lines: Iterable[SavedMachine | SavedFSM | SavedLog],
     namespace: str,
-    *,
-    replace: bool = False,
-    effects: bool = True,
-    is_check: bool = False,
-    progress: Callable[[int], None] | None = None,
+    wish: Wish,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Plan[Count]:
     """Put back what the lines say.
 
@@ -98,63 +110,51 @@ def restore(  # noqa: PLR0913 - what is asked of a restore
         keys: Of the namespace into which it is to go.
         lines: Of the backup.
         namespace: Which was saved.
-        replace: What has the name of an FSM of the backup, and is another life or an older version, is purged.
-        effects: Keep what is noted of open effects; their jobs are not restored, so `on_failure` is told of them.
-        is_check: Write nothing, and count what would be done.
+        wish: How.
         progress: Is told how many FSMs were looked at.
     """
     count, seen = Count(), 0
-    batch = _Batch()
-    under_way: deque[tuple[Any, _Batch]] = deque()
     home = Keys(namespace)
-    for line in lines:
-        if isinstance(line, SavedMachine):
-            if not is_check:
-                yield dumping.enlist(keys, [(raw_of(line.name), _announcement(line, home, keys))])
-            continue
-        if not isinstance(line, SavedFSM):
-            continue
-        one = restore_of(line, home, keys, effects=effects)
-        if batch.is_full or one.name in batch.fsms:
-            under_way.append(((yield _asked(keys, batch, is_check=is_check)), batch))
-            seen += len(batch.fsms)
-            batch = _Batch()
-            if len(under_way) > _MOST_AHEAD:
-                yield from _told(keys, *under_way.popleft(), count, replace=replace, is_check=is_check)
-            if progress is not None:
-                progress(seen)
-        batch.add(one)
-    if batch.fsms:
-        under_way.append(((yield _asked(keys, batch, is_check=is_check)), batch))
-    for sent, asked in under_way:
-        yield from _told(keys, sent, asked, count, replace=replace, is_check=is_check)
-    if progress is not None:
-        progress(seen + len(batch.fsms))
+    under_way: deque[tuple[Any, _Batch]] = deque()
+    for batch in _batches(lines, home, keys, wish):
+        if batch.machines and not wish.is_check:
+            yield dumping.enlist(keys, batch.machines)
+        sent = yield dumping.restore(keys, batch.fsms.values(), is_check=wish.is_check)
+        under_way.append((sent, batch))
+        if len(under_way) > _MOST_AHEAD:
+            yield from _told(keys, *under_way.popleft(), wish, count)
+        seen += len(batch.fsms)
+        progress(seen)
+    for sent, batch in under_way:
+        yield from _told(keys, sent, batch, wish, count)
     return count
 
 
-def _asked(keys: Keys, batch: _Batch, *, is_check: bool) -> Request[list[str]]:
-    return dumping.restore(keys, batch.fsms.values(), is_check=is_check)
+def _batches(
+    lines: Iterable[SavedMachine | SavedFSM | SavedLog], home: Keys, keys: Keys, wish: Wish
+) -> Iterator[_Batch]:
+    batch = _Batch()
+    for line in lines:
+        if isinstance(line, SavedMachine):
+            batch.machines.append((raw_of(line.name), _announcement(line, home, keys)))
+        elif isinstance(line, SavedFSM):
+            one = restore_of(line, home, keys, effects=wish.effects)
+            if batch.is_full or one.name in batch.fsms:
+                yield batch
+                batch = _Batch()
+            batch.add(one)
+    if batch.fsms or batch.machines:
+        yield batch
 
 
-def _told(
-    keys: Keys,
-    sent: Sequence[str] | Ticket[list[str]],
-    batch: _Batch,
-    count: Count,
-    *,
-    replace: bool,
-    is_check: bool,
-) -> Plan[None]:
-    """Read what became of the FSMs of a call; those that are in the way of one are purged where that is wanted."""
+def _told(keys: Keys, sent: Sequence[str] | Ticket[list[str]], batch: _Batch, wish: Wish, count: Count) -> Plan[None]:
+    """Read what became of the FSMs of a call; what is in the way of one is purged where that is wanted."""
     words = (yield sent) if isinstance(sent, Ticket) else sent
     for one, said in zip(batch.fsms.values(), words, strict=True):
         word, _, born = said.partition(" ")
-        is_replaced = word == "EXISTS" and replace
-        if is_replaced and is_check:
-            word = "RESTORED"
-        elif is_replaced:
-            word = yield from _replaced(keys, one, born)
+        is_replaced = word == "EXISTS" and wish.replace
+        if is_replaced:
+            word = "RESTORED" if wish.is_check else (yield from _replaced(keys, one, born))
         _note(count, one, word)
         count.replaced += is_replaced and word == "RESTORED"
 
@@ -164,9 +164,8 @@ def _replaced(keys: Keys, one: dumping.Restore, born: str) -> Plan[str]:
 
     On a crash in between: the name is free, and the backup is there.
     """
-    name = one.name if isinstance(one.name, str) else one.name.decode("utf-8", "backslashreplace")
     try:
-        yield from purge(keys, name, born, _PURGE_TIMEOUT)
+        yield from purge(keys, _shown(one.name), born, _PURGE_TIMEOUT)
     except CallTimeoutError:
         return "HELD"
     except UnknownFSMError:
@@ -185,8 +184,11 @@ def _note(count: Count, one: dumping.Restore, word: str) -> None:
         field_name = {"EXISTS": "existing", "HELD": "held"}.get(word, "broken")
         setattr(count, field_name, getattr(count, field_name) + 1)
         if len(count.left) < _MOST_NAMED:
-            name = one.name if isinstance(one.name, str) else one.name.decode("utf-8", "backslashreplace")
-            count.left.append((name, field_name))
+            count.left.append((_shown(one.name), field_name))
+
+
+def _shown(name: str | bytes) -> str:
+    return name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
 
 
 def restore_of(line: SavedFSM, home: Keys, keys: Keys, *, effects: bool = True) -> dumping.Restore:
@@ -209,10 +211,8 @@ def restore_of(line: SavedFSM, home: Keys, keys: Keys, *, effects: bool = True) 
     return one
 
 
-def _record(
-    event: SavedEvent, name: str | bytes, home: Keys, keys: Keys, *, is_moved: bool
-) -> dict[str, str | bytes]:
-    record = event.record(keys.namespace, name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
+def _record(event: SavedEvent, name: str | bytes, home: Keys, keys: Keys, *, is_moved: bool) -> dict[str, str | bytes]:
+    record = event.record(keys.namespace, _shown(name))
     if is_moved and record:
         record["ns"] = keys.namespace
         if "origin" in record:

@@ -103,9 +103,7 @@ def _reply(what: R | Ticket[R]) -> Plan[R]:
     return what
 
 
-def _written(
-    keys: Keys, dump: Dump | Ticket[Dump], wanted: list[bytes], write: Write, broken: list[str]
-) -> Plan[None]:
+def _written(keys: Keys, dump: Dump | Ticket[Dump], wanted: list[bytes], write: Write, broken: list[str]) -> Plan[None]:
     """Write the lines of a call, and of further ones where their bytes were too many for one."""
     while True:
         count, fsms = yield from _reply(dump)

@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 
     from fsm.store.keys import Keys
 
-__all__ = ["MOST_DUMPED", "MOST_RESTORED", "Dump", "Dumped", "Restore", "announced", "audit", "dump", "enlist", "names", "restore"]
+__all__ = [
+    "MOST_DUMPED",
+    "MOST_RESTORED",
+    "Dump",
+    "Dumped",
+    "Restore",
+    "announced",
+    "audit",
+    "dump",
+    "enlist",
+    "names",
+    "restore",
+]
 
 # One call of `dump` looks at so many FSMs, and one of `restore` writes so many: a few ms in which Redis serves nobody
 # else.
@@ -54,7 +66,7 @@ class Dumped(NamedTuple):
 class Dump(NamedTuple):
     """What one call gave: how many of the names were looked at, and those that there are."""
 
-    count: int
+    looked_at: int
     fsms: list[Dumped]
 
 
@@ -99,7 +111,7 @@ def names(keys: Keys, cursor: int) -> Request[tuple[int, list[bytes]]]:
 
 
 def dump(keys: Keys, wanted: Sequence[bytes | str], enough: int = _ENOUGH_BYTES) -> Request[Dump]:
-    """Give FSMs as they stand, at most `MOST_DUMPED`; those behind the last that was looked at are to be asked again."""
+    """Give FSMs as they stand, at most `MOST_DUMPED`; behind the last that was looked at, ask again."""
 
     def read(reply: list[Any]) -> Dump:
         found = []

@@ -25,8 +25,8 @@ def save(store: Store) -> list[Any]:
 
 
 def restore(store: Store, lines: list[Any], into: str = "", **more: Any) -> Count:
-    keys = Keys(into) if into else store.keys
-    plan = restoring.restore(keys, lines, store.keys.namespace, **more)
+    keys, progress = Keys(into) if into else store.keys, more.pop("progress", lambda _: None)
+    plan = restoring.restore(keys, lines, store.keys.namespace, restoring.Wish(**more), progress)
     return carry(plan, lambda request: run(store.redis, request))
 
 
