@@ -18,6 +18,7 @@ import typing
 
 if typing.TYPE_CHECKING:
     from fsm.app import App
+    from fsm.archive import Restored, Saved
     from fsm.backup.choosing import Backup
     from fsm.backup.directory import Backups
     from fsm.client import Client
@@ -101,7 +102,9 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "HostView",
     "Page",
     "QueueView",
+    "Restored",
     "Running",
+    "Saved",
     "WorkerView",
     # errors
     "AbandonedError",
@@ -148,6 +151,7 @@ _ROOMS = (
     "registry",
     "store.synching",
     "store.durability",
+    "archive",
     "backup.choosing",
     "backup.directory",
 )

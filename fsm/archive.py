@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsm import config
+from fsm import config, verbs
 from fsm.backup import restoring, saving
-from fsm.backup.directory import DIRECTORY, MAX_SNAPSHOTS, Backups, choose_file, new_header, writing_file
+from fsm.backup.choosing import choose_file
+from fsm.backup.directory import DIRECTORY, MAX_SNAPSHOTS, Backups, writing_file
 from fsm.carrier import PlanCarrier
 from fsm.engine import checked_name
 from fsm.errors import BackupError, StoreError
@@ -22,7 +23,10 @@ from fsm.store.requests import Request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsm.backup.directory import Backup
+    from fsm.backup.choosing import Backup
+    from fsm.backup.file import Writer
+
+    Progress = Callable[[int, int], None]
 
 __all__ = ["Archive", "Restored", "Saved"]
 
@@ -126,7 +130,7 @@ class Archive(PlanCarrier):
         directory: Path | str = DIRECTORY,
         *,
         max_snapshots: int = MAX_SNAPSHOTS,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Saved:
         """Save all FSMs of this namespace into a directory, while they run.
 
@@ -138,7 +142,7 @@ class Archive(PlanCarrier):
         Args:
             directory: Made where there is none. One that two namespaces share has a file of each.
             max_snapshots: How many are kept by their ids beside it, this one among them.
-            progress: Is told, now and then, how many FSMs were saved.
+            progress: Is told, now and then, how many FSMs were saved, and of about how many.
 
         Raises:
             BackupError: It cannot be written: the disk is full, there is no permission, or somebody else writes there.
@@ -146,7 +150,8 @@ class Archive(PlanCarrier):
         """
         target = Backups(directory, self.keys.namespace)
         with target.writing(redis=self._version(), max_snapshots=max_snapshots) as writer:
-            broken = self.do(saving.save(self.keys, _reporting(writer.write, progress)))
+            total = 0 if progress is None else self.do(verbs.count(self.keys, finished=True))
+            broken = self.do(saving.save(self.keys, _reporting(writer, progress, total)))
         return Saved(target.stable, writer.header.id, writer.fsms, writer.size, tuple(broken))
 
     def restore(  # noqa: PLR0913 - one keyword an option of a restore
@@ -158,7 +163,7 @@ class Archive(PlanCarrier):
         replace: bool = False,
         effects: bool = True,
         dry_run: bool = False,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Restored:
         """Put the FSMs of a backup back: those that are not there.
 
@@ -177,7 +182,7 @@ class Archive(PlanCarrier):
             effects: Keep what is noted of open effects. Their jobs are in no backup, so their FSMs are told that they
                 failed; without, nobody tells them anything.
             dry_run: Verify and count, and write nothing.
-            progress: Is told, now and then, how many FSMs were looked at.
+            progress: Is told, now and then, how many FSMs were looked at, and of how many.
 
         Raises:
             BackupError: There is none, none verifies, or it is of another namespace: nothing was touched.
@@ -187,7 +192,7 @@ class Archive(PlanCarrier):
         path = Path(source)
         if snapshot and path.is_file():
             raise BackupError(str(path), "it is a file: an id names a snapshot in a directory")
-        is_file = path.is_file() or path.name.endswith(".gz")
+        is_file = not path.is_dir() and (path.exists() or path.name.endswith(".gz"))
         chosen = choose_file(path) if is_file else Backups(path, self.keys.namespace).choose(snapshot)
         with chosen:
             header = chosen.reader.header
@@ -199,8 +204,12 @@ class Archive(PlanCarrier):
                 raise BackupError(str(chosen.backup.path), problem)
             keys = self.keys if into is None else Keys(config.check_namespace(into))
             wish = restoring.Wish(replace=replace, effects=effects, is_check=dry_run)
-            lines, told = chosen.reader, progress or (lambda _: None)
-            count = self.do(restoring.restore(keys, lines, header.namespace, wish, told))
+
+            def told(done: int) -> None:
+                if progress is not None:
+                    progress(done, chosen.backup.fsms)
+
+            count = self.do(restoring.restore(keys, chosen.reader, header.namespace, wish, told))
         return Restored(
             chosen.backup.path,
             header.id,
@@ -232,10 +241,9 @@ class Archive(PlanCarrier):
             StoreError: Redis cannot be used.
         """
         checked_name(name)
-        header = new_header(self.keys.namespace, self._version(), "fsm")
-        with writing_file(file, header) as writer:
+        with writing_file(file, self.keys.namespace, redis=self._version()) as writer:
             self.do(saving.export(self.keys, name, writer.write))
-        return Saved(Path(file), header.id, writer.fsms, writer.size)
+        return Saved(Path(file), writer.header.id, writer.fsms, writer.size)
 
     def import_fsm(
         self, file: Path | str, *, into: str | None = None, replace: bool = False, dry_run: bool = False
@@ -255,17 +263,14 @@ class Archive(PlanCarrier):
         return ""
 
 
-def _reporting(write: Callable[[Any], None], progress: Callable[[int], None] | None) -> Callable[[Any], None]:
-    """Tell every thousand lines how many there are."""
+def _reporting(writer: Writer, progress: Progress | None, total: int) -> Callable[[Any], None]:
+    """Tell every thousand FSMs how many there are."""
     if progress is None:
-        return write
-    count = 0
+        return writer.write
 
-    def counted(line: Any) -> None:
-        nonlocal count
-        write(line)
-        count += 1
-        if count % _TELL_EVERY == 0:
-            progress(count)
+    def write(line: Any) -> None:
+        writer.write(line)
+        if writer.fsms % _TELL_EVERY == 0:
+            progress(writer.fsms, total)
 
-    return counted
+    return write

@@ -53,7 +53,7 @@ _COMMANDS = {
     "purge": "fsm.cli.sending:purge",
     "synch": "fsm.cli.synching:synch",
     "drain": "fsm.cli.draining:drain",
-    "backup": "fsm.cli.backups:backup",
+    "backup": "fsm.cli.archive:backup",
     "check": "fsm.cli.diagrams:check",
     "draw": "fsm.cli.diagrams:draw",
 }
