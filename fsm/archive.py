@@ -209,6 +209,9 @@ class Archive(PlanCarrier):
                 if progress is not None:
                     progress(done, chosen.backup.fsms)
 
+            if not dry_run:
+                with suppress(StoreError):
+                    self.ask(verbs.enlist(keys))
             count = self.do(restoring.restore(keys, chosen.reader, header.namespace, wish, told))
         return Restored(
             chosen.backup.path,

@@ -67,6 +67,7 @@ class _Batch:
 
     def __init__(self) -> None:
         self.machines: list[tuple[str | bytes, str | bytes]] = []
+        self.states: list[str] = []
         self.fsms: dict[str | bytes, dumping.Restore] = {}
         self.size = 0
 
@@ -118,7 +119,7 @@ def restore(
     under_way: deque[tuple[Any, _Batch]] = deque()
     for batch in _batches(lines, home, keys, wish):
         if batch.machines and not wish.is_check:
-            yield dumping.enlist(keys, batch.machines)
+            yield dumping.enlist(keys, batch.machines, batch.states)
         sent = yield dumping.restore(keys, batch.fsms.values(), is_check=wish.is_check)
         under_way.append((sent, batch))
         if len(under_way) > _MOST_AHEAD:
@@ -137,6 +138,7 @@ def _batches(
     for line in lines:
         if isinstance(line, SavedMachine):
             batch.machines.append((raw_of(line.name), _announcement(line, home, keys)))
+            batch.states += _states(line)
         elif isinstance(line, SavedFSM):
             one = restore_of(line, home, keys, effects=wish.effects)
             if batch.is_full or one.name in batch.fsms:
@@ -242,3 +244,11 @@ def _announcement(line: SavedMachine, home: Keys, keys: Keys) -> str | bytes:
     except (ValueError, TypeError, KeyError):
         return line.value
     return orjson.dumps(about)
+
+
+def _states(line: SavedMachine) -> list[str]:
+    """Give the states of a machine as they are listed; none where its announcement cannot be read."""
+    try:
+        return [f"{line.name}:{state}" for state in orjson.loads(line.value)["states"]]
+    except (ValueError, TypeError, KeyError):
+        return []

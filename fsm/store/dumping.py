@@ -161,9 +161,13 @@ def announced(keys: Keys) -> Request[list[tuple[bytes, bytes]]]:
     return Request(lambda reply: sorted(reply.items()), commands=[("HGETALL", keys.machines)])
 
 
-def enlist(keys: Keys, machines: Iterable[tuple[str | bytes, str | bytes]]) -> Request[None]:
-    """Announce machines as they were; what was announced since is left as it is."""
-    commands = [("HSETNX", keys.machines, name, about) for name, about in machines]
+def enlist(keys: Keys, machines: Iterable[tuple[str | bytes, str | bytes]], states: Iterable[str]) -> Request[None]:
+    """Announce machines as they were, with their states; what was announced since is left as it is.
+
+    On a crash: some are announced, or their states are not listed; the next worker announces both.
+    """
+    commands: list[tuple[Any, ...]] = [("HSETNX", keys.machines, name, about) for name, about in machines]
+    commands += [("SADD", keys.states, state) for state in states]
     return Request(lambda _: None, commands=commands)
 
 

@@ -36,8 +36,8 @@ RIGHTS = dict(re.findall(r"^user (\w+) (on .*)$", PAGE, re.MULTILINE))
 # Scripts that clients call; all others are the workers'.
 CLIENTS_SCRIPTS = {"start", "send", "ask", "cancel", "purge", "steer"}
 # What looks at all FSMs, and may read the names of all keys.
-OPERATORS_SCRIPTS = {"synch"}
-OPERATORS_MODULES = ("fsm/store/synching.py",)
+OPERATORS_SCRIPTS = {"synch", "dump", "restore"}
+OPERATORS_MODULES = ("fsm/store/synching.py", "fsm/store/dumping.py")
 WORKERS_SCRIPTS = {path.stem for path in LUA.glob("*.lua")} - {"prelude"} - CLIENTS_SCRIPTS - OPERATORS_SCRIPTS
 # What our own modules ask for as plain commands, by where they do so.
 ASKED = re.compile(r'\(\s*"([A-Z]{3,})"')
@@ -246,10 +246,16 @@ def test_a_worker_can_run_events_and_effects_and_obey_the_tools_of_rq(
     assert "NOPERM" not in "".join(outputs)
 
 
-def test_an_operator_can_repair(world: World) -> None:
+def test_an_operator_can_repair_and_save_and_restore(world: World, tmp_path: Path) -> None:
     with Client(url_of(world, "operator"), namespace="default") as client:
         act_as_application(client)
         assert client.synch() == []
+        client.start_fsm(Journal, "saved")
+        saved = client.backup(tmp_path)
+        client.export_fsm("saved", tmp_path / "one.fsm.gz")
+        assert client.restore(tmp_path).kept == saved.fsms
+        client.purge("saved")
+        assert client.restore(tmp_path, replace=True).restored == 1
         world.redis.delete(client.keys.ready("fsm"))
         assert {one.what for one in client.synch()} == {"ready"}
     assert world.refused() == []

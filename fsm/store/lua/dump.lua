@@ -8,7 +8,7 @@ ARGV      1 prefix   2 about how many bytes are enough   3.. names
 RETURNS   DUMPED, how many of the names were looked at, then of each FSM that there is a list: name, since when it is in
           its state or "", fields and values of its snapshot; and where it has any of these: urgent ids, ids of the
           mailbox, ids of delayed events and when each is due, open effects with what is noted of each and its deadline
-          or "", then the record of each of those ids, in this order. Of one of which a key is of another type: its
+          or "", then of each of those ids all of its job, in this order. Of one of which a key is of another type: its
           name and BROKEN. One that is being purged is left out. One FSM at least is looked at, however large it is
 REPEATED  harmless: it gives what stands there then
 ]]
@@ -16,13 +16,13 @@ local prefix, enough = ARGV[1], tonumber(ARGV[2])
 local bytes, answer = 0, { 'DUMPED', 0 }
 local timers = prefix .. 'timers'
 
--- The records of these ids, behind all that were read before.
-local function read_records(records, ids, step)
+-- The jobs of these ids, behind all that were read before.
+local function read_jobs(jobs, ids, step)
   for i = 1, #ids, step do
-    local record = try('HGETALL', 'rq:job:' .. ids[i])
-    if record.err then record = {} end
-    for k = 2, #record, 2 do bytes = bytes + #record[k] + 24 end
-    records[#records + 1] = record
+    local job = try('HGETALL', 'rq:job:' .. ids[i])
+    if job.err then job = {} end
+    for k = 2, #job, 2 do bytes = bytes + #job[k] + 24 end
+    jobs[#jobs + 1] = job
   end
 end
 
@@ -46,7 +46,7 @@ local function dump(name)
   local first, mail = try('LRANGE', urgent, 0, -1), try('LRANGE', mailbox, 0, -1)
   local delayed, open = try('ZRANGE', later, 0, -1, 'WITHSCORES'), try('HGETALL', effects)
   if first.err or mail.err or delayed.err or open.err then return { name, 'BROKEN' } end
-  local noted, records = {}, {}
+  local noted, jobs = {}, {}
   for i = 1, #open, 2 do
     local ends = try('ZSCORE', timers, 'deadline ' .. open[i] .. ' ' .. name)
     noted[#noted + 1] = open[i]
@@ -54,10 +54,10 @@ local function dump(name)
     noted[#noted + 1] = type(ends) == 'string' and ends or ''
     bytes = bytes + #open[i + 1]
   end
-  read_records(records, first, 1)
-  read_records(records, mail, 1)
-  read_records(records, delayed, 2)
-  return { name, since, snapshot, first, mail, delayed, noted, records }
+  read_jobs(jobs, first, 1)
+  read_jobs(jobs, mail, 1)
+  read_jobs(jobs, delayed, 2)
+  return { name, since, snapshot, first, mail, delayed, noted, jobs }
 end
 
 for i = 3, #ARGV do
