@@ -154,7 +154,7 @@ class SavedFSM(msgspec.Struct, tag_field="kind", tag="fsm", omit_defaults=True):
 
     def snapshot(self) -> dict[str, str | bytes]:
         """Give the fields of its hash in Redis."""
-        fields = {key: raw_of(value) for key, value in self.fields.items()}
+        fields = {key: value if type(value) is str else raw_of(value) for key, value in self.fields.items()}
         if self.payload is not UNSET:
             fields["payload"] = bytes(self.payload)
         return fields

@@ -77,8 +77,10 @@ class _Batch:
 
     def add(self, one: dumping.Restore) -> None:
         self.fsms[one.name] = one
-        self.size += sum(map(len, one.snapshot.values()))
-        self.size += sum(sum(map(len, record.values())) for record in one.records)
+        # About: what else a snapshot has is short.
+        self.size += len(one.snapshot.get("payload", ""))
+        if one.records:
+            self.size += sum(sum(map(len, record.values())) for record in one.records)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Who calls this: the plans of `fsm.backup`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsm.store.codec import text
@@ -137,10 +138,22 @@ def restore(keys: Keys, fsms: Iterable[Restore], *, is_check: bool = False) -> R
     """
     arguments: list[Any] = [keys.prefix, keys.default_queue, keys.namespace, "check" if is_check else ""]
     for one in fsms:
-        counts = (2 * len(one.snapshot), len(one.urgent), len(one.mail), len(one.later), len(one.effects))
-        arguments += (one.name, one.since, *map(str, counts), str(len(one.records)))
-        for pair in one.snapshot.items():
-            arguments += pair
+        size = str(2 * len(one.snapshot))
+        if not (one.records or one.effects):
+            arguments += (
+                one.name,
+                one.since,
+                size,
+                "0",
+                "0",
+                "0",
+                "0",
+                "0",
+                *chain.from_iterable(one.snapshot.items()),
+            )
+            continue
+        counts = map(str, map(len, (one.urgent, one.mail, one.later, one.effects, one.records)))
+        arguments += (one.name, one.since, size, *counts, *chain.from_iterable(one.snapshot.items()))
         arguments += one.urgent
         arguments += one.mail
         for parts in (*one.later, *one.effects):

@@ -14,7 +14,9 @@ REPEATED  harmless: it gives what stands there then
 ]]
 local prefix, enough = ARGV[1], tonumber(ARGV[2])
 local bytes, answer = 0, { 'DUMPED', 0 }
-local timers = prefix .. 'timers'
+local timers, indexes, over = prefix .. 'timers', prefix .. 'state:', prefix .. 'finished:'
+local snapshots, mailboxes, urgents = prefix .. 'snapshot:', prefix .. 'mailbox:', prefix .. 'urgent:'
+local laters, opens = prefix .. 'later:', prefix .. 'effects:'
 
 -- The jobs of these ids, behind all that were read before.
 local function read_jobs(jobs, ids, step)
@@ -27,7 +29,7 @@ local function read_jobs(jobs, ids, step)
 end
 
 local function dump(name)
-  local snapshot = try('HGETALL', prefix .. 'snapshot:' .. name)
+  local snapshot = try('HGETALL', snapshots .. name)
   if snapshot.err then return { name, 'BROKEN' } end
   local machine, state, status = '', '', ''
   for i = 1, #snapshot, 2 do
@@ -37,11 +39,9 @@ local function dump(name)
     elseif field == 'status' then status = value end
   end
   if #snapshot == 0 or status == 'purging' then return nil end
-  local index = (status == 'finished' and 'finished:' or 'state:') .. machine .. ':' .. state
-  local since = try('ZSCORE', prefix .. index, name)
+  local since = try('ZSCORE', (status == 'finished' and over or indexes) .. machine .. ':' .. state, name)
   if type(since) ~= 'string' then since = '' end
-  local urgent, mailbox = prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name
-  local later, effects = prefix .. 'later:' .. name, prefix .. 'effects:' .. name
+  local urgent, mailbox, later, effects = urgents .. name, mailboxes .. name, laters .. name, opens .. name
   if call('EXISTS', mailbox, urgent, later, effects) == 0 then return { name, since, snapshot } end
   local first, mail = try('LRANGE', urgent, 0, -1), try('LRANGE', mailbox, 0, -1)
   local delayed, open = try('ZRANGE', later, 0, -1, 'WITHSCORES'), try('HGETALL', effects)

@@ -31,7 +31,7 @@ local function gather(map, key, score, member)
   members[#members + 1] = member
 end
 
--- What stands in the way of an FSM, as a word; nil where it can be restored.
+-- What stands in the way of an FSM, as a word; nil where it can be restored, and whether nothing of it is there at all.
 local function obstacle(name, f)
   if not (f.machine and f.state and f.payload and is_whole(f.version) and is_whole(f.updated_at)
     and f.born and #f.born < 20 and string.find(f.born, '^%d+$')) then return 'BROKEN' end
@@ -39,7 +39,7 @@ local function obstacle(name, f)
   local snapshot, later = prefix .. 'snapshot:' .. name, prefix .. 'later:' .. name
   local urgent, mailbox = prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name
   local open = prefix .. 'effects:' .. name
-  if permitted(try('EXISTS', snapshot, urgent, mailbox, later, open)) == 0 then return nil end
+  if permitted(try('EXISTS', snapshot, urgent, mailbox, later, open)) == 0 then return nil, true end
   local known = permitted(try('HMGET', snapshot, 'born', 'version', 'status'))
   if known.err then return 'BROKEN' end
   if known[1] then
@@ -127,7 +127,7 @@ local function failed_at(note)
   return at and digits(at) or ms
 end
 
-local function restore(at, name, f)
+local function restore(at, name, f, is_fresh)
   local counts = {}
   for k = 1, 6 do counts[k] = tonumber(ARGV[at + 1 + k]) end
   local since, queue = ARGV[at + 1], f.queue or default_queue
@@ -138,6 +138,10 @@ local function restore(at, name, f)
   -- The first write, which a full Redis refuses; after it nothing in this script is.
   call('HSET', prefix .. 'snapshot:' .. name, unpack(ARGV, at + 8, first - 1))
   has_written = true
+  gather(indexed, (f.status == 'finished' and 'finished:' or 'state:') .. f.machine .. ':' .. f.state,
+    since ~= '' and since or f.updated_at, name)
+  listed[f.machine .. ':' .. f.state] = true
+  if f.error then gather(failures, 'errors:' .. f.machine, failed_at(f.error), name) end
   local fired = {}
   for _, list in ipairs({ 'urgent:', 'mailbox:' }) do
     local ids = {}
@@ -169,12 +173,8 @@ local function restore(at, name, f)
       armed(tonumber(ARGV[k + 2]), queue)
     end
   end
-  gather(indexed, (f.status == 'finished' and 'finished:' or 'state:') .. f.machine .. ':' .. f.state,
-    since ~= '' and since or f.updated_at, name)
-  listed[f.machine .. ':' .. f.state] = true
-  if f.error then gather(failures, 'errors:' .. f.machine, failed_at(f.error), name) end
   if f.timers and f.status ~= 'finished' then arm(name, f, queue, fired) end
-  local id = head(prefix, name)
+  local id = not (is_fresh and later == first) and head(prefix, name)
   if id and is_whole(f.retry_at) then
     alarms[#alarms + 1] = f.retry_at
     alarms[#alarms + 1] = 'retry ' .. name
@@ -190,10 +190,10 @@ while at <= last do
   local name, f = ARGV[at], {}
   local size = tonumber(ARGV[at + 2])
   for k = at + 8, at + 7 + size, 2 do f[ARGV[k]] = ARGV[k + 1] end
-  local word = obstacle(name, f)
+  local word, is_fresh = obstacle(name, f)
   if not word then
     word = 'RESTORED'
-    if not is_check then restore(at, name, f) end
+    if not is_check then restore(at, name, f, is_fresh) end
   end
   answer[#answer + 1] = word
   at = at + 8 + size + ARGV[at + 3] + ARGV[at + 4] + 2 * ARGV[at + 5] + 3 * ARGV[at + 6] + ARGV[at + 7]
