@@ -56,6 +56,7 @@ if typing.TYPE_CHECKING:
     from fsm.machine import Graph, Machine, RetryPolicy, Settings, enter, guard, leave, on, parse
     from fsm.registry import Cluster, HostView, QueueView, WorkerView
     from fsm.ring import ClusterInfo, HashRing
+    from fsm.storage import MemoryStorage, Storage, Stored, StoredPage
     from fsm.store.codec import Snapshot
     from fsm.store.durability import Synced
     from fsm.store.synching import Repair
@@ -106,6 +107,11 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "Running",
     "Saved",
     "WorkerView",
+    # where snapshots may lie beside Redis
+    "MemoryStorage",
+    "Storage",
+    "Stored",
+    "StoredPage",
     # errors
     "AbandonedError",
     "BackupError",
@@ -154,6 +160,7 @@ _ROOMS = (
     "archive",
     "backup.choosing",
     "backup.directory",
+    "storage",
 )
 
 if not typing.TYPE_CHECKING:

@@ -42,6 +42,7 @@ LONG = {
     "fsm/machine/values.py": "the typed codecs and the check of what they lose change together",
     "fsm/store/calls.py": "a list of calls, each short by itself: what it sends and what comes back",
     "fsm/client.py": "applications call one class, and most of it says what they may expect: the plans are elsewhere",
+    "fsm/testing/storage.py": "a contract in sentences, one test each: users derive from one class",
     "workers/activation.py": "one story from the claim of an FSM to its block, and each part writes to that block",
 }
 
