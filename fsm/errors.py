@@ -441,6 +441,8 @@ class StaleLockError(FSMError):
 class StoreError(FSMError):
     """Redis cannot be used: unreachable, too old, in cluster mode, full, read-only, or a key is not ours.
 
+    Or a machine's storage cannot: no connection, a time-out, a table that is missing.
+
     Args:
         problem: What is wrong, with the URL (password masked) or the key, and what to try.
     """

@@ -1,8 +1,8 @@
 """What a storage is asked for by `query`: its filters, read and checked, and the cursor of its pages.
 
-A cursor says behind which FSM the next page begins, in the order of machine, state, since when and name; how late it
-was when the first page was asked for, since who moved after that may have been told already; and for which filters all
-of that holds.
+A cursor says behind which FSM the next page begins, in the order of machine, state, since when and name; when the last
+of all came into its state, as of the first page, since who moved after that may have been told already; and for which
+filters all of that holds.
 
 Who calls this: the storages.
 """
@@ -53,7 +53,7 @@ class Question:
         since_before_ms: It came into its state earlier than in this ms.
         limit: Most a page.
         after: The FSM behind which the page begins.
-        began_ms: The latest store of all when the first page was asked for: who came into its state later is left out.
+        began_ms: When the last of all came into its state, as of the first page: who came later than that is left out.
         digest: Of the filters, for the cursor.
     """
 

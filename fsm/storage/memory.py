@@ -154,7 +154,7 @@ class MemoryStorage:
             kept = list(self._rows(self._namespace).values())
         began_ms = question.began_ms
         if began_ms is None:
-            began_ms = max((one.row.updated_ms for one in kept), default=0)
+            began_ms = max((one.since_ms for one in kept), default=0)
         found = sorted((one for one in kept if _is_asked_for(one, question, began_ms)), key=lambda one: one.mark)
         page = found[: question.limit]
         cursor = question.cursor(page[-1].mark, began_ms) if len(found) > len(page) else ""

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from fsm.storage.memory import MemoryStorage
 from fsm.testing.storage import BatchStorageContract
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fsm.storage.sql import SqlStorage
 
 
 class TestMemoryStorage(BatchStorageContract):
     @pytest.fixture
     def storage(self) -> MemoryStorage:
         return MemoryStorage()
+
+
+class TestSqlStorageOverSQLite(BatchStorageContract):
+    @pytest.fixture
+    def storage(self, sqlite_storage: SqlStorage) -> SqlStorage:
+        return sqlite_storage
+
+    @pytest.fixture
+    def reopened(self, sqlite_file: Path, opened: Callable[..., SqlStorage]) -> SqlStorage:
+        return opened(f"sqlite:///{sqlite_file}")
+
+
+class TestSqlStorageOverPostgreSQL(BatchStorageContract):
+    @pytest.fixture
+    def storage(self, postgres_storage: SqlStorage) -> SqlStorage:
+        return postgres_storage
+
+    @pytest.fixture
+    def reopened(
+        self, postgres_storage: SqlStorage, postgres_url: str, opened: Callable[..., SqlStorage]
+    ) -> SqlStorage:
+        return opened(postgres_url, table=postgres_storage.table)
