@@ -54,6 +54,7 @@ _COMMANDS = {
     "synch": "fsm.cli.synching:synch",
     "drain": "fsm.cli.draining:drain",
     "backup": "fsm.cli.archive:backup",
+    "storage": "fsm.cli.storage:storage",
     "check": "fsm.cli.diagrams:check",
     "draw": "fsm.cli.diagrams:draw",
 }

@@ -40,6 +40,7 @@ COMMANDS = [
         "synch",
         "drain",
         "backup",
+        "storage",
         "check",
         "draw",
     ),

@@ -1,0 +1,135 @@
+"""The commands for databases in which machines keep snapshots: `fsm storage init`, `fsm storage check`.
+
+Who calls this: `root`, by name.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fsm.cli.place import placed
+from fsm.cli.printing import json_option, print_array, print_table
+from fsm.errors import ConfigError
+from fsm.storage.sql import SqlStorage
+from fsm.store.storing import lives
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fsm.cli.place import Place
+    from fsm.client import Client
+
+__all__ = ["storage"]
+
+
+@click.group()
+@placed
+def storage(place: Place) -> None:
+    """Databases in which machines keep snapshots.
+
+    They are those of the application's machines; or name one by its URL, such as sqlite:////var/lib/app/fsm.db.
+    """
+    click.get_current_context().obj = place
+
+
+_database = click.argument("database", required=False, metavar="[DATABASE]")
+_table = click.option("--table", metavar="NAME", help="Its table, where a URL is given.  [fsm_snapshots]")
+
+
+@storage.command()
+@_database
+@_table
+@json_option
+@placed
+def init(place: Place, *, database: str | None, table: str | None, as_json: bool) -> None:
+    """Create the tables where they are missing.
+
+    It may be run at any time, also by several at once: what is there is left as it is.
+    """
+    rows: list[dict[str, Any]] = []
+    with _opened(place, database, table) as found:
+        rows += ({"storage": one.url, "table": one.table, "created": one.init()} for one in found)
+    if as_json:
+        print_array(rows)
+        return
+    columns = ("storage", "table", "tables")
+    print_table(columns, [(row["storage"], row["table"], "created" if row["created"] else "there") for row in rows])
+
+
+@storage.command()
+@_database
+@_table
+@click.option("--orphans", is_flag=True, help="Hold each row against Redis, and name those of FSMs that are not there.")
+@json_option
+@placed
+def check(place: Place, *, database: str | None, table: str | None, orphans: bool, as_json: bool) -> None:
+    """See whether the databases can be used, and count what is in them.
+
+    Of each machine: how many FSMs have a row there, and how many there are in Redis. Fewer rows are usual: an FSM has
+    one from its first commit on. More are rows of FSMs that were purged; --orphans names them. Exits with 1 where a
+    database cannot be used, or orphans were found.
+    """
+    rows: list[dict[str, Any]] = []
+    with _opened(place, database, table) as found, place.client() as client:
+        in_redis = {machine: sum(states.values()) for machine, states in client.counts().items()}
+        for one in found:
+            rows += _orphans(client, one.of(client.namespace)) if orphans else _counts(client, one, in_redis)
+    if as_json:
+        print_array(rows)
+    else:
+        columns = (
+            ("storage", "table", "name", "why") if orphans else ("storage", "table", "machine", "rows", "in Redis")
+        )
+        print_table(columns, [tuple(row.values()) for row in rows])
+    if orphans and rows:
+        raise SystemExit(1)
+
+
+@contextmanager
+def _opened(place: Place, database: str | None, table: str | None) -> Iterator[list[SqlStorage]]:
+    """Give the databases that are meant, and close them at the end."""
+    found = _named(place, database, table)
+    try:
+        yield found
+    finally:
+        for one in found:
+            one.close()
+
+
+def _named(place: Place, database: str | None, table: str | None) -> list[SqlStorage]:
+    if database is not None:
+        return [SqlStorage(database) if table is None else SqlStorage(database, table=table)]
+    if table is not None:
+        raise ConfigError("--table", "is for a DATABASE that is named: machines name their table themselves")
+    kept = [machine.definition.storage for machine in place.machines().values()]
+    found = {(one.url, one.table): one for one in kept if isinstance(one, SqlStorage)}
+    if not found:
+        problem = "no machine of the application has a SqlStorage: name the DATABASE, or the application with --app"
+        raise ConfigError("fsm storage", problem)
+    return list(found.values())
+
+
+def _counts(client: Client, one: SqlStorage, in_redis: dict[str, int]) -> list[dict[str, Any]]:
+    one.check()
+    counts = one.of(client.namespace).counts()
+    about = {"storage": one.url, "table": one.table}
+    rows = [
+        about | {"machine": machine, "rows": count, "in_redis": in_redis.get(machine, 0)}
+        for machine, count in sorted(counts.items())
+    ]
+    return rows or [about | {"machine": "", "rows": 0, "in_redis": 0}]
+
+
+def _orphans(client: Client, one: SqlStorage) -> list[dict[str, Any]]:
+    one.check()
+    rows = []
+    for page in one.lives():
+        there = client.ask(lives(client.keys, list(page)))
+        for name, born in page.items():
+            if there[name] != born:
+                why = "an earlier life of its name" if there[name] else "no such FSM in Redis"
+                rows.append({"storage": one.url, "table": one.table, "name": name, "why": why})
+    return rows

@@ -1,0 +1,103 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from fsm.client import Client
+from fsm.storage.sql import SqlStorage
+from fsm.testing.storage import snapshot
+
+Run = Callable[..., Result]
+KEPT = """
+from fsm import Machine, SqlStorage
+
+
+class Order(Machine):
+    storage = SqlStorage("sqlite:///orders.db")
+    diagram = '''
+    stateDiagram-v2
+        [*] --> cart
+        cart --> [*] : pay
+    '''
+
+
+class Parcel(Order):
+    pass
+"""
+
+
+@pytest.fixture
+def kept(fsm: Run) -> str:
+    """An application with a storage, beside the other one."""
+    Path("cli_kept.py").write_text(KEPT, encoding="utf-8")
+    return "cli_kept"
+
+
+def test_init_creates_the_tables_of_the_application_once(fsm: Run, kept: str) -> None:
+    first, second = fsm("storage", "init", "--app", kept), fsm("--app", kept, "storage", "init", "--json")
+
+    assert (first.exit_code, first.stdout) == (0, "sqlite:///orders.db\tfsm_snapshots\tcreated\n")
+    assert json.loads(second.stdout) == [{"storage": "sqlite:///orders.db", "table": "fsm_snapshots", "created": False}]
+
+
+def test_init_creates_the_tables_of_a_database_that_is_named(fsm: Run) -> None:
+    done = fsm("storage", "init", "sqlite:///mine.db", "--table", "mine")
+
+    assert (done.exit_code, done.stdout) == (0, "sqlite:///mine.db\tmine\tcreated\n")
+    assert fsm("storage", "check", "sqlite:///mine.db", "--table", "mine").exit_code == 0
+
+
+def test_check_counts_the_rows_beside_what_redis_has(fsm: Run, kept: str, client: Client) -> None:
+    fsm("storage", "init", "--app", kept)
+    fsm("start", "cli_kept:Order", "a", "b")
+    with SqlStorage("sqlite:///orders.db") as storage:
+        storage.put("a", snapshot(born=client.state("a").born))
+
+    done = fsm("storage", "check", "--app", kept)
+    assert (done.exit_code, done.stdout) == (0, "sqlite:///orders.db\tfsm_snapshots\tOrder\t1\t2\n")
+    assert fsm("storage", "check", "--app", kept, "--orphans").exit_code == 0
+
+
+def test_check_names_rows_of_fsms_that_are_not_in_redis(fsm: Run, kept: str) -> None:
+    fsm("storage", "init", "--app", kept)
+    fsm("start", "cli_kept:Order", "b")
+    with SqlStorage("sqlite:///orders.db") as storage:
+        storage.put("a", snapshot("a"))
+        storage.put("b", snapshot("b"))
+
+    done = fsm("storage", "check", "--app", kept, "--orphans", "--json")
+    assert done.exit_code == 1
+    assert [(row["name"], row["why"]) for row in json.loads(done.stdout)] == [
+        ("a", "no such FSM in Redis"),
+        ("b", "an earlier life of its name"),
+    ]
+
+
+def test_check_fails_where_there_are_no_tables(fsm: Run) -> None:
+    done = fsm("storage", "check", "sqlite:///empty.db")
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "run `fsm storage init` once" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("init",), "name the DATABASE"),
+        (("init", "--app", "cli_shop:Door"), "no machine of the application has a SqlStorage"),
+        (("init", "--app", "cli_shop:Door", "--table", "t"), "--table"),
+        (("init", "mysql://ann:secret@host/db"), "mysql://ann:***@host/db"),
+        (("check", "redis://localhost"), "no database that is supported"),
+        (("init", "sqlite:///x.db", "--table", "a; b"), "a-z 0-9 _"),
+        (("init", "sqlite://"), "names no file"),
+    ],
+    ids=str,
+)
+def test_wrong_use_is_told_in_one_sentence(fsm: Run, arguments: tuple[str, ...], said: str) -> None:
+    done = fsm("storage", *arguments)
+
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "secret" not in done.stderr
