@@ -8,6 +8,7 @@ Who calls this: the client, which is such a carrier with verbs.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsm import verbs
@@ -42,6 +43,7 @@ class PlanCarrier:
         self._connect = connect
         self._join = join
         self._world: World | None = None
+        self._joining = threading.Lock()
         self._connection: Redis | None = None
 
     def __enter__(self) -> Self:
@@ -67,7 +69,10 @@ class PlanCarrier:
     def world(self) -> World | None:
         """The world in memory, made or joined at the first use; `None` where Redis is real."""
         if self._world is None and self._join is not None:
-            self._world = self._join()
+            # Of threads that come at once one makes it: what another put into a second one would be lost.
+            with self._joining:
+                if self._world is None:
+                    self._world = self._join()
         return self._world
 
     @property

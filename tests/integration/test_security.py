@@ -36,7 +36,7 @@ RIGHTS = dict(re.findall(r"^user (\w+) (on .*)$", PAGE, re.MULTILINE))
 # Scripts that clients call; all others are the workers'.
 CLIENTS_SCRIPTS = {"start", "send", "ask", "cancel", "purge", "steer"}
 # What looks at all FSMs, and may read the names of all keys.
-OPERATORS_SCRIPTS = {"synch", "dump", "restore"}
+OPERATORS_SCRIPTS = {"dump", "note", "put", "restore", "synch"}
 OPERATORS_MODULES = ("fsm/store/synching.py", "fsm/store/dumping.py")
 WORKERS_SCRIPTS = {path.stem for path in LUA.glob("*.lua")} - {"prelude"} - CLIENTS_SCRIPTS - OPERATORS_SCRIPTS
 # What our own modules ask for as plain commands, by where they do so.

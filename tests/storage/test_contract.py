@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fsm.client import Client
 from fsm.storage.memory import MemoryStorage
-from fsm.testing.storage import BatchStorageContract
+from fsm.storage.redis import RedisStorage
+from fsm.testing.storage import BatchStorageContract, StorageContract
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import redis
 
     from fsm.storage.sql import SqlStorage
 
@@ -42,3 +46,17 @@ class TestSqlStorageOverPostgreSQL(BatchStorageContract):
         self, postgres_storage: SqlStorage, postgres_url: str, opened: Callable[..., SqlStorage]
     ) -> SqlStorage:
         return opened(postgres_url, table=postgres_storage.table)
+
+
+class TestRedisStorageOverARealServer(StorageContract):
+    @pytest.fixture
+    def storage(self, raw_redis: redis.Redis, redis_url: str) -> Iterator[RedisStorage]:
+        with Client(redis_url) as client:
+            yield RedisStorage(client)
+
+
+class TestRedisStorageOverFakeredis(StorageContract):
+    @pytest.fixture
+    def storage(self) -> Iterator[RedisStorage]:
+        with Client("memory://") as client:
+            yield RedisStorage(client)
