@@ -7,7 +7,8 @@ import gc
 import importlib
 import sys
 import threading
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -170,6 +171,23 @@ def test_a_trial_and_a_world_in_memory_tell_the_same() -> None:
 
 def _untimed(note: dict[str, Any] | None) -> dict[str, Any] | None:
     return note and {key: value for key, value in note.items() if key not in ("at_ms", "job")}
+
+
+def test_threads_that_come_first_at_once_meet_in_one_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seen to fail without the lock in PlanCarrier.world: what one of them started, the other's world did not have.
+    with Client("memory://") as client:
+        join, both = client._join, threading.Barrier(2)
+        assert join is not None
+
+        def slowly() -> Any:
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.2)
+            return join()
+
+        monkeypatch.setattr(client, "_join", slowly)
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(lambda _: client.world, range(2))
+        assert first is second
 
 
 def test_each_client_has_a_world_of_its_own_and_a_name_is_shared_until_its_clients_are_closed() -> None:
