@@ -60,7 +60,7 @@ class Engines:
         if url.drivername not in ("sqlite", "sqlite+pysqlite"):
             problem = f"{url.drivername} is not supported: use sqlite:////file or postgresql://user@host/name"
             raise ConfigError(setting, problem)
-        if url.database in (None, "", ":memory:") or "mode=memory" in (url.database or ""):
+        if url.database in (None, "", ":memory:") or url.query.get("mode") == "memory":
             problem = "names no file, and in memory each connection has a database of its own: use MemoryStorage()"
             raise ConfigError(setting, problem)
         return url

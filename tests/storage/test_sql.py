@@ -1,0 +1,268 @@
+"""What a database brings with it that no other storage has: connections, locks, tables, indexes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import secrets
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+
+from fsm.errors import ConfigError, PayloadError, StoreError
+from fsm.storage.asking import read_filters
+from fsm.storage.sql import SqlStorage
+from fsm.testing.storage import row, snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.storage.conftest import Postgres
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def another(storage: SqlStorage, request: pytest.FixtureRequest, **options: Any) -> SqlStorage:
+    """The same storage, as another process has it."""
+    opened: Callable[..., SqlStorage] = request.getfixturevalue("opened")
+    if storage.url.startswith("sqlite"):
+        return opened(storage.url, table=storage.table, **options)
+    return opened(request.getfixturevalue("postgres_url"), table=storage.table, **options)
+
+
+def hold(storage: SqlStorage, name: str) -> sa.Connection:
+    """Begin to write a row, and do not come to an end."""
+    database = storage._database
+    connection = database.engines.engine.connect().execution_options(fsm_writes=True)
+    connection.execute(database.rows.update().where(database.rows.c.name == name).values(state="held"))
+    return connection
+
+
+def test_making_one_opens_nothing_and_imports_no_sqlalchemy() -> None:
+    program = """
+import sys, fsm
+storage = fsm.SqlStorage("postgresql://nobody@nowhere.invalid/none").of("shop")
+assert "sqlalchemy" not in sys.modules and "psycopg" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "said"),
+    [
+        ("mysql://ann:secret@host/db", {}, "mysql://ann:***@host/db"),
+        ("redis://", {}, "no database that is supported"),
+        (7, {}, "no database that is supported"),
+        ("sqlite:///x.db", {"table": "Robert'); --"}, "a-z 0-9 _"),
+        ("sqlite:///x.db", {"timeout": "soon"}, "no length of time"),
+        ("sqlite:///x.db", {"timeout": "1ms"}, "at least 100 ms"),
+        ("sqlite:///x.db", {"pool": 0}, "from 1 to"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_meant_is_refused_at_once(arguments: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        SqlStorage(arguments, **options)
+    assert said in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
+def test_a_database_in_memory_is_refused_for_each_connection_would_have_its_own(url: str) -> None:
+    with SqlStorage(url) as storage, pytest.raises(ConfigError, match="MemoryStorage"):
+        storage.load("a")
+
+
+def test_a_database_that_is_not_there_is_told_without_its_password() -> None:
+    with SqlStorage("postgresql://ann:sec%40ret@127.0.0.1:1/db?sslpassword=hidden") as storage:
+        assert "***" in repr(storage)
+        with pytest.raises(StoreError) as raised:
+            storage.load("a")
+    for text in (repr(storage), str(raised.value), repr(raised.value), str(raised.value.__cause__)):
+        assert not any(password in text for password in ("sec%40ret", "sec@ret", "hidden"))
+
+
+def test_without_tables_it_says_what_to_do(
+    tmp_path: Path, postgres_url: str, opened: Callable[..., SqlStorage]
+) -> None:
+    for storage in (opened(f"sqlite:///{tmp_path}/none.db"), opened(postgres_url, table="missing")):
+        for call in (storage.check, lambda one=storage: one.load("a"), lambda one=storage: one.put("a", snapshot())):
+            with pytest.raises(StoreError, match="run `fsm storage init` once"):
+                call()
+
+
+def test_a_file_that_is_no_database_is_told(tmp_path: Path, opened: Callable[..., SqlStorage]) -> None:
+    (tmp_path / "text.db").write_text("this is no database " * 100, encoding="utf-8")
+
+    with pytest.raises(StoreError, match="not a database"):
+        opened(f"sqlite:///{tmp_path}/text.db").init()
+    with pytest.raises(StoreError, match="unable to open"):
+        opened(f"sqlite:///{tmp_path}/no/folder.db").init()
+
+
+def test_several_create_the_tables_at_once(
+    tmp_path: Path, postgres_url: str, opened: Callable[..., SqlStorage]
+) -> None:
+    # Seen to fail without pg_advisory_xact_lock: PostgreSQL said that a type exists already.
+    table = f"t_{secrets.token_hex(6)}"
+    for url in (f"sqlite:///{tmp_path}/new.db", postgres_url):
+        storages = [opened(url, table=table, timeout="30s") for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            created = list(pool.map(SqlStorage.init, storages))
+        assert any(created)
+        assert storages[0].init() is False
+        storages[0].check()
+    with storages[0]._database.engines.engine.begin() as connection:
+        storages[0]._database.rows.drop(connection)
+
+
+def test_tables_of_another_version_of_ours_are_left_alone(
+    sql_storage: SqlStorage, request: pytest.FixtureRequest
+) -> None:
+    database = sql_storage._database
+
+    def change(form: int) -> None:
+        with database.engines.engine.begin() as connection:
+            connection.execute(
+                database.forms.update().where(database.forms.c.table_name == sql_storage.table).values(form=form)
+            )
+
+    change(99)
+    try:
+        for call in (sql_storage.check, another(sql_storage, request).init):
+            with pytest.raises(StoreError, match="form 99"):
+                call()
+    finally:
+        change(1)
+
+
+def test_a_child_that_was_forked_has_connections_of_its_own(sql_storage: SqlStorage) -> None:
+    sql_storage.store("a", snapshot(version=0), None)
+
+    def work() -> None:
+        stored = [sql_storage.store("a", snapshot(version=n + 1), n) for n in range(5)]
+        os._exit(0 if all(stored) else 1)
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    deadline = time.monotonic() + 60
+    while child.is_alive() and time.monotonic() < deadline:
+        sql_storage.load("a")
+        child.join(0.01)
+    assert child.exitcode == 0
+    assert sql_storage.get("a").version == 5
+
+
+def test_who_waits_for_a_row_too_long_is_told_and_can_go_on_later(
+    sql_storage: SqlStorage, request: pytest.FixtureRequest
+) -> None:
+    sql_storage.store("a", snapshot(), None)
+    hasty = another(sql_storage, request, timeout="200ms")
+    holding = hold(sql_storage, "a")
+
+    with pytest.raises(StoreError, match=r"locked|timeout"):
+        hasty.store("a", snapshot(version=2), 1)
+    holding.rollback()
+    holding.close()
+    assert sql_storage.get("a") == snapshot()
+    assert another(sql_storage, request, timeout="30s").store("a", snapshot(version=2), 1) is True
+
+
+def test_who_stopped_with_a_row_in_hand_does_not_keep_it(
+    postgres_storage: SqlStorage, request: pytest.FixtureRequest
+) -> None:
+    # Seen to fail without idle_in_transaction_session_timeout: the row stays taken.
+    postgres_storage.store("a", snapshot(), None)
+    stopped = another(postgres_storage, request, timeout="200ms")
+    holding = hold(stopped, "a")
+
+    assert another(postgres_storage, request, timeout="20s").store("a", snapshot(version=2), 1) is True
+    with pytest.raises(sa.exc.DBAPIError):
+        holding.execute(sa.text("SELECT 1"))
+    holding.invalidate()
+    holding.close()
+
+
+def test_what_cannot_be_stored_takes_its_batch_with_it(postgres_storage: SqlStorage) -> None:
+    # An index of PostgreSQL holds no text of that length; whoever stores a batch then looks for the one at fault.
+    bad = row("b", machine=secrets.token_hex(5000))
+
+    with pytest.raises(PayloadError, match="cannot be stored"):
+        postgres_storage.store_many("default", [row("a"), bad, row("c")])
+    assert postgres_storage.load_many("default", ["a", "b", "c"]) == {}
+    assert postgres_storage.store_many("default", [row("a"), row("c")]) == {"a", "c"}
+
+
+def test_a_server_that_was_away_is_used_again(postgres_server: Postgres, postgres_storage: SqlStorage) -> None:
+    postgres_storage.store("a", snapshot(), None)
+    postgres_server.stop()
+    try:
+        begin = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                postgres_storage.store("a", snapshot(version=2), 1)
+        assert time.monotonic() - begin < 30
+    finally:
+        postgres_server.start()
+    assert postgres_storage.store("a", snapshot(version=2), 1) is True
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ({}, "by_state"),
+        ({"machine": "Order"}, "by_state"),
+        ({"machine": "Order", "state": "cart"}, "by_state"),
+        ({"machine": "Order", "state": "cart", "in_state_longer_than": "1h"}, "by_state"),
+        ({"status": "finished"}, "by_status"),
+        ({"status": "failed", "machine": "Order"}, "by_status"),
+    ],
+    ids=str,
+)
+def test_pages_come_out_of_an_index_in_its_order(
+    sqlite_storage: SqlStorage, filters: dict[str, Any], index: str
+) -> None:
+    database = sqlite_storage._database
+    here = database.rows.c
+    asked = (
+        sa.select(database.rows)
+        .where(*database._conditions("default", read_filters(filters), 10**13))
+        .order_by(here.machine, here.state, here.since, here.name)
+        .limit(101)
+    )
+    text = asked.compile(database.engines.engine, compile_kwargs={"literal_binds": True})
+    with database.engines.engine.connect() as connection:
+        plan = [str(step[3]) for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
+
+    assert len(plan) == 1
+    assert f"USING INDEX fsm_snapshots_{index}" in plan[0]
+
+
+def test_a_step_that_stays_in_its_state_touches_no_index(postgres_storage: SqlStorage) -> None:
+    # Seen to fail with an index over `updated_at`: each step would write all five of them.
+    postgres_storage.store_many("default", [row()])
+    for version in range(2, 12):
+        postgres_storage.store_many("default", [row(version=version)])
+    table = postgres_storage.table
+    asked = sa.text("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relname = :name")
+    database = postgres_storage._database
+    with database.engines.engine.connect() as connection:
+        for version in range(12, 15):
+            change = database.rows.update().where(database.rows.c.name == "a")
+            connection.execute(change.values(version=version, updated_at=version, payload=b"[]"))
+        updated, hot = connection.execute(asked, {"name": table}).one()
+    assert hot == updated >= 3
+
+
+def test_lives_come_page_by_page(sql_storage: SqlStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsm.storage.sql.MOST_ROWS", 2)
+    sql_storage.store_many("default", [row(name) for name in "edcba"])
+
+    assert [list(page) for page in sql_storage.lives()] == [["a", "b"], ["c", "d"], ["e"]]
+    assert sql_storage.counts() == {"Order": 5}
