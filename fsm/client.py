@@ -562,21 +562,6 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         """Count the FSMs of each machine in each of its states, finished ones included."""
         return self.do(verbs.counts(self.keys))
 
-    def snapshots(
-        self, machine: str | None = None, state: str | None = None, status: str | None = None
-    ) -> Iterator[Snapshot]:
-        """Iterate over FSMs, page by page: by machine, state and status, those longest in their state first.
-
-        Of each state, those that have finished come after the others.
-
-        One whose snapshot was damaged by hand comes with status "damaged", and the reason as its `error`. One that
-        changes its state meanwhile may be left out or come twice.
-        """
-        place: verbs.Place | None = self.do(verbs.list_from(self.keys, machine, state, status))
-        while place is not None:
-            page, place = self.do(verbs.list_page(self.keys, place, status))
-            yield from page
-
     def log(self, name: str | None = None, *, follow: bool = False, after: str = "0-0") -> Iterator[dict[str, Any]]:
         """Iterate over what was done, oldest first: one dict a transition.
 

@@ -5,10 +5,147 @@ Who calls this: the client, which inherits these verbs.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from fsm import verbs
 from fsm.carrier import PlanCarrier
+from fsm.machine.durations import duration_ms
+from fsm.overview import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from typing import Never
+
+    from fsm.machine import Machine
+    from fsm.machine.durations import Duration
+    from fsm.store.codec import Snapshot
+    from fsm.store.keys import Keys
+    from fsm.verbs import Snapshots
 
 __all__ = ["Inquiry"]
+
+_PAGE = 500
 
 
 class Inquiry(PlanCarrier):
     """The verbs of a client that find FSMs by more than their names."""
+
+    keys: Keys
+
+    def query(  # noqa: PLR0913 - one keyword a filter
+        self,
+        *,
+        machine: type[Machine[Any]] | str | None = None,
+        state: str | None = None,
+        status: str | None = None,
+        failed: bool | None = None,
+        started_after: datetime | None = None,
+        updated_before: datetime | None = None,
+        in_state_longer_than: Duration | None = None,
+        limit: int = 100,
+        cursor: str = "",
+        **unknown: Never,
+    ) -> Snapshots:
+        """Find FSMs by what they are, one page at a time; without filters all of them, finished ones included.
+
+        They come by machine and state, those longest in their state first; of each state, those that have finished come
+        behind the others. With `failed=True` they come by machine, those that failed first before the others. An FSM
+        that stands still comes exactly once over all pages, whatever others do; one that came to its state after the
+        first page was read (`as_of`) is left out, and none comes twice.
+
+        Filters hold together. By an index are found: `machine`, `state`, `status="finished"`, `in_state_longer_than`
+        and `failed=True`. With others, 1,000 FSMs are looked at for a page, and that may be short, or empty, though
+        there are more: `cursor` tells.
+
+        Args:
+            machine: Their machine: the class or its name.
+            state: The state in which they are.
+            status: "starting", "running", "paused", "finished" or "failed"; "damaged" where a snapshot cannot be read.
+            failed: True for those whose last event failed (they have an `error`), False for those without.
+            started_after: Started later than this, an aware `datetime`.
+            updated_before: Not written since before this, an aware `datetime`.
+            in_state_longer_than: In their state for longer: seconds, a `timedelta`, or text such as "1d12h".
+            limit: At most so many on a page, up to 1,000.
+            cursor: Of the page before, with the same filters: `page.cursor`. It is "" after the last page.
+            unknown: There are no other filters.
+
+        Returns:
+            Snapshots, payloads as plain JSON. One whose snapshot was damaged by hand comes with status "damaged", and
+            the reason as its `error`.
+
+        Raises:
+            ConfigError: There is no such filter, or its value is not allowed.
+            PayloadError: The cursor is none that a page with these filters gave.
+            StoreError: Redis cannot be used.
+        """
+        given = {
+            "machine": name_of(machine),
+            "state": state,
+            "status": status,
+            "failed": failed,
+            "started_after": started_after,
+            "updated_before": updated_before,
+            "in_state_longer_than": in_state_longer_than,
+            "limit": limit,
+            "cursor": cursor,
+        }
+        return self.do(verbs.query(self.keys, verbs.read_filters("query", given | unknown)))
+
+    def snapshots(
+        self, machine: str | None = None, state: str | None = None, status: str | None = None
+    ) -> Iterator[Snapshot]:
+        """Iterate over FSMs, page by page: by machine, state and status, in the order of `query`, as it gives them."""
+        cursor = ""
+        while True:
+            page = self.query(machine=machine, state=state, status=status, limit=_PAGE, cursor=cursor)
+            yield from page
+            if not (cursor := page.cursor):
+                return
+
+    def errors(
+        self, machine: type[Machine[Any]] | str | None = None, *, limit: int = 100, cursor: str = ""
+    ) -> Snapshots:
+        """Find FSMs whose last event failed, of a machine or of all: each has its `error`. It is a query by an index.
+
+        Args:
+            machine: Their machine: the class or its name.
+            limit: At most so many on a page, up to 1,000.
+            cursor: Of the page before.
+
+        Raises:
+            ConfigError: The limit is not allowed.
+            PayloadError: The cursor is none that a page of this gave.
+            StoreError: Redis cannot be used.
+        """
+        return self.query(machine=machine, failed=True, limit=limit, cursor=cursor)
+
+    def last_error(self, name: str) -> dict[str, Any] | None:
+        """Give the last failure of an FSM, until an event of it is done; then, and where none failed, `None`.
+
+        Raises:
+            UnknownFSMError: No such FSM.
+        """
+        return self.do(verbs.state(self.keys, name)).error
+
+    def purge_finished(
+        self, *, older_than: Duration, machine: type[Machine[Any]] | str | None = None, timeout: float = 10.0
+    ) -> int:
+        """Take away FSMs that have finished longer ago, as `purge` does, 200 a step: others are served in between.
+
+        Args:
+            older_than: Seconds, a `timedelta` or text such as "30d"; 0 for all that have finished.
+            machine: Only FSMs of this machine: the class or its name.
+            timeout: Seconds to wait for a worker that has one of them in hand.
+
+        Returns:
+            How many were taken away.
+
+        Raises:
+            ConfigError: The length of time is none.
+            CallTimeoutError: A worker was at one of them all the time: call again.
+            HandlerError: Called inside of a handler, which must not wait.
+            StoreError: Redis cannot be used, or one of them is damaged; then all others are gone.
+        """
+        age_ms = duration_ms(older_than, "purge_finished(older_than=…)")
+        return self.do(verbs.purge_finished(self.keys, age_ms, name_of(machine), timeout))

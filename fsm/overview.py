@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fsm.store.synching import Repair
     from fsm.verbs import Drained, Page
 
-__all__ = ["Overview"]
+__all__ = ["Overview", "name_of"]
 
 
 class Overview(PlanCarrier):
@@ -52,11 +52,11 @@ class Overview(PlanCarrier):
             state: The state in which they are.
             finished: Those that have finished too.
         """
-        return self.do(verbs.count(self.keys, _name_of(machine), state, finished=finished))
+        return self.do(verbs.count(self.keys, name_of(machine), state, finished=finished))
 
     def random(self, machine: type[Machine[Any]] | str | None = None) -> str | None:
         """Draw an FSM that has not finished, each as likely as any other; `None` at once where there is none."""
-        return self.do(verbs.any_name(self.keys, _name_of(machine)))
+        return self.do(verbs.any_name(self.keys, name_of(machine)))
 
     def all(
         self,
@@ -84,7 +84,7 @@ class Overview(PlanCarrier):
         Raises:
             PayloadError: The cursor is none, or the count is not what it should be.
         """
-        return self.do(verbs.page(self.keys, _name_of(machine), host=host, cursor=cursor, most=count))
+        return self.do(verbs.page(self.keys, name_of(machine), host=host, cursor=cursor, most=count))
 
     def synch(self) -> list[Repair]:
         """Hold what is noted of FSMs, events and workers against the truth, and put right what differs.
@@ -139,7 +139,7 @@ class Overview(PlanCarrier):
         return answered(self._ring, checked_name(name))
 
 
-def _name_of(machine: type[Machine[Any]] | str | None) -> str | None:
+def name_of(machine: type[Machine[Any]] | str | None) -> str | None:
     """Give the name of a machine.
 
     Raises:

@@ -486,7 +486,10 @@ class Activation:
         if not decision.soft:
             self._has_error = True
             note = {"event": decision.event.name, "job": decision.event.job_id, "at_ms": self.now_ms, **decision.result}
-            block.set("refused" if decision.kind == "refused" else "error", orjson.dumps(note))
+            if decision.kind == "refused":
+                block.set("refused", orjson.dumps(note))
+            else:
+                block.set_error(orjson.dumps(note))
 
     def _snapshot(self, life: Life, block: Block, history: tuple[str, ...]) -> None:
         """Write the fields that changed: absent and unchanged ones cost nothing."""

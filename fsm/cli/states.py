@@ -6,12 +6,12 @@ Who calls this: `root`, by name.
 from __future__ import annotations
 
 import json
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fsm import registry, verbs
+from fsm.cli.lengths import length, moment
 from fsm.cli.place import placed
 from fsm.cli.printing import (
     Styled,
@@ -27,7 +27,7 @@ from fsm.cli.printing import (
 from fsm.errors import ConfigError, UnknownFSMError, UnknownMachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fsm.cli.place import Place
     from fsm.client import Client
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_filters", "ls", "state"]
 
-_STATUSES = ("starting", "running", "paused", "finished", "failed", "damaged")
 _STYLES = {"finished": "dim", "failed": "red", "damaged": "red", "starting": "cyan", "paused": "yellow"}
 _SCREENFUL = 100
+_PAGE = 500
 
 
 @click.command()
@@ -118,36 +118,79 @@ def _note(note: dict[str, Any] | None, style: str) -> Styled | None:
 @click.command()
 @click.option("--machine", metavar="NAME", help="Only FSMs of this machine.")
 @click.option("--state", "in_state", metavar="NAME", help="Only FSMs in this state.")
-@click.option("--status", type=click.Choice(_STATUSES), help="Only FSMs of this status.")
+@click.option("--status", type=click.Choice(verbs.STATUSES), help="Only FSMs of this status.")
+@click.option("--failed/--not-failed", default=None, help="Only FSMs whose last event failed, or only the others.")
+@click.option("--started-after", type=moment, metavar="TIME", help="Only FSMs that were started later.")
+@click.option("--updated-before", type=moment, metavar="TIME", help="Only FSMs that nothing was written of since.")
+@click.option("--in-state-longer-than", type=length, metavar="LENGTH", help="Only FSMs long in their state: 1d12h.")
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
     help=f"At most so many, 0 for all.  [{_SCREENFUL} on a terminal, else all]",
 )
+@click.option("--cursor", default="", help="Go on behind an earlier list, which ended with this.")
 @json_option
 @placed
 def ls(  # noqa: PLR0913 - one parameter an option
-    place: Place, *, machine: str | None, in_state: str | None, status: str | None, limit: int | None, as_json: bool
+    place: Place,
+    *,
+    machine: str | None,
+    in_state: str | None,
+    limit: int | None,
+    cursor: str,
+    as_json: bool,
+    **filters: Any,
 ) -> None:
     """List FSMs by machine and state.
 
-    Those longest in their state come first. Piped, a line is: name, machine, state, status, version, last commit.
+    Those longest in their state come first; with --failed, those that failed first. Who comes to a state meanwhile is
+    left out. Piped, a line is: name, machine, state, status, version, last commit.
     """
     if limit is None:
         limit = _SCREENFUL if is_terminal() and not as_json else 0
     with place.client() as client:
         check_filters(client, machine, in_state)
-        found = client.snapshots(machine, in_state, status)
-        shown = islice(found, limit) if limit else found
+        found = _Found(client, limit, cursor, {"machine": machine, "state": in_state, **filters})
         if as_json:
-            print_array(snapshot.as_json() for snapshot in shown)
-            return
-        print_table(("name", "machine", "state", "status", "version", "updated"), _rows(shown))
-        if limit and next(found, None) is not None:
-            complain("… and more: --limit 0 shows all")
+            print_array(snapshot.as_json() for snapshot in found)
+        else:
+            print_table(("name", "machine", "state", "status", "version", "updated"), _rows(found))
+        if found.is_cut_short():
+            complain(f"… and more: --limit 0 shows all, --cursor {found.cursor} goes on")
 
 
-def _rows(snapshots: Iterator[Snapshot]) -> Iterator[tuple[Any, ...]]:
+class _Found:
+    """What a query finds, page by page, until so many were given; 0 for all."""
+
+    def __init__(self, client: Client, most: int, cursor: str, filters: dict[str, Any]) -> None:
+        self._client = client
+        self._left = most or None
+        self._filters = filters
+        self.cursor = cursor
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        while self._left != 0:
+            limit = _PAGE if self._left is None else min(_PAGE, self._left)
+            page = self._client.query(**self._filters, limit=limit, cursor=self.cursor)
+            if self._left is not None:
+                self._left -= len(page)
+            self.cursor = page.cursor
+            yield from page
+            if not self.cursor:
+                return
+
+    def is_cut_short(self) -> bool:
+        """Tell whether there are more."""
+        cursor = self.cursor
+        while cursor:
+            page = self._client.query(**self._filters, limit=1, cursor=cursor)
+            if page:
+                return True
+            cursor = page.cursor
+        return False
+
+
+def _rows(snapshots: Iterable[Snapshot]) -> Iterator[tuple[Any, ...]]:
     for snapshot in snapshots:
         style = _STYLES.get(snapshot.status, "")
         yield (

@@ -119,9 +119,16 @@ class Block(msgspec.Struct, eq=False):
 
     def clear_error(self, *, was_set: bool) -> None:
         """Forget the last failure: of an older commit, and of this one."""
+        if was_set or "error" in self._fields:
+            self.forget_error()
         self._fields.pop("error", None)
         if was_set and "error" not in self._drops:
             self._drops.append("error")
+
+    def set_error(self, note: bytes) -> None:
+        """Note the last failure, and have the FSM found by it."""
+        self.set("error", note)
+        self.note_error()
 
     def end(self, ending: str) -> None:
         """Say that the FSM ends ("finished") or cannot go on by itself ("failed")."""
@@ -132,8 +139,11 @@ class Block(msgspec.Struct, eq=False):
         self._done.append(job_id)
 
     def log(self, line: dict[str, Any]) -> None:
-        """Add a line to the log."""
-        self._lines.append(orjson.dumps(line))
+        """Add a line to the log, and to the audit of the FSM where its machine wants that kept."""
+        raw = orjson.dumps(line)
+        self._lines.append(raw)
+        if self._settings.audit_length:
+            self._operation("H", self._settings.audit_length, raw)
 
     def _spread(self) -> None:
         """Lay out as operations what was applied so far, and is no mere list any more."""
@@ -205,10 +215,6 @@ class Block(msgspec.Struct, eq=False):
     def forget_error(self) -> None:
         """Have it found there no more."""
         self._operation("Z")
-
-    def audit(self, line: dict[str, Any]) -> None:
-        """Keep with the FSM what became of an event, where its machine wants that: `audit_length` is not 0."""
-        self._operation("H", self._settings.audit_length, orjson.dumps(line))
 
     def send_out(self, decision: Decision) -> None:
         """Write what a decision sends."""

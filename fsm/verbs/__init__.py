@@ -10,15 +10,12 @@ from fsm.verbs.agenda import Agenda, EffectView, EventView, agenda
 from fsm.verbs.answering import fail, failure_data, note_of, run_again, succeed, success_data
 from fsm.verbs.deploy import DeployCheck, Finding, check_deploy
 from fsm.verbs.draining import Drained, drain
+from fsm.verbs.filters import MOST_OF_QUERY, STATUSES, Filters, read_filters
 from fsm.verbs.looking import (
-    Place,
     allowed,
     counts,
     exists,
     indexed,
-    list_from,
-    list_names,
-    list_page,
     log_back,
     log_end,
     log_page,
@@ -29,7 +26,8 @@ from fsm.verbs.looking import (
     states,
 )
 from fsm.verbs.plans import Plan, carry
-from fsm.verbs.purging import purge
+from fsm.verbs.purging import purge, purge_finished
+from fsm.verbs.query import Snapshots, query
 from fsm.verbs.reaching import wait_for
 from fsm.verbs.roll import MOST_OF_PAGE, Page, Running, any_name, count, page
 from fsm.verbs.sending import Sending, send_many, sending, sendings
@@ -44,18 +42,21 @@ from fsm.verbs.why import why
 
 __all__ = [
     "MOST_OF_PAGE",
+    "MOST_OF_QUERY",
+    "STATUSES",
     "Agenda",
     "DeployCheck",
     "Drained",
     "EffectView",
     "EventView",
     "Finding",
+    "Filters",
     "JobView",
     "Page",
-    "Place",
     "Plan",
     "Running",
     "Sending",
+    "Snapshots",
     "Steered",
     "TimerView",
     "Timetable",
@@ -78,9 +79,6 @@ __all__ = [
     "failure_data",
     "first_payload",
     "indexed",
-    "list_from",
-    "list_names",
-    "list_page",
     "log_back",
     "log_end",
     "log_page",
@@ -88,6 +86,9 @@ __all__ = [
     "note_of",
     "page",
     "purge",
+    "purge_finished",
+    "query",
+    "read_filters",
     "read_log",
     "ready_queues",
     "run_again",

@@ -5,7 +5,6 @@ Who calls this: the client.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,21 +15,18 @@ from fsm.store.codec import Snapshot, damaged, read_snapshot, text
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fsm.machine import Definition
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
 __all__ = [
-    "Place",
+    "all_pairs",
     "allowed",
     "counts",
     "exists",
     "indexed",
-    "list_from",
-    "list_names",
-    "list_page",
     "log_back",
     "log_end",
     "log_page",
@@ -41,7 +37,6 @@ __all__ = [
     "states",
 ]
 
-_PAGE = 500
 _LOG_PAGE = 100
 
 
@@ -156,7 +151,7 @@ def indexed(keys: Keys) -> Request[list[tuple[str, str]]]:
     return Request(read, commands=[("SMEMBERS", keys.states)])
 
 
-def _pairs(keys: Keys, known: Mapping[str, Mapping[str, Any]]) -> Plan[list[tuple[str, str]]]:
+def all_pairs(keys: Keys, known: Mapping[str, Mapping[str, Any]]) -> Plan[list[tuple[str, str]]]:
     """Give all machines with their states, in the order of their diagrams; behind them states of older diagrams."""
     pairs = [(machine, name) for machine, about in known.items() for name in about.get("states", ())]
     older = yield indexed(keys)
@@ -166,7 +161,7 @@ def _pairs(keys: Keys, known: Mapping[str, Mapping[str, Any]]) -> Plan[list[tupl
 def counts(keys: Keys) -> Plan[dict[str, dict[str, int]]]:
     """Count the FSMs of each machine in each of its states, finished ones included."""
     known = yield machines(keys)
-    pairs = yield from _pairs(keys, known)
+    pairs = yield from all_pairs(keys, known)
     if not pairs:
         return {}
     commands = [("ZCARD", key(*pair)) for pair in pairs for key in (keys.state, keys.finished_of)]
@@ -178,52 +173,6 @@ def counts(keys: Keys) -> Plan[dict[str, dict[str, int]]]:
         if count or name in known.get(machine, {}).get("states", ()):
             found.setdefault(machine, {})[name] = count
     return found
-
-
-def list_names(index: str, first: int, count: int = _PAGE) -> Request[list[str]]:
-    """Read a page of the FSMs of an index, those longest in it first."""
-    command = ("ZRANGE", index, first, first + count - 1)
-    return Request(lambda reply: [text(name) for name in reply], commands=[command])
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a list of FSMs goes on: the keys of the indexes that are left, and the rank in the first of them."""
-
-    left: tuple[str, ...]
-    rank: int = 0
-
-
-def list_from(keys: Keys, machine: str | None, state_name: str | None, status: str | None = None) -> Plan[Place]:
-    """Give the beginning of a list of FSMs: of this machine, in this state, of this status, or of all."""
-    pairs = yield from _pairs(keys, (yield machines(keys)))
-    # A damaged one may be anywhere.
-    indexes: tuple[Callable[[str, str], str], ...] = (keys.state, keys.finished_of)
-    if status not in (None, "damaged"):
-        indexes = (keys.finished_of,) if status == "finished" else (keys.state,)
-    return Place(
-        tuple(
-            key(name, in_state)
-            for name, in_state in pairs
-            if machine in (None, name) and state_name in (None, in_state)
-            for key in indexes
-        )
-    )
-
-
-def list_page(keys: Keys, place: Place, status: str | None) -> Plan[tuple[list[Snapshot], Place | None]]:
-    """Read one page of a list, and say where the next one begins; `None` after the last.
-
-    An FSM that changes its state meanwhile may be left out or come twice.
-    """
-    if not place.left:
-        return [], None
-    names = yield list_names(place.left[0], place.rank)
-    if not names:
-        return [], Place(place.left[1:])
-    found = yield from states(keys, names, damaged_too=True)
-    wanted = [snapshot for snapshot in found if snapshot is not None and status in (None, snapshot.status)]
-    return wanted, Place(place.left, place.rank + len(names))
 
 
 def log_page(

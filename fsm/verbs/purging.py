@@ -1,4 +1,4 @@
-"""A plan that takes an FSM away.
+"""Plans that take FSMs away: one, or all that have finished long enough ago.
 
 Who calls this: the client.
 """
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from fsm.engine import checked_name, inside
 from fsm.errors import CallTimeoutError, StoreError, UnknownFSMError
-from fsm.store import calls
+from fsm.store import calls, retention
 from fsm.store.codec import text
 from fsm.store.requests import Request
+from fsm.verbs.looking import indexed
 from fsm.verbs.plans import pause
 from fsm.verbs.verdicts import broken
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
-__all__ = ["purge"]
+__all__ = ["purge", "purge_finished"]
 
 
 def purge(keys: Keys, name: str, born: str, timeout: float) -> Plan[None]:
@@ -50,3 +51,40 @@ def purge(keys: Keys, name: str, born: str, timeout: float) -> Plan[None]:
             if time.monotonic() - begin > timeout:
                 raise CallTimeoutError(name, "purge", "", timeout, "a worker has it in hand")
             yield pause(keys, 0.05)
+
+
+def purge_finished(keys: Keys, age_ms: int, machine: str | None, timeout: float) -> Plan[int]:
+    """Take away all FSMs that finished so long ago, of a machine or of all; gives how many.
+
+    Raises:
+        CallTimeoutError: A worker had one of them in hand for all that time.
+        StoreError: A key of one of them is of another type: all others are gone.
+        HandlerError: Called inside of a handler.
+    """
+    inside.refuse_to_wait("purge_finished")
+    count = 0
+    held: dict[str, str] = {}
+    for name, state in (yield indexed(keys)):
+        if machine not in (None, name):
+            continue
+        skipped = 0
+        while True:
+            one = yield retention.expire(keys, name, state, age_ms, skipped)
+            count += len(one.gone)
+            held |= one.left
+            skipped += len(one.left)
+            if not one.is_full:
+                break
+    # Last, so that one that cannot be taken away keeps no other.
+    faults: list[StoreError] = []
+    for name, born in held.items():
+        try:
+            yield from purge(keys, name, born, timeout)
+            count += 1
+        except UnknownFSMError:
+            continue  # somebody else did
+        except StoreError as error:
+            faults.append(error)
+    if faults:
+        raise faults[0]
+    return count

@@ -71,7 +71,7 @@ def test_what_became_of_events_is_kept_in_their_order_and_so_many_as_are_wanted(
     work = store.work(store.one()).apply()
     work.block = commits.Block(store.keys, work.fsm, Settings(audit=1))
     for number in range(500):
-        work.block.audit({"event": "note", "meta": {"who": "ö"}, "number": number})
+        work.block.log({"event": "note", "meta": {"who": "ö"}, "number": number})
     work.apply()
     assert store.commit(work) == ["REST"]
 
@@ -87,10 +87,12 @@ def test_what_lies_under_these_keys_stops_no_commit(store: Store) -> None:
     store.waiting("a")
     store.redis.set(store.keys.errors("Ticket"), "by hand")
     store.redis.set(store.keys.audit("a"), "by hand")
-    work = store.work(store.one()).apply()
+    work = store.work(store.one())
+    work.block = commits.Block(store.keys, work.fsm, Settings(audit=True))
+    work.apply()
     work.block.note_error()
     work.block.forget_error()
-    work.block.audit({"event": "note"})
+    work.block.log({"event": "note"})
 
     assert store.commit(work) == ["REST"]
     assert store.snapshot("a")["version"] == "2"
@@ -101,7 +103,7 @@ def test_a_commit_that_is_repeated_notes_nothing_twice(store: Store) -> None:
     store.waiting("a")
     work = store.work(store.one()).apply()
     work.block = commits.Block(store.keys, work.fsm, Settings(audit=True))
-    work.block.audit({"event": "note"})
+    work.block.log({"event": "note"})
     work.apply()
     request = store.committing(work, nonce=7)
 

@@ -61,8 +61,7 @@ def test_all_plans_can_be_carried_over_asyncio() -> None:
             first, again = [(await do(client, verbs.send_many(KEYS, [keyed])))[0] for _ in range(2)]
             assert first == again
             assert "no worker listens" in await do(client, verbs.why(KEYS, "b", first.job_id))
-            place = await do(client, verbs.list_from(KEYS, None, None))
-            page, _ = await do(client, verbs.list_page(KEYS, place, None))
+            page = await do(client, verbs.query(KEYS, verbs.read_filters("query", {})))
             assert {snapshot.name for snapshot in page} == {"a", "b"}
             assert await do(client, verbs.log_page(KEYS, None, "0-0")) == ([], None)
             assert verbs.standing(await carry(client, verbs.view(KEYS, sent[0].job_id))) == "waiting"

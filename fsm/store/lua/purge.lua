@@ -64,5 +64,6 @@ end
 for _, index in ipairs({ 'state:', 'finished:' }) do
   try('ZREM', prefix .. index .. (f[2] or '') .. ':' .. (f[3] or ''), name)
 end
-call('UNLINK', snapshot, prefix .. 'effects:' .. name)
+try('ZREM', prefix .. 'errors:' .. (f[2] or ''), name)
+call('UNLINK', snapshot, prefix .. 'effects:' .. name, prefix .. 'audit:' .. name)
 return { 'PURGED' }

@@ -145,7 +145,9 @@ def test_ls_says_that_there_are_more(fsm: Run) -> None:
     rest = fsm("ls", "--limit", "3")
 
     assert some.stdout.count("\n") == 2
-    assert some.stderr == "fsm: … and more: --limit 0 shows all\n"
+    assert some.stderr.startswith("fsm: … and more: --limit 0 shows all, --cursor ")
+    cursor = some.stderr.split()[-3]
+    assert some.stdout + fsm("ls", "--cursor", cursor).stdout == rest.stdout
     assert (rest.stdout.count("\n"), rest.stderr) == (3, "")
     assert len(json.loads(fsm("ls", "--limit", "0", "--json").stdout)) == 3
     assert len(json.loads(fsm("ls", "--limit", "1", "--json").stdout)) == 1
