@@ -92,7 +92,7 @@ def test_what_was_started_just_now_is_found_at_once(store: Store) -> None:
 
 @pytest.mark.parametrize("limit", [1, 30])
 def test_hundreds_of_the_same_ms_come_once_each_while_half_of_them_leave(store: Store, limit: int) -> None:
-    # Seen to fail, with some that are missing, where `_behind` reads on at the number that was met (overlap 0), and with
+    # Seen to fail, with some missing, where `_behind` reads on at the number that was met (overlap 0), and with
     # some that come twice where those of the same score and a smaller name are not passed over.
     count = 100 if limit == 1 else 400
     for at in range(count):
@@ -133,7 +133,7 @@ def test_whoever_stands_still_comes_once_and_nobody_twice_while_others_move(real
         for name in [moving.pop() for _ in range(min(len(moving), 200))]:
             move(store, name)
 
-    assert {f"t{at}" for at in range(0, 6000, 2)} <= set(met)
+    assert {f"t{at}" for at in range(0, 4000, 2)} <= set(met)
     assert set(met.values()) == {1}
 
 
@@ -168,7 +168,7 @@ _asked = st.fixed_dictionaries(
         "failed": st.booleans(),
         "started_after": st.integers(0, 70),
         "updated_before": st.integers(0, 70),
-        "in_state_longer_than": st.integers(0, 70),
+        "in_state_longer_than": st.integers(45, 100),
     },
 )
 
@@ -278,8 +278,29 @@ def test_an_index_of_its_own_is_read_for_what_is_indexed(real_store: Store) -> N
         store.redis.config_resetstat()
         query(store, **asked, limit=10)
         stats = store.redis.info("commandstats")
-        assert stats["cmdstat_hgetall"]["calls"] <= 11, asked
-        assert sum(one["calls"] for one in stats.values()) < 60, asked
+        calls = {name: stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("hgetall", "hmget", "zrange")}
+        assert calls["hgetall"] <= 11, asked
+        assert (calls["hmget"], calls["zrange"]) <= (10, 4), asked
+
+
+def test_nobody_is_met_in_the_ms_in_which_the_first_page_began(store: Store) -> None:
+    # Who moves in that ms behind our back has it as his time, and would come twice. Seen to fail with `if True` in the
+    # place of the comparison in `_begin`.
+    put(store, "a", 5)
+    times = [[7, 1_000], [7, 1_500], [7, 1_999], [7, 2_000]]
+
+    def ask_by_that_clock(request: Any) -> Any:
+        commands = request.commands
+        if commands[0] != ("TIME",):
+            assert not times or commands[0][0] not in ("ZRANGE", "HGETALL") or commands[0][1].endswith(":machines")
+            return run(store.redis, request)
+        reply = run(store.redis, request)
+        return [times.pop(0), *reply[1:]]
+
+    found = verbs.carry(verbs.query(store.keys, verbs.read_filters("query", {})), ask_by_that_clock)
+
+    assert (times, [one.name for one in found]) == ([], ["a"])
+    assert found.as_of.timestamp() == 7.001
 
 
 @pytest.mark.parametrize(
