@@ -12,8 +12,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from fsm.errors import StoreError
-from fsm.store import commits
+from fsm.store import calls, commits
 from workers import points
+from workers.stored import StoredBlock, stored_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fsm.store.keys import Keys
     from workers.carrier import Carrier, Line, Ticket
     from workers.lease import LeaseKeeper
+    from workers.shelf import Shelf
 
 __all__ = ["Committer"]
 
@@ -38,6 +40,7 @@ class Committer:
         keeper: Who renews the locks: not those of what is committed.
         lease_ms: For how long the worker's own keys are kept.
         note_retry: Called where an event is to be tried again, so that somebody looks when.
+        shelf: The storages of the machines, if any has one: they are told before Redis is.
     """
 
     def __init__(  # noqa: PLR0913 - what a commit is made of
@@ -50,7 +53,9 @@ class Committer:
         *,
         lease_ms: int,
         note_retry: Callable[[], None],
+        shelf: Shelf | None = None,
     ) -> None:
+        self._shelf = shelf
         self._carrier = carrier
         self._line = line
         self._keys = keys
@@ -62,7 +67,7 @@ class Committer:
         self._nonce = time.time_ns() // 1000
         self._under_way: tuple[Ticket[list[str]], Sequence[str]] | None = None
 
-    def commit(self, claimed_at: str, blocks: Sequence[list[Any]], names: Sequence[str], later: bool) -> None:  # noqa: FBT001 - a callback
+    def commit(self, claimed_at: str, blocks: Sequence[list[Any]], names: Sequence[str], later: bool) -> None:  # noqa: C901, FBT001 - one guard after the other; a callback
         """Commit what is done. It does not raise: what is not written is run again, by whoever claims it next.
 
         On a crash before Redis has it: the lease ends and the events are run again. After: nothing is to be done.
@@ -78,6 +83,11 @@ class Committer:
         if later:
             # First, while the keeper still renews these locks: it may take as long as Redis is away.
             self.read()
+        if self._shelf is not None:
+            blocks = self._store(self._shelf, blocks)
+            if not blocks:
+                return
+            names = [block[1] for block in blocks]
         ends = self._keeper.let_go([(block[1], block[2]) for block in blocks])
         now = time.monotonic()
         lost = [name for name, end in zip(names, ends, strict=True) if end <= now]
@@ -104,6 +114,30 @@ class Committer:
             self._tell(words, names)
         except StoreError as error:
             _log.error("a commit of %d FSMs was not written and will be run again: %s", len(names), error)
+
+    def _store(self, shelf: Shelf, blocks: Sequence[list[Any]]) -> Sequence[list[Any]]:
+        """Tell the storages, under locks that are renewed meanwhile; gives what Redis is to be told."""
+        if not any(isinstance(block, StoredBlock) for block in blocks):
+            return blocks
+        trusted = []
+        for block in blocks:
+            if self._keeper.is_trusted(block[1], block[2]):
+                trusted.append(block)
+            else:
+                _log.warning("the lock of FSM %r was lost before its commit: nothing was written", block[1])
+                self._keeper.let_go([(block[1], block[2])])
+        kept = shelf.store(trusted)
+        if points.armed is not None and (names := stored_names(kept.blocks)):
+            points.armed.reach("after store", names)
+        if kept.lost:
+            pairs = [(fsm.name, fsm.token) for fsm in kept.lost]
+            try:
+                self._carrier.carry(calls.release(self._keys, self._worker, pairs))
+            except StoreError as error:
+                _log.warning("%d FSMs were not released, and end with their lease: %s", len(pairs), error)
+            finally:
+                self._keeper.let_go(pairs)
+        return kept.blocks
 
     def read(self) -> None:
         """Read the reply of the commit that was sent last, if it was not read yet."""

@@ -76,6 +76,7 @@ class _Piece:
     at_ms: int
     asked_at: float
     put_at: float
+    make: type[Activation]
     thread: int = 0
     work: Activation | None = None
     block: list[Any] | None = None
@@ -223,8 +224,13 @@ class Hands:
         running = len(self._running) + len(self._waiting)
         return min(min(most, self._slots + self._ahead) - running, self._slots + 2 * self._ahead - self._tokens.total())
 
-    def put(self, claims: Claims) -> None:
-        """Take what a claim brought, and begin with it."""
+    def put(self, claims: Claims, make: type[Activation] = Activation) -> None:
+        """Take what a claim brought, and begin with it.
+
+        Args:
+            claims: What it brought.
+            make: How an FSM of it is run.
+        """
         now = time.monotonic()
         with self._changed:
             if not self._tokens:
@@ -235,7 +241,7 @@ class Hands:
                 self._patience_s = _PATIENCE_S
             for fsm in claims.held:
                 self._tokens[fsm.token] += 1
-                self._waiting.append(_Piece(fsm, claims.at, claims.at_ms, claims.asked_at, now))
+                self._waiting.append(_Piece(fsm, claims.at, claims.at_ms, claims.asked_at, now, make))
             begun = self._begin()
         self._start(begun)
 
@@ -306,7 +312,7 @@ class Hands:
         try:
             if self._keeper.is_trusted(fsm.name, fsm.token):
                 of, times = self._app.behaviours[fsm.machine], (piece.at_ms, piece.asked_at)
-                work = piece.work = Activation(of, fsm, self._keys, self._crew, *times, self._placer)
+                work = piece.work = piece.make(of, fsm, self._keys, self._crew, *times, self._placer)
                 piece.block = await work.run(begin + AHEAD_S)
             else:
                 _log.warning("the lock of FSM %r was lost before its events were run", fsm.name)

@@ -35,6 +35,7 @@ from fsm.store.connection import memory_parts
 from fsm.store.requests import run
 from fsm.testing.driver import Driver, without_loop
 from workers.serving import Turn, serve
+from workers.shelf import Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -85,6 +86,7 @@ class InlineWorld:
         self._given: set[str] = set()
         self._classes: dict[str, type[Machine[Any]]] = {}
         self._opened: list[App] = []
+        self._shelves: dict[str, Shelf] = {}
 
     def _drive(self, work: Coroutine[Any, Any, R]) -> R:
         return self._driver.run(work, is_async=True)
@@ -161,7 +163,11 @@ class InlineWorld:
         """Apply the events of some FSMs; False where none is ready."""
         for queue in verbs.carry(verbs.ready_queues(keys), lambda request: run(self.redis, request)):
             self._number += 2
-            turn = Turn(self.redis, self._behaviours, keys, _WORKER, queue, self._number, _LEASE_MS, fsms=_A_TURN)
+            shelf = self._shelves.get(keys.namespace) or Shelf(keys, self._behaviours, self._driver)
+            self._shelves[keys.namespace] = shelf
+            turn = Turn(
+                self.redis, self._behaviours, keys, _WORKER, queue, self._number, _LEASE_MS, fsms=_A_TURN, shelf=shelf
+            )
             served = serve(turn, self._driver)
             for name, why in served.broken:
                 _log.error("a key of FSM %r is of another type and it cannot go on: %s", name, why)

@@ -34,6 +34,7 @@ from workers import points
 from workers.executors import InlineExecutor
 from workers.lease import LeaseKeeper
 from workers.serving import Turn, serve
+from workers.shelf import Shelf
 
 if TYPE_CHECKING:
     from fsm.app import App
@@ -92,7 +93,8 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
         keeper.start()
         # An event that RQ requeued is adopted by a claim that is told of it; the first claim of a worker is told of it.
         queue = run(client, _queue_of(keys, name))
-        turn = Turn(client, app.behaviours, keys, worker, queue, 1, _LEASE_MS, name, job.id)
+        shelf = Shelf.of(keys, app.behaviours, executor)
+        turn = Turn(client, app.behaviours, keys, worker, queue, 1, _LEASE_MS, name, job.id, shelf=shelf)
         is_served = _is_served(turn, executor, keeper)
         while True:
             seen = run(client, view(keys, job.id))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fsm.engine import strangeness
@@ -16,6 +16,7 @@ from fsm.store.requests import run
 from workers import points
 from workers.activation import Activation
 from workers.intake import AHEAD_S
+from workers.stored import StoredActivation, stored_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from fsm.engine import Behaviour
-    from fsm.store.calls import Claimed
+    from fsm.store.calls import Claimed, Claims
     from fsm.store.keys import Keys
     from workers.executors import Executor
     from workers.lease import LeaseKeeper
+    from workers.shelf import Shelf
 
 __all__ = ["Served", "Turn", "serve"]
 
@@ -46,6 +48,7 @@ class Turn:
         name: Only this FSM; "" for any.
         found: Id of a job that was taken off RQ's list, which the claim is to look at.
         fsms: At most so many.
+        shelf: The storages of the machines, if any has one.
     """
 
     client: Redis
@@ -58,6 +61,7 @@ class Turn:
     name: str = ""
     found: str = ""
     fsms: int = 1
+    shelf: Shelf | None = None
 
 
 @dataclass(slots=True)
@@ -105,6 +109,7 @@ def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> 
         keeper.hold(names, token, asked_at)
     if points.armed is not None and names:
         points.armed.reach("after claim", names)
+    claims.asked_at = asked_at
     try:
         blocks = []
         for fsm in claims.held:
@@ -114,19 +119,41 @@ def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> 
             if behaviour is None or why:
                 served.strange.append((fsm, why))
                 continue
-            work = Activation(behaviour, fsm, keys, executor, claims.at_ms, asked_at)
+            work = _work(turn, claims, fsm, executor)
             blocks.append(executor.run(work.run(time.monotonic() + AHEAD_S), is_async=behaviour.is_async))
         if served.strange:
             pairs = [(fsm.name, token) for fsm, _ in served.strange]
             run(client, calls.release(keys, worker, pairs, tail=True))
         if keeper is not None:
             blocks = [block for block in blocks if keeper.is_trusted(block[1], block[2])]
+        if turn.shelf is not None:
+            blocks = _store(turn, turn.shelf, blocks)
         if blocks:
             served.written = _commit(turn, claims.at, blocks, names)
         return served
     finally:
         if keeper is not None:
             keeper.let_go((name, token) for name in names)
+
+
+def _work(turn: Turn, claims: Claims, fsm: Claimed, executor: Executor) -> Activation:
+    """Give the work on one FSM, with what its storage has of it."""
+    behaviour, keys, times = turn.behaviours[fsm.machine], turn.keys, (claims.at_ms, claims.asked_at)
+    if turn.shelf is None or not turn.shelf.has(fsm):
+        return Activation(behaviour, fsm, keys, executor, *times)
+    (one,) = turn.shelf.lend(replace(claims, held=[fsm])).held
+    return StoredActivation(behaviour, one, keys, executor, *times)
+
+
+def _store(turn: Turn, shelf: Shelf, blocks: list[list[Any]]) -> list[list[Any]]:
+    """Tell the storages; gives what Redis is to be told."""
+    kept = shelf.store(blocks)
+    if points.armed is not None and (names := stored_names(kept.blocks)):
+        points.armed.reach("after store", names)
+    if kept.lost:
+        pairs = [(fsm.name, fsm.token) for fsm in kept.lost]
+        run(turn.client, calls.release(turn.keys, turn.worker, pairs))
+    return kept.blocks
 
 
 def _commit(turn: Turn, claimed_at: str, blocks: list[list[Any]], names: list[str]) -> int:

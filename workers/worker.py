@@ -53,6 +53,8 @@ from workers.intake import AHEAD_S, Intake
 from workers.lease import LeaseKeeper
 from workers.pulse import BEAT_S, Pulse, Record
 from workers.rescue import Rescuer
+from workers.shelf import Shelf
+from workers.stored import StoredActivation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -155,6 +157,7 @@ class TransitionWorker(Listener):
             in_hand=lambda: self._hands.tokens if self._hands else (),
             hear=self._alarm.hear,
         )
+        self._shelf = Shelf.of(self.keys, app.behaviours, self._executor)
         self._committer = Committer(
             self._carrier,
             self._line,
@@ -163,6 +166,7 @@ class TransitionWorker(Listener):
             self._keeper,
             lease_ms=lease_ms,
             note_retry=self._alarm.look_soon,
+            shelf=self._shelf,
         )
         self._relief = Relief(self._end_if_stuck)
         self._hands: Hands | None = None
@@ -552,10 +556,13 @@ class TransitionWorker(Listener):
         """Run the events of the claimed FSMs, and commit them."""
         try:
             self._become(WorkerStatus.BUSY)
-            if self._hands is None:
-                self._run_batch(job)
+            if self._shelf is not None and (stored := self._shelf.take(job)).held:
+                # Those without a storage first: they need not wait for one.
+                if job.held:
+                    self._run(job, has_more=True)
+                self._run(self._shelf.lend(stored), StoredActivation, has_more=True)
             else:
-                self._hands.put(job)
+                self._run(job)
         except _ForcedStop:
             raise SystemExit from None
         except Exception as fault:
@@ -563,10 +570,17 @@ class TransitionWorker(Listener):
                 self.fault = fault
             raise
 
-    def _run_batch(self, claims: Claims) -> None:
-        if not self._stop_requested and not claims.has_suspect:
-            # Behind a suspect nothing is claimed ahead: if it kills us, nobody else is to be charged.
+    def _run(self, claims: Claims, make: type[Activation] = Activation, *, has_more: bool = False) -> None:
+        if self._hands is not None:
+            self._hands.put(claims, make)
+            return
+        if not self._stop_requested and not claims.has_suspect and not has_more:
+            # Behind a suspect nothing is claimed ahead: if it kills us, nobody else is to be charged. Neither where a
+            # storage may be waited for.
             self._intake.claim_ahead()
+        self._run_batch(claims, make)
+
+    def _run_batch(self, claims: Claims, make: type[Activation] = Activation) -> None:
         # Not before: where Redis is away the claim waits for it, and handlers would be taken for slow.
         begin = time.monotonic()
         intake, keeper, behaviours = self._intake, self._keeper, self.app.behaviours
@@ -578,7 +592,7 @@ class TransitionWorker(Listener):
             while (fsm := batch.take(block, size, is_over=self._stop_requested)) is not None:
                 begun_at = batch.begun_at
                 if keeper.is_trusted(fsm.name, fsm.token, begun_at):
-                    work = self._work = Activation(
+                    work = self._work = make(
                         behaviours[fsm.machine],
                         fsm,
                         self.keys,

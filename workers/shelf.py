@@ -1,0 +1,315 @@
+"""The storages of a worker's machines: what they have of each FSM that is claimed, and what they are told of it.
+
+Two databases, and no transaction over both: the storage is written first, by compare-and-set on the version, and Redis
+then. What is between the two is found by whoever claims the FSM next, for the row is ahead of Redis and holds what
+Redis was not told: that is told then, once, and no handler is run for it. Who has lost the lock meanwhile, and stores
+late, is too late either in the storage, by the version, or in Redis, by the token.
+
+A storage that cannot be used puts its FSMs off: their events stay where they are, are not run, and use up no attempt.
+
+Who calls this: the worker, its committer, and `serving`. None where no machine has a storage.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fsm.errors import StoreError
+from fsm.machine.marks import read_mark
+from fsm.storage.protocol import MOST_ROWS, BatchStorage
+from fsm.storage.singly import Singly
+from fsm.store.calls import Claims
+from workers.breaker import Breaker
+from workers.stored import Lent, StoredActivation, StoredBlock, finish, lent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from fsm.engine import Behaviour
+    from fsm.storage.protocol import Row
+    from fsm.store.calls import Claimed
+    from fsm.store.keys import Keys
+    from workers.executors import Timer
+
+__all__ = ["Kept", "Shelf"]
+
+_log = logging.getLogger("fsm.worker")
+# How long an FSM waits whose storage cannot be used: as long as that is left alone, and not in step with all others.
+_LEAST_MS = 1_000
+# How long one waits that no waiting helps: somebody must look at it.
+_STANDING_MS = 30_000
+# Of so many FSMs is known that an event of theirs cannot be stored.
+_MOST_REFUSED = 1000
+
+
+@dataclass(slots=True)
+class Kept:
+    """What came of storing the blocks of one commit.
+
+    Args:
+        blocks: What is to be committed: stored, or put off, or nothing that a storage must know.
+        lost: FSMs that somebody else has moved on meanwhile: they are to be released, and nothing of them is written.
+    """
+
+    blocks: list[list[Any]] = field(default_factory=list)
+    lost: list[Claimed] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Refusal:
+    """What is known of an FSM whose row the storage refused, and is kept for its next claim.
+
+    Args:
+        life: `born` and version: with another one it is nothing any more.
+        text: What the storage said.
+        is_found: Whether its oldest event is at fault; else it is not known yet which one is.
+        is_hopeless: Whether even the failure of that event could not be stored.
+    """
+
+    life: tuple[str, int]
+    text: str
+    is_found: bool
+    is_hopeless: bool = False
+
+
+class _Place:
+    """One storage as a worker uses it."""
+
+    def __init__(self, storage: Any) -> None:
+        self.storage = storage  # also keeps its id from being another's
+        self.batch: BatchStorage = storage if isinstance(storage, BatchStorage) else Singly(storage)
+        self.breaker = Breaker()
+
+
+class Shelf:
+    """Lends FSMs with their rows, and stores what came of them.
+
+    Args:
+        keys: Of the namespace.
+        behaviours: Machines by name; one that is added later counts.
+        timer: Keeps the time of events where they are run.
+    """
+
+    def __init__(self, keys: Keys, behaviours: Mapping[str, Behaviour], timer: Timer) -> None:
+        self._keys = keys
+        self._behaviours = behaviours
+        self._timer = timer
+        self._places: dict[int, _Place] = {}
+        self._refused: OrderedDict[str, _Refusal] = OrderedDict()
+        self._guard = threading.Lock()
+
+    @staticmethod
+    def of(keys: Keys, behaviours: Mapping[str, Behaviour], timer: Timer) -> Shelf | None:
+        """Make one; None where no machine has a storage."""
+        is_needed = any(behaviour.definition.storage is not None for behaviour in behaviours.values())
+        return Shelf(keys, behaviours, timer) if is_needed else None
+
+    def has(self, fsm: Claimed) -> bool:
+        """Tell whether the payload of an FSM lies in a storage."""
+        behaviour = self._behaviours.get(fsm.machine)
+        return behaviour is not None and behaviour.definition.storage is not None
+
+    def take(self, claims: Claims) -> Claims:
+        """Take those FSMs out of a claim whose payload lies in a storage: the others need not wait for it."""
+        mine = [fsm for fsm in claims.held if self.has(fsm)]
+        if mine:
+            claims.held = [fsm for fsm in claims.held if not self.has(fsm)]
+        return Claims(mine, [], at=claims.at, at_ms=claims.at_ms, asked_at=claims.asked_at)
+
+    # After a claim.
+
+    def lend(self, claims: Claims) -> Claims:
+        """Give each of these FSMs with what its storage has of it. It does not raise: what cannot be had is put off."""
+        by_place: dict[int, list[Claimed]] = {}
+        for fsm in claims.held:
+            by_place.setdefault(id(self._place(fsm)), []).append(fsm)
+        come: dict[str, Lent] = {}
+        for fsms in by_place.values():
+            # The mail of one that has finished is answered by what Redis has.
+            alive = [fsm for fsm in fsms if fsm.status != "finished"]
+            come |= {fsm.name: lent(fsm, None) for fsm in fsms if fsm.status == "finished"}
+            for first in range(0, len(alive), MOST_ROWS):
+                for one in self._load(alive[first : first + MOST_ROWS], claims):
+                    come[one.name] = one
+        return Claims(
+            [come[fsm.name] for fsm in claims.held], [], at=claims.at, at_ms=claims.at_ms, asked_at=claims.asked_at
+        )
+
+    def _place(self, fsm: Claimed) -> _Place:
+        storage = self._behaviours[fsm.machine].definition.storage
+        # Of the thread of relief and of the main one: whoever is second finds what the first made.
+        return self._places.get(id(storage)) or self._places.setdefault(id(storage), _Place(storage))
+
+    def _load(self, fsms: Sequence[Claimed], claims: Claims) -> list[Lent]:
+        if not fsms:
+            return []
+        place, names = self._place(fsms[0]), [fsm.name for fsm in fsms]
+        try:
+            rows = place.breaker.call(lambda: place.batch.load_many(self._keys.namespace, names))
+        except StoreError as error:
+            return [self._waiting(lent(fsm, None), claims, place, error) for fsm in fsms]
+        except Exception as error:  # noqa: BLE001 - one row that cannot be read must not stop its neighbours
+            if len(fsms) > 1:
+                half = len(fsms) // 2
+                return [*self._load(fsms[:half], claims), *self._load(fsms[half:], claims)]
+            _log.exception("what the storage has of FSM %r cannot be read", fsms[0].name)
+            return [self._standing(lent(fsms[0], None), claims, type(error).__name__, str(error))]
+        return [self._lend(fsm, rows.get(fsm.name), claims) for fsm in fsms]
+
+    def _lend(self, fsm: Claimed, row: Row | None, claims: Claims) -> Lent:
+        """Compare what both sides have, and say what is to be done with it."""
+        one = lent(fsm, row)
+        kind, text = _trouble(fsm, row)
+        if kind:
+            return self._standing(one, claims, kind, text)
+        if row is None or row.born != fsm.born or row.version == fsm.version:
+            return self._noted(one, claims)
+        try:
+            one.ready = finish(one, row)
+        except ValueError as error:
+            what = f"{text}, which was not told: {error}; a worker of the version that stored it can"
+            return self._standing(one, claims, "RedisBehind", what)
+        return one
+
+    def _noted(self, one: Lent, claims: Claims) -> Lent:
+        """Heed what is known of an FSM whose row was refused."""
+        known = self._refused.get(one.name)
+        if known is None:
+            return one
+        if known.life != (one.born, one.version):
+            self._refused.pop(one.name, None)
+        elif known.is_hopeless:
+            self._refused.pop(one.name, None)
+            return self._standing(one, claims, "Refused", f"the storage refuses it: {known.text}")
+        elif known.is_found:
+            one.fault, one.is_alone = f"the storage refuses what it would be: {known.text}", True
+        else:
+            one.is_alone = True
+        return one
+
+    def _waiting(self, one: Lent, claims: Claims, place: _Place, error: StoreError) -> Lent:
+        _log.warning("FSM %r waits for its storage: %s", one.name, error)
+        wait_ms = max(_LEAST_MS, int(place.breaker.wait_s * 1000) + 50)
+        one.ready = self._work(one, claims).put_off(wait_ms, "StoreError", error.problem)
+        return one
+
+    def _standing(self, one: Lent, claims: Claims, kind: str, text: str) -> Lent:
+        _log.error("FSM %r is not run: %s", one.name, text)
+        one.ready = self._work(one, claims).put_off(_STANDING_MS, kind, text)
+        return one
+
+    def _work(self, one: Lent, claims: Claims) -> StoredActivation:
+        behaviour = self._behaviours[one.machine]
+        return StoredActivation(behaviour, one, self._keys, self._timer, claims.at_ms, claims.asked_at)
+
+    # Before a commit.
+
+    def store(self, blocks: Iterable[list[Any]]) -> Kept:
+        """Store what is to be stored. It does not raise: what cannot be stored now is put off.
+
+        On a crash: what was stored is found by the next claim, and finished by it.
+        """
+        kept = Kept()
+        by_place: dict[int, list[StoredBlock]] = {}
+        for block in blocks:
+            if isinstance(block, StoredBlock):
+                by_place.setdefault(id(self._place(block.work.fsm)), []).append(block)
+            else:
+                kept.blocks.append(block)
+        for mine in by_place.values():
+            for first in range(0, len(mine), MOST_ROWS):
+                self._store(mine[first : first + MOST_ROWS], kept)
+        return kept
+
+    def _store(self, blocks: list[StoredBlock], kept: Kept) -> None:
+        place, namespace = self._place(blocks[0].work.fsm), self._keys.namespace
+        rows = [block.row for block in blocks]
+        there: dict[str, Row] = {}
+        try:
+            stored = place.breaker.call(lambda: place.batch.store_many(namespace, rows))
+            left = [block for block in blocks if block.row.name not in stored]
+            if left:
+                # Of an answer that was lost the second try knows nothing: but whose row is there is told by its token.
+                names = [block.row.name for block in left]
+                there = place.breaker.call(lambda: place.batch.load_many(namespace, names))
+                stored = stored | {block.row.name for block in left if _is_ours(block.row, there.get(block.row.name))}
+                left = [block for block in left if block.row.name not in stored]
+        except StoreError as error:
+            for block in blocks:
+                _log.warning("what FSM %r would be is not stored, and it waits: %s", block.row.name, error)
+                wait_ms = max(_LEAST_MS, int(place.breaker.wait_s * 1000) + 50)
+                kept.blocks.append(block.work.anew().put_off(wait_ms, "StoreError", error.problem))
+            return
+        except Exception as error:  # noqa: BLE001 - whatever is raised is about a row, and its neighbours stand
+            if len(blocks) > 1:
+                half = len(blocks) // 2
+                self._store(blocks[:half], kept)
+                self._store(blocks[half:], kept)
+            else:
+                self._refuse(blocks[0], error, kept)
+            return
+        for block in left:
+            fsm, found = block.work.fsm, there.get(block.row.name)
+            if found is not None and block.row.over is not None and _is_same(found, fsm.row):
+                # It has what was loaded, and did not take what follows: released, this would go on without end.
+                text = f"the storage does not take version {block.row.version} in the place of {found.version}"
+                kept.blocks.append(block.work.anew().put_off(_STANDING_MS, "Conflict", text))
+                continue
+            _log.warning("FSM %r was moved on by another worker: what was done with it here is dropped", fsm.name)
+            kept.lost.append(fsm)
+        kept.blocks += [block for block in blocks if block.row.name in stored]
+
+    def _refuse(self, block: StoredBlock, error: Exception, kept: Kept) -> None:
+        """Find out which event it is that cannot be stored, one claim after the other; then it fails."""
+        fsm = block.work.fsm
+        life, text = (fsm.born, fsm.version), f"{type(error).__name__}: {error}"
+        before = self._refused.pop(fsm.name, None)
+        if before is not None and before.life != life:
+            before = None
+        is_single = fsm.is_alone or block.work.done + block.work.failed + block.work.is_retried <= 1
+        known = _Refusal(life, text, is_found=is_single, is_hopeless=before is not None and before.is_found)
+        with self._guard:
+            self._refused[fsm.name] = known
+            if len(self._refused) > _MOST_REFUSED:
+                self._refused.popitem(last=False)
+        _log.error("what FSM %r would be cannot be stored: %s", fsm.name, text)
+        if known.is_hopeless:
+            kept.blocks.append(block.work.anew().put_off(_STANDING_MS, type(error).__name__, text))
+        else:
+            kept.lost.append(fsm)
+
+
+def _trouble(fsm: Claimed, row: Row | None) -> tuple[str, str]:
+    """Say of what kind the difference between Redis and the storage is, where no worker can mend it; and which."""
+    if row is None or row.born != fsm.born:
+        if read_mark(fsm.definition).is_stored:
+            there = "no row of it" if row is None else f"a row of another life (born {row.born})"
+            what = f"Redis says that version {fsm.version} lies in the storage, which has {there}"
+            return "StorageLost", f"{what}: restore the storage, or purge the FSM"
+        if row is not None and _is_later(row.born, fsm.born):
+            what = f"the storage has a later life of it (born {row.born}) than Redis (born {fsm.born})"
+            return "RedisLost", f"{what}: restore Redis, or delete the row"
+        return "", ""
+    both = f"the storage has version {row.version}, and Redis version {fsm.version}"
+    if row.version < fsm.version:
+        return "StorageLost", f"{both}: restore the storage, or purge the FSM"
+    if row.version > fsm.version and (row.base != fsm.version or not row.pending):
+        return "RedisLost", f"{both}, which lost what was between: restore Redis"
+    return "", both
+
+
+def _is_ours(row: Row, there: Row | None) -> bool:
+    return there is not None and (there.born, there.version, there.token) == (row.born, row.version, row.token)
+
+
+def _is_same(row: Row, other: Row | None) -> bool:
+    return other is not None and (row.born, row.version, row.token) == (other.born, other.version, other.token)
+
+
+def _is_later(born: str, than: str) -> bool:
+    """Compare two lives; what is no number was written by hand, and is later than none."""
+    return born.isdecimal() and than.isdecimal() and int(born) > int(than)
