@@ -225,12 +225,7 @@ class Hands:
         return min(min(most, self._slots + self._ahead) - running, self._slots + 2 * self._ahead - self._tokens.total())
 
     def put(self, claims: Claims, make: type[Activation] = Activation) -> None:
-        """Take what a claim brought, and begin with it.
-
-        Args:
-            claims: What it brought.
-            make: How an FSM of it is run.
-        """
+        """Take what a claim brought, and begin with it; `make` is how its FSMs are run."""
         now = time.monotonic()
         with self._changed:
             if not self._tokens:

@@ -173,7 +173,7 @@ class InlineWorld:
                 _log.error("a key of FSM %r is of another type and it cannot go on: %s", name, why)
             if served.strange:
                 raise self._unknown(*served.strange[0])
-            if served.written:
+            if served.written or served.lost:
                 return True
         return False
 

@@ -71,11 +71,13 @@ class Served:
     Args:
         written: How many FSMs were claimed, run and committed.
         strange: FSMs that were given back, for they cannot be run here, and for each a clause that says why.
+        lost: How many were run and released, for what came of them could not be stored: they are ready again.
         broken: FSMs with a key of a wrong type: name and why.
     """
 
     written: int = 0
     strange: list[tuple[Claimed, str]] = field(default_factory=list)
+    lost: int = 0
     broken: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -127,7 +129,7 @@ def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> 
         if keeper is not None:
             blocks = [block for block in blocks if keeper.is_trusted(block[1], block[2])]
         if turn.shelf is not None:
-            blocks = _store(turn, turn.shelf, blocks)
+            blocks = _store(turn, turn.shelf, blocks, served)
         if blocks:
             served.written = _commit(turn, claims.at, blocks, names)
         return served
@@ -145,7 +147,7 @@ def _work(turn: Turn, claims: Claims, fsm: Claimed, executor: Executor) -> Activ
     return StoredActivation(behaviour, one, keys, executor, *times)
 
 
-def _store(turn: Turn, shelf: Shelf, blocks: list[list[Any]]) -> list[list[Any]]:
+def _store(turn: Turn, shelf: Shelf, blocks: list[list[Any]], served: Served) -> list[list[Any]]:
     """Tell the storages; gives what Redis is to be told."""
     kept = shelf.store(blocks)
     if points.armed is not None and (names := stored_names(kept.blocks)):
@@ -153,6 +155,7 @@ def _store(turn: Turn, shelf: Shelf, blocks: list[list[Any]]) -> list[list[Any]]
     if kept.lost:
         pairs = [(fsm.name, fsm.token) for fsm in kept.lost]
         run(turn.client, calls.release(turn.keys, turn.worker, pairs))
+        served.lost = len(pairs)
     return kept.blocks
 
 

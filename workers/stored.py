@@ -23,7 +23,7 @@ from workers.activation import Activation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fsm.engine import Behaviour, Event
+    from fsm.engine import Event
     from fsm.store.calls import Mail
 
 __all__ = ["Lent", "StoredActivation", "StoredBlock", "finish", "lent", "stored_names"]
