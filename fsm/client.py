@@ -23,6 +23,7 @@ from fsm.inquiry import Inquiry
 from fsm.machine import Definition, Machine
 from fsm.overview import Overview
 from fsm.ring import HashRing, checked_cluster
+from fsm.storage.fetching import fetched
 from fsm.store import records
 from fsm.store.connection import connect, mask
 from fsm.store.durability import MEMORY, read_durability
@@ -414,7 +415,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
             HandlerError: Called inside of a handler, which must not wait.
         """
         definition = None if machine is None else self._definition(machine)
-        return records.typed(self.do(verbs.wait_for(self.keys, name, states, timeout, definition)), machine)
+        return self._typed(self.do(verbs.wait_for(self.keys, name, states, timeout, definition)), machine)
 
     def history(self, name: str) -> tuple[str, ...]:
         """Give the last states of an FSM, oldest first, the present one last: as many as `Settings(history=)` says.
@@ -431,7 +432,14 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
             UnknownFSMError: No such FSM.
             StoreError: The snapshot was edited by hand, or its payload is not of the machine's type.
         """
-        return records.typed(self.do(verbs.state(self.keys, name)), machine)
+        return self._typed(self.do(verbs.state(self.keys, name)), machine)
+
+    def _typed(self, snapshot: Snapshot, machine: type[Machine[Any]] | None) -> Snapshot:
+        """Give a snapshot with a payload of the machine's type, wherever it lies."""
+        if machine is not None and snapshot.is_stored:
+            name, namespace = snapshot.name, self.keys.namespace
+            snapshot = fetched(snapshot, machine.definition, namespace, lambda: self.do(verbs.state(self.keys, name)))
+        return records.typed(snapshot, machine)
 
     def exists(self, name: str) -> bool:
         """Tell whether there is an FSM of this name, finished ones included."""

@@ -158,7 +158,7 @@ class StoredActivation(Activation):
             block.note_error()
             line: dict[str, Any] = {"name": fsm.name, "machine": fsm.machine, "event": head.event, "from": fsm.state}
             line |= {"to": fsm.state, "version": fsm.version, "job": head.job_id, "ms": 0}
-            block.log({**line, "error": message, "retry_in_ms": wait_ms})
+            block.log({**line, "error": message, "retry_in_ms": wait_ms, "waits_for": "storage"})
         elif fsm.attempts is not None:
             block.drop("retry_at")
         self._arm(life, block, armed)

@@ -184,7 +184,8 @@ class Snapshot:
         name: Its name.
         machine: Name of its machine.
         state: State of the graph.
-        payload: Plain JSON, or of the machine's type where the class was given.
+        payload: Plain JSON, or of the machine's type where the class was given; None where it lies in a storage, and no
+            class was given that says which.
         version: Grows with every attempt that ended in a commit.
         status: "starting", "running", "finished", "failed", "paused" or "purging"; "paused" stands for the first two.
         born: Id of this life of the name: the µs by the clock of Redis at which it was started.
@@ -199,6 +200,7 @@ class Snapshot:
         definition_version: `Settings(definition_version)` of the same.
         retry_at: When its next event is tried again, aware, UTC; in the past it is due, or being run; else `None`.
         timers: When each of its timers goes off, aware, UTC, by key; in the past it is due, or its event waits.
+        is_stored: Whether its payload lies in the storage of its machine, and not in Redis.
     """
 
     name: str
@@ -219,6 +221,7 @@ class Snapshot:
     retry_at: datetime | None = None
     timers: Mapping[str, datetime] = field(default_factory=dict)
     definition_version: int = 1
+    is_stored: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Give it as JSON values, as `fsm state --json` prints it."""
@@ -237,6 +240,7 @@ class Snapshot:
             "tries": self.tries,
             "definition": self.definition,
             "definition_version": self.definition_version,
+            "is_stored": self.is_stored,
             "started_at": self.started_at.isoformat(),
             "updated_at": self.updated_at.isoformat(),
             "retry_at": None if self.retry_at is None else self.retry_at.isoformat(),
@@ -260,7 +264,7 @@ def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) 
             name=name,
             machine=text(fields[b"machine"]),
             state=state,
-            payload=JSON.decode(fields[b"payload"]),
+            payload=None if mark.is_stored else JSON.decode(fields[b"payload"]),
             version=_number(fields[b"version"]),
             status=_status(fields),
             born=text(fields[b"born"]),
@@ -273,6 +277,7 @@ def read_snapshot(name: str, fields: Mapping[bytes, bytes], default_queue: str) 
             tries=_number(fields.get(b"tries", b"0")),
             definition=mark.fingerprint,
             definition_version=version,
+            is_stored=mark.is_stored,
             retry_at=datetime.fromtimestamp(int(retry_at) / 1000, UTC) if retry_at else None,
             timers={
                 key: datetime.fromtimestamp(timer.at_ms / 1000, UTC)

@@ -6,8 +6,8 @@ Exit code 1 on any event that is lost, applied twice or out of order, on anythin
 and payloads disagree.
 
 Reading order: `machines` (what notes what is wrong), `plan` (all choices, by the seed), `producers`, `shore` (Redis,
-and the ways to it), `fleet` (the workers), `witness` (follows the log), `verdict`, `voyage` (a run), `test_chaos` (its
-short form).
+and the ways to it), `cellar` (the database of their payloads, where they have one), `fleet` (the workers), `witness`
+(follows the log), `verdict`, `voyage` (a run), `test_chaos` (its short form).
 
 What a run finds was tried with the numbers of the short form, one protection taken out at a time:
 
@@ -68,6 +68,8 @@ def _plan(arguments: list[str] | None) -> tuple[Plan, bool]:
             what = f"{_OPTIONS[field.name]} ({value})"
             parser.add_argument(option, dest=field.name, type=int, default=value, metavar="N", help=what)
     parser.add_argument("--retries", action="store_true", help="handlers that fail are tried again")
+    where = "where payloads lie: Redis, unless one of these is told"
+    parser.add_argument("--storage", choices=("sqlite", "postgres"), default="", help=where)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     given = vars(parser.parse_args(arguments))
     is_json = given.pop("json")

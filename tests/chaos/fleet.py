@@ -78,6 +78,8 @@ class Slot:
         self._life += 1
         self.name = f"slot-{self.number}-{self._life}"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "CHAOS_RETRIES": "1" if plan.retries else "0"}
+        if fleet.storage_url:
+            environment["CHAOS_STORAGE"] = fleet.storage_url
         self.fault = fleet.next_fault()
         if self.fault:
             environment |= self.fault.environment()
@@ -186,8 +188,11 @@ class Fleet:
         idle: From when until when no worker was at work, in ms.
     """
 
-    def __init__(self, plan: Plan, server: Server, keys: Keys, witness: Witness, directory: Path) -> None:
+    def __init__(
+        self, plan: Plan, server: Server, keys: Keys, witness: Witness, directory: Path, storage_url: str = ""
+    ) -> None:
         self.plan = plan
+        self.storage_url = storage_url
         self.server = server
         self.keys = keys
         self.witness = witness

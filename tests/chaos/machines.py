@@ -4,6 +4,7 @@ Each event says who sent it, and the how manieth of that sender to this FSM it i
 the payload; the harness does the same with the lines of the log, so that each checks the other.
 
 `CHAOS_RETRIES=1` in the environment: a handler that fails is tried again instead of failing for good.
+`CHAOS_STORAGE` in the environment: URL of the database in which their payloads lie.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import time
 from typing import Any
 
 from fsm import Goto, Machine, RetryPolicy, Settings, Transition, on
+from fsm.storage.sql import SqlStorage
 
 RETRIES = os.environ.get("CHAOS_RETRIES") == "1"
+STORAGE = SqlStorage(os.environ["CHAOS_STORAGE"]) if os.environ.get("CHAOS_STORAGE") else None
 # Every so manieth event fails, or takes its time.
 FAILS, SLOW = 10, 97
 _SLOW_S = 0.03
@@ -61,6 +64,7 @@ def pass_over(seen: Payload, by: str, n: int) -> None:
 class Ledger(Machine):
     """Plain numbering; and what kills its worker, again and again."""
 
+    storage = STORAGE
     settings = Settings(endless=True, dedup="2m")
     diagram = """
     stateDiagram-v2
@@ -83,6 +87,7 @@ class Ledger(Machine):
 class Chooser(Machine):
     """Its handler decides where to go, and looks whether it is where it went last."""
 
+    storage = STORAGE
     settings = Settings(endless=True, dedup="2m")
     diagram = """
     stateDiagram-v2
@@ -105,6 +110,7 @@ class Chooser(Machine):
 class Stepper(Machine):
     """Goes on by itself after each event: two hard events, each once, before the next."""
 
+    storage = STORAGE
     settings = Settings(endless=True, dedup="2m")
     diagram = """
     stateDiagram-v2
@@ -128,6 +134,7 @@ class Stepper(Machine):
 class Post(Machine):
     """Passes a letter on for each event, numbered as its own."""
 
+    storage = STORAGE
     settings = Settings(endless=True, dedup="2m")
     diagram = """
     stateDiagram-v2
@@ -144,6 +151,7 @@ class Post(Machine):
 class Shaky(Machine):
     """Fails every so often: for good, or at the first attempt only where it is tried again."""
 
+    storage = STORAGE
     settings = Settings(
         endless=True,
         dedup="2m",

@@ -39,6 +39,7 @@ class Plan:
         lease_ms: The lease.
         concurrency: How many handlers each worker runs side by side.
         retries: Whether failing handlers are tried again.
+        storage: Where payloads lie: "sqlite" or "postgres"; "" for Redis.
     """
 
     fsms: int = 200
@@ -54,6 +55,7 @@ class Plan:
     lease_ms: int = 1500
     concurrency: int = 1
     retries: bool = False
+    storage: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Give it for reports, and for the processes of producers."""
@@ -136,7 +138,10 @@ class Plan:
     def _fault(self, draw: random.Random, action: Literal["kill", "stop"]) -> FaultPoint:
         # About as many commits as a worker lives to see.
         commits = max(3, min(40, self.events // (60 * max(1, self.kills))))
-        # No machine here has a storage.
-        point = draw.choice([point for point in get_args(Point) if point != "after store"])
+        points = [point for point in get_args(Point) if self.storage or point != "after store"]
+        if self.storage:
+            # Every third one falls between the two databases.
+            points += ["after store"] * 2
+        point = draw.choice(points)
         most = 8 * commits if "handler" in point else commits
         return FaultPoint(point, action, nth=draw.randint(2, most))

@@ -13,6 +13,7 @@ from tests.chaos.witness import Track
 if TYPE_CHECKING:
     from redis import Redis
 
+    from fsm.storage.sql import SqlStorage
     from fsm.store.keys import Keys
     from tests.chaos.plan import Plan
     from tests.chaos.witness import Witness
@@ -38,13 +39,21 @@ class Verdict:
             self.faults.append(f"{kind}: {what} ({count})")
 
 
-def judge(plan: Plan, client: Redis, keys: Keys, witness: Witness, verdict: Verdict) -> int:
+def judge(
+    plan: Plan, client: Redis, keys: Keys, witness: Witness, verdict: Verdict, storage: SqlStorage | None = None
+) -> int:
     """Look at everything; gives how many events were applied, by the payloads."""
     applied = 0
+    rows = storage.load_many(keys.namespace, list(plan.expected())) if storage else {}
     for name, expected in plan.expected().items():
         fields: Any = client.hgetall(keys.snapshot(name))
         snapshot = {field.decode(): value for field, value in fields.items()}
-        payload = orjson.loads(snapshot.get("payload", b"{}"))
+        payload = orjson.loads(rows[name].payload if name in rows else snapshot.get("payload", b"{}"))
+        if storage:
+            # Both say the same, once all is done; and one that had no event has been entered at least.
+            there = (rows[name].version, rows[name].state) if name in rows else None
+            if there != (int(snapshot["version"]), snapshot["state"].decode()):
+                verdict.blame("versions", f"{name} is {there} in the storage")
         track = witness.tracks.get(name, Track())
         applied += payload["count"]
         _judge_payload(plan, name, expected, payload, verdict)

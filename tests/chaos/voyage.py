@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from fsm import Client, StoreError
+from tests.chaos.cellar import database
 from tests.chaos.fleet import ROOT, Fleet
 from tests.chaos.shore import Server
 from tests.chaos.verdict import Verdict, judge, left
@@ -115,8 +116,12 @@ class Voyage:
 
     def run(self) -> dict[str, Any]:
         """Run it, and give the report; what the workers said is kept where something is wrong."""
-        with Server() as server, Client(server.url) as client:
-            self.server, self.client = server, client
+        with (
+            Server() as server,
+            Client(server.url) as client,
+            database(self.plan.storage, self.directory) as storage,
+        ):
+            self.server, self.client, self.storage = server, client, storage
             self.witness = Witness(server.url, client.keys, retries=self.plan.retries)
             for machine, births in self.plan.births().items():
                 for verdict in client.start_many(machine, births):
@@ -137,7 +142,8 @@ class Voyage:
 
     @contextmanager
     def _crew(self) -> Iterator[None]:
-        self.fleet = Fleet(self.plan, self.server, self.client.keys, self.witness, self.directory)
+        url = self.storage.url if self.storage else ""
+        self.fleet = Fleet(self.plan, self.server, self.client.keys, self.witness, self.directory, url)
         self.producers = Producers(self.plan, self.server.url)
         try:
             self.witness.start()
@@ -254,7 +260,8 @@ class Voyage:
         for fault in [*self.fleet.faults, *self.producers.faults()]:
             self.verdict.blame("other", fault)
         self.verdict.blame("other", "FSMs could not be run", self.fleet.lines("could not be run"))
-        self.applied = judge(self.plan, self.client.redis, self.client.keys, self.witness, self.verdict)
+        keys, judged = self.client.keys, (self.witness, self.verdict)
+        self.applied = judge(self.plan, self.client.redis, keys, *judged, self.storage)
         self.remains = left(self.client.redis, self.client.keys)
         for what, count in self.remains.items():
             self.verdict.blame("left", what, count)
@@ -285,6 +292,8 @@ class Voyage:
             "stops": self.fleet.stops,
             "redis_restarts": len(self.server.outages),
             "redis_away_ms": [round(until - since) for since, until in self.server.outages],
+            "finished_for_others": self.fleet.lines("was stored and Redis was not told"),
+            "put_off": self.fleet.lines("waits for its storage", "is not stored, and it waits"),
             "cuts": sum(slot.way.lost for slot in self.fleet.slots),
             "stale": self.fleet.lines("nothing was written", "was lost before its events were run"),
             "seconds": round(seconds, 1),

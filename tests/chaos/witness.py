@@ -131,6 +131,8 @@ class Witness:
     def _note(self, line: dict[str, Any], worker: str, at_ms: float) -> None:
         self.lines += 1
         name = line["name"]
+        if "waits_for" in line:
+            return  # its storage was busy for long: nothing happened, and the event comes again
         if "version" not in line:
             self.strange.append(f"{name}: {line}")
             return
