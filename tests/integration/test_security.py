@@ -152,7 +152,9 @@ def test_the_line_of_the_worker_has_what_workers_and_their_clients_need_and_noth
     ours = set().union(*map(needed_by, WORKERS_SCRIPTS)) | (asked_in("fsm", "workers") & world.commands)
 
     # Of SCRIPT and CLIENT only what the line says; HELLO everybody may say; and READONLY is what an error begins with.
-    needed = (ours - {"script", "client", "hello", "readonly"}) | {"script|load"} | rights("application")
+    # What only a client needs that waits for the disk, or for replicas, the page about that says.
+    waiting = {"config", "wait", "waitaof"}
+    needed = (ours - waiting - {"script", "client", "hello", "readonly"}) | {"script|load"} | rights("application")
     assert rights("worker") == needed | (needed_by_rq() & (world.commands | {"client|list", "client|setname"}))
 
 

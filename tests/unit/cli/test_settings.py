@@ -41,6 +41,7 @@ def test_each_setting_is_shown_with_its_origin_and_variable(
         "shutdown_timeout\t30s\tdefault\tFSM_SHUTDOWN_TIMEOUT",
         "effects\t0\tpyproject.toml\tFSM_EFFECTS",
         "effects_allow\t\tdefault\tFSM_EFFECTS_ALLOW",
+        "durability\tmemory\tdefault\tFSM_DURABILITY",
         "log_level\tinfo\tdefault\tFSM_LOG_LEVEL",
     ]
 
@@ -63,6 +64,7 @@ def test_json_has_values_as_they_would_be_written(fsm: Run, file: Path, monkeypa
         "shutdown_timeout": "30s",
         "effects": 0,
         "effects_allow": [],
+        "durability": "memory",
         "log_level": "info",
     }
     assert told["settings"][4] == {
