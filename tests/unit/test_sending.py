@@ -188,7 +188,7 @@ def test_a_machine_is_told_once_and_an_fsm_with_each_event() -> None:
     (request,), verdicts = follow(verbs.send_many(KEYS, [item], DEFINITION, first_payload=b'{"a":1}'), ["SENT"])
 
     arguments = request.arguments
-    assert (arguments[5], arguments[6], len(arguments)) == ("9", "Parcel", 6 + 9 + 6 + 3)
+    assert (arguments[5], arguments[6], len(arguments)) == ("8", "Parcel", 6 + 8 + 6 + 3)
     assert arguments[-2] == b'{"a":1}'
     assert arguments[-3] != verdicts[0].job_id
 
