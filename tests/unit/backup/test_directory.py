@@ -108,6 +108,56 @@ def test_two_do_not_write_at_once(save: Save, backups: Backups) -> None:
     assert save(4)
 
 
+def test_a_writer_that_gave_up_between_our_opening_and_our_lock_is_in_nobodys_way(
+    save: Save, backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail without the second look: the new one was written into a file that has no name any more.
+    save(1)
+    real, removed = fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        if not removed:
+            removed.append(backups.part)
+            backups.part.unlink()
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    save(2)
+
+    assert (version(backups.stable), version(backups.old)) == (2, 1)
+
+
+def test_the_disk_has_a_file_before_it_gets_its_name_and_the_names_after_that(
+    save: Save, backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail without either of the two; a kill of the process does not show it, only one of the machine would.
+    save(1)
+    done: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def seen(descriptor: int) -> None:
+        here = os.fstat(descriptor)
+        found = [path for path in (backups.part, backups.directory, backups.snapshots) if path.exists()]
+        done.extend(f"sync {path.name}" for path in found if os.path.samestat(path.stat(), here))
+        sync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(f"rename {path.name} to {target.name}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    monkeypatch.setattr(Path, "replace", renamed)
+    save(2)
+
+    assert done == [
+        "sync shop.fsm.gz.part",
+        "sync snapshots",
+        "rename shop.fsm.gz.old.new to shop.fsm.gz.old",
+        "rename shop.fsm.gz.part to shop.fsm.gz",
+        "sync backups",
+    ]
+
+
 def test_a_file_of_a_writer_that_died_is_in_nobodys_way(save: Save, backups: Backups) -> None:
     save(1)
     backups.part.write_bytes(backups.stable.read_bytes()[:200])
@@ -536,7 +586,7 @@ def test_whatever_the_system_refuses_at_any_moment_the_last_good_one_is_there(
 def test_killed_at_any_moment_the_last_good_one_is_there(
     save: Save, backups: Backups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Seen to fail with the file written in its place, and with a rename of the stable one before the new one is sealed.
+    # Seen to fail with a rename of the stable one before the new one is sealed.
     for step in range(1, steps_of_a_save(tmp_path, monkeypatch)):
         shutil.rmtree(backups.directory, ignore_errors=True)
         save(1)
