@@ -32,8 +32,9 @@ local function gather(map, key, score, member)
 end
 
 -- What stands in the way of an FSM, as a word; nil where it can be restored, and whether nothing of it is there at all.
-local function obstacle(name, f)
-  if not (f.machine and f.state and f.payload and is_whole(f.version) and is_whole(f.updated_at)
+local function obstacle(name, f, size)
+  -- So many fields nobody but a hand has written.
+  if size > 1000 or not (f.machine and f.state and f.payload and is_whole(f.version) and is_whole(f.updated_at)
     and f.born and #f.born < 20 and string.find(f.born, '^%d+$')) then return 'BROKEN' end
   if not sound(prefix, f.queue or default_queue) then return 'BROKEN' end
   local snapshot, later = prefix .. 'snapshot:' .. name, prefix .. 'later:' .. name
@@ -84,7 +85,7 @@ local function written(id, text, name, f, queue)
     end
   end
   local words = unpacked(text)
-  call('HSET', key, unpack(words))
+  variadic('HSET', key, words)
   for i = 1, #words, 2 do
     -- An id can lie there twice, and be done: nothing but a commit would give its record an end.
     if words[i] == 'place' and words[i + 1] ~= 'mail' and words[i + 1] ~= 'later' then call('EXPIRE', key, 86400) end
@@ -190,7 +191,7 @@ while at <= last do
   local name, f = ARGV[at], {}
   local size = tonumber(ARGV[at + 2])
   for k = at + 8, at + 7 + size, 2 do f[ARGV[k]] = ARGV[k + 1] end
-  local word, is_fresh = obstacle(name, f)
+  local word, is_fresh = obstacle(name, f, size)
   if not word then
     word = 'RESTORED'
     if not is_check then restore(at, name, f, is_fresh) end
