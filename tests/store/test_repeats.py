@@ -9,7 +9,7 @@ without the look at its record; `claim` without its number; `commit` without the
 comparison of tokens, or where a late one took the place of newer verdicts; `extend`, `release` without the comparison
 of tokens; `recover` with `held` left as it was; `purge` without the comparison of `born`; `answer` without the look
 at what is open; `steer` without the answer that is kept; `beat` without the comparison of numbers; `look` without its
-nonce.
+nonce; `restore` without the look at what is there.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from unittest.mock import ANY
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from fsm.backup import restoring, saving
 from fsm.engine import Effect, Mail, NewFSM
-from fsm.store import calls, commits, effects, presence, steering, synching
+from fsm.store import calls, commits, dumping, effects, presence, steering, synching
 from fsm.store.requests import Request, run
 from tests.store.small import Small
 from workers.carrier import Carrier
@@ -537,11 +538,33 @@ def synch(store: Store) -> Case:
     return Case(synching.look(store.keys, "fsm", [b"a"]), [["a", "index", ANY]], newer, [])
 
 
+def dump_all(store: Store) -> Case:
+    store.waiting("a")
+
+    def newer() -> None:
+        assert store.commit(store.one()) == ["REST"]
+
+    # It gives what stands there, whenever it is asked.
+    return Case(dumping.dump(store.keys, [b"a"]), ANY, newer)
+
+
+def restore(store: Store) -> Case:
+    store.waiting("a")
+    (saved,) = run(store.redis, dumping.dump(store.keys, [b"a"])).fsms
+    fsm = restoring.restore_of(saving.line_of(store.keys, saved), store.keys, store.keys)
+    assert store.purge("a") == "PURGED"
+
+    def newer() -> None:
+        assert store.commit(store.one()) == ["REST"]
+
+    return Case(dumping.restore(store.keys, [fsm]), ["RESTORED"], newer, ["KEPT"])
+
+
 CASES = (
     start, start_adopted, send, send_under_a_key_decided_on_a_version, send_delayed, send_and_start, claim,
     claim_that_was_committed, extend, commit, commit_of_which_the_verdicts_are_forgotten, release, recover, cancel,
     cancel_delayed, ask, beat, purge, purge_delayed, answer, answer_that_nobody_takes, look, due_retry, due_mail,
-    steer_skip, host, synch,
+    steer_skip, host, synch, dump_all, restore,
 )  # fmt: skip
 each_case = pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 
