@@ -30,6 +30,8 @@ FOREIGN = {
     "curl",
     "docker",
     "git",
+    "head",
+    "jq",
     "kill",
     "mkdir",
     "pip",
@@ -37,8 +39,12 @@ FOREIGN = {
     "redis-cli",
     "rq",
     "rq-dashboard",
+    "rsync",
+    "sha256sum",
     "source",
+    "tail",
     "uv",
+    "zcat",
 }
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```\s*$", re.DOTALL | re.MULTILINE)
 
