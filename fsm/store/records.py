@@ -74,5 +74,11 @@ def typed(snapshot: Snapshot, machine: type[Machine[Any]] | None) -> Snapshot:
         payload = machine.definition.payload.decode(orjson.dumps(snapshot.payload))
     except PayloadError as error:
         problem = f"the payload of FSM {snapshot.name!r} is not of the type of {machine.__qualname__}: {error}"
+        ours = machine.definition
+        if (version := ours.settings.definition_version) != snapshot.definition_version:
+            problem += (
+                f"; definition {snapshot.definition} (version {snapshot.definition_version}) wrote it, and this is "
+                f"{ours.fingerprint} (version {version}): ask by name alone for what is there"
+            )
         raise StoreError(problem) from error
     return replace(snapshot, payload=payload)

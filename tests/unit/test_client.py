@@ -150,6 +150,16 @@ def test_a_payload_that_is_not_of_the_class_is_an_error_of_the_store(client: Cli
         client.state("p", Shop)
 
 
+def test_a_payload_of_another_version_of_the_class_names_both(client: Client) -> None:
+    class Newer(Shop):
+        settings = Settings(name="Shop", definition_version=2)
+
+    client.start_fsm(Parcel, "p", {"other": 1})
+
+    with pytest.raises(StoreError, match=r"\(version 1\) wrote it, and this is \w+ \(version 2\): ask by name alone"):
+        client.state("p", Newer)
+
+
 def test_starting_twice_is_refused_also_when_the_first_has_finished(client: Client, office: Office) -> None:
     client.start_fsm(Parcel, "p")
     with pytest.raises(FSMExistsError, match="'p' exists already in namespace 'default'"):

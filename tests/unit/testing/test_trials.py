@@ -18,6 +18,7 @@ from fsm import (
     HandlerError,
     InvalidDataError,
     Machine,
+    Migration,
     NotAllowedError,
     PayloadError,
     RejectedError,
@@ -623,3 +624,50 @@ def test_what_is_to_be_tried_again_is_so_at_once_and_each_attempt_is_logged() ->
 def test_a_handler_that_waits_for_what_never_comes_is_told_so() -> None:
     with pytest.raises(HandlerError, match="it was tried 1000 times, and nobody waits here"):
         trial(Shaky).send("ask", 5000)
+
+
+class Migrating(Machine[dict[str, Any]]):
+    settings = Settings(definition_version=3)
+    diagram = """
+    stateDiagram-v2
+        [*] --> open
+        open --> packed : pack
+        packed --> sent : send!
+        sent --> [*] : arrive
+    """
+
+    async def migrate(self, snapshot: Migration, from_version: int) -> None:
+        if "odd" in snapshot.payload:
+            raise ValueError(snapshot.payload["odd"])
+        snapshot.state = {"old": "open", "boxed": "packed"}[snapshot.state]
+        snapshot.payload["from"] = from_version
+
+
+def test_a_trial_of_an_older_version_begins_with_its_migration() -> None:
+    with trial(Migrating, state="old", payload={"n": 1}, definition_version=2) as one:
+        assert (one.state, one.payload) == ("open", {"n": 1, "from": 2})
+        assert one.send("pack").state == "packed"
+
+    # A hard event that is the only way out follows at once, as it does in a worker.
+    assert trial(Migrating, state="boxed", definition_version=1).state == "sent"
+
+
+def test_what_a_migration_raises_the_trial_raises() -> None:
+    with pytest.raises(ValueError, match="odd one"):
+        trial(Migrating, state="old", payload={"odd": "odd one"}, definition_version=2)
+
+
+@pytest.mark.parametrize(
+    ("machine", "more", "text"),
+    [
+        (Migrating, {"definition_version": 3, "state": "old"}, "a version below that of 'Migrating', which is 3"),
+        (Migrating, {"definition_version": 0, "state": "old"}, "a version below"),
+        (Migrating, {"definition_version": 1}, "say in which state it was"),
+        (Parcel, {"definition_version": 1, "state": "old"}, "machine 'Parcel' has no method migrate"),
+    ],
+)
+def test_a_trial_of_an_older_version_wants_something_to_migrate(
+    machine: type[Machine[Any]], more: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text):
+        trial(machine, **more)
