@@ -88,22 +88,24 @@ def check(  # noqa: PLR0913 - one parameter an option
     if with_mail and against is None:
         raise ConfigError("--mail", "goes with --against URL: mail waits in Redis")
     found = list(_diagrams(target, is_endless=is_endless))
-    deploys = {} if against is None else _held_against(replace(place, url=against), target, found, with_mail=with_mail)
+    deploys: list[verbs.DeployCheck | None] = [None] * len(found)
+    if against is not None:
+        deploys = _held_against(replace(place, url=against), target, found, with_mail=with_mail)
     if as_json:
-        print_array(_as_json(one, deploys.get(one.name)) for one in found)
+        print_array(map(_as_json, found, deploys))
     else:
-        for number, one in enumerate(found):
+        for number, (one, deploy) in enumerate(zip(found, deploys, strict=True)):
             if number:
                 click.echo()
             _show(one)
-            if one.name in deploys:
-                _show_deploy(deploys[one.name])
-    if any(one.problems for one in found) or not all(one.is_ok for one in deploys.values()):
+            if deploy is not None:
+                _show_deploy(deploy)
+    if any(one.problems for one in found) or not all(deploy is None or deploy.is_ok for deploy in deploys):
         click.get_current_context().exit(1)
 
 
-def _held_against(place: Place, target: str, found: list[_Found], *, with_mail: bool) -> dict[str, verbs.DeployCheck]:
-    """Check each machine against the FSMs of it that live; those that could not be made are told of otherwise.
+def _held_against(place: Place, target: str, found: list[_Found], *, with_mail: bool) -> list[verbs.DeployCheck | None]:
+    """Check each machine against the FSMs of it that live; `None` for one that could not be made.
 
     Raises:
         ConfigError: These are diagrams of files, of which no FSM is.
@@ -113,11 +115,12 @@ def _held_against(place: Place, target: str, found: list[_Found], *, with_mail: 
             f"--against of {target!r}", "FSMs are of machines: name a class, as module:Class, or a module"
         )
     with place.client() as client:
-        return {
-            one.name: client.do(verbs.check_deploy(client.keys, one.definition, mail=with_mail))
+        return [
+            None
+            if one.definition is None
+            else client.do(verbs.check_deploy(client.keys, one.definition, mail=with_mail))
             for one in found
-            if one.definition is not None
-        }
+        ]
 
 
 def _show_deploy(deploy: verbs.DeployCheck) -> None:
