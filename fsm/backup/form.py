@@ -178,7 +178,7 @@ class End(msgspec.Struct, tag_field="kind", tag="end"):
     """The last line: who reads it knows that none is missing.
 
     Args:
-        fsms: How many lines of FSMs there are. A name may have two: the one with the higher version counts.
+        fsms: How many lines of FSMs there are. A name may have two, of which the second is not the older.
         lines: How many there are of any kind, with the first and this one.
     """
 

@@ -41,8 +41,8 @@ _MOST_AHEAD = 3
 def save(keys: Keys, write: Write) -> Plan[list[str]]:
     """Give all that there is of a namespace, a line at a time: machines, then FSMs.
 
-    Memory does not grow with their number. A name may come twice, where Redis makes room just then: the later line, of
-    the higher version, counts.
+    Memory does not grow with their number. A name may come twice, where Redis makes its table of keys smaller then:
+    the later line is not the older one. A restore takes the first, and tells of the second where that is newer.
 
     Returns:
         Names of FSMs that could not be read, since a key of them is of another type.

@@ -481,3 +481,19 @@ def test_saved_again_it_is_what_was_saved(store: Store) -> None:
             event.fields["alarm"] = ""
     by_name = {line.name: line for line in lines}
     assert {line.name: line for line in again} == by_name
+
+
+def test_of_two_lines_of_a_name_the_newer_is_taken_where_that_is_wanted(store: Store) -> None:
+    store.waiting("a")
+    older = save(store)
+    store.commit(store.one())
+    lines = [*older, *save(store)]
+    version = store.snapshot("a")["version"]
+    store.redis.flushall()
+
+    first = restore(store, lines)
+    again = restore(store, lines, replace=True)
+
+    assert (first.restored, first.existing, first.left) == (1, 1, [("a", "existing")])
+    assert (again.kept, again.restored, again.replaced) == (1, 1, 1)
+    assert (store.snapshot("a")["version"], store.mailbox("a")) == (version, [])
