@@ -211,10 +211,12 @@ class Database:
         if question.since_before_ms is not None:
             found.append(here.since < question.since_before_ms)
         if question.after is not None:
-            mark = question.after
-            behind = [sa.literal(text, Text()) for text in (mark.machine, mark.state, mark.name)]
-            behind.insert(2, sa.literal(mark.since_ms, sa.BigInteger()))
-            found.append(sa.tuple_(here.machine, here.state, here.since, here.name) > sa.tuple_(*behind))
+            # What is the same in all of them is left out: beside it SQLite would not take the index for the rest.
+            types: dict[str, Any] = {"machine": Text(), "state": Text(), "since": sa.BigInteger(), "name": Text()}
+            moving = [name for name in types if getattr(question, name, None) is None]
+            marks = dict(zip(types, question.after, strict=True))
+            behind = [sa.literal(marks[name], types[name]) for name in moving]
+            found.append(sa.tuple_(*(here[name] for name in moving)) > sa.tuple_(*behind))
         return found
 
     # Tables
