@@ -417,14 +417,6 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         definition = None if machine is None else self._definition(machine)
         return self._typed(self.do(verbs.wait_for(self.keys, name, states, timeout, definition)), machine)
 
-    def history(self, name: str) -> tuple[str, ...]:
-        """Give the last states of an FSM, oldest first, the present one last: as many as `Settings(history=)` says.
-
-        Raises:
-            UnknownFSMError: No such FSM.
-        """
-        return self.do(verbs.state(self.keys, name)).history
-
     def state(self, name: str, machine: type[Machine[Any]] | None = None) -> Snapshot:
         """Read an FSM; with its class, the payload is of the machine's type.
 

@@ -114,9 +114,13 @@ class FSMHandle(Generic[P]):
         """Read the FSM: see `Client.state`."""
         return self.client.state(self.name, self.machine)
 
-    def history(self) -> tuple[str, ...]:
-        """Give its last states, oldest first, the present one last: as many as `Settings(history=)` says."""
-        return self.client.history(self.name)
+    def history(self, *, after: str = "", limit: int = 100) -> list[dict[str, Any]]:
+        """Give what became of its events, oldest first: see `Client.history`."""
+        return self.client.history(self.name, after=after, limit=limit)
+
+    def last_error(self) -> dict[str, Any] | None:
+        """Give its last failure, until an event of it is done: see `Client.last_error`."""
+        return self.client.last_error(self.name)
 
     def exists(self) -> bool:
         """Tell whether it is there."""

@@ -128,6 +128,24 @@ class Inquiry(PlanCarrier):
         """
         return self.do(verbs.state(self.keys, name)).error
 
+    def history(self, name: str, *, after: str = "", limit: int = 100) -> list[dict[str, Any]]:
+        """Give what became of an FSM's events, oldest first: one dict an event, as `log` has them, each with its `id`.
+
+        With `Settings(audit=True)` it is kept with the FSM until that is purged: the last 10,000, or as many as the
+        setting says. Without, it is what the log still knows, which is capped for all FSMs together. The last states by
+        themselves are `state(name).history`.
+
+        Args:
+            name: The FSM.
+            after: The `id` of a line: give what came later.
+            limit: At most so many, up to 10,000; out of the log it may be some more.
+
+        Raises:
+            UnknownFSMError: No such FSM.
+            PayloadError: `after` is no id, or the limit is not allowed.
+        """
+        return self.do(verbs.history(self.keys, name, after, limit))
+
     def purge_finished(
         self, *, older_than: Duration, machine: type[Machine[Any]] | str | None = None, timeout: float = 10.0
     ) -> int:

@@ -55,6 +55,7 @@ from workers.pulse import BEAT_S, Pulse, Record
 from workers.rescue import Rescuer
 from workers.shelf import Shelf
 from workers.stored import StoredActivation
+from workers.retention import Retention, ages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -186,6 +187,7 @@ class TransitionWorker(Listener):
         self._rescuer = Rescuer(
             self._carrier, self.keys, self.name, queues, self.host, lease_ms=lease_ms, hear=self._hear
         )
+        self._retention = Retention(self.keys, ages_of(app.definitions))
         self.watch = EffectsWatch(self._client, self._carrier, self.keys)
         self.fault: Exception | None = None
         self.is_forced = False
@@ -533,6 +535,7 @@ class TransitionWorker(Listener):
         self.heartbeat()
         self._check_replaced()
         recovered = self._rescuer.sweep() + self._alarm.ring()
+        self._retention.look(self._carrier.carry)
         self.watch.look()
         if claims is None:
             claims = self._intake.claim() if self._hands is None else self._hands.claim()

@@ -84,5 +84,5 @@ def travel(client: Client, name: str, wish: Travel) -> Iterator[str]:
 
 def _said(trip: FSMHandle[Itinerary], outcome: Outcome) -> str:
     """Tell how a step ended, and by which way."""
-    way = " > ".join(trip.history())
+    way = " > ".join(trip.state().history)
     return way if outcome.ok else f"{way} ({outcome.reason})"

@@ -26,8 +26,8 @@ class Repair(NamedTuple):
 
     Args:
         name: The FSM, or the worker, or `<machine>:<state>`.
-        what: `index`, `place`, `ready`, `held`, `lock`, `retry`, `effect`, `timer`, `mail` or `later`: what was noted
-            of it, and is put right; `snapshot`: it cannot be read, and nobody but you can repair it; `worker`: a dead
+        what: `index`, `error`, `place`, `ready`, `held`, `lock`, `retry`, `effect`, `timer`, `mail` or `later`: what
+            was noted of it, and is put right; `snapshot`: it cannot be read, and nobody but you can repair it; `worker`: a dead
             one was registered; `state`: one of an older diagram was listed, though no FSM is in it.
         how: What differed, and what was done, in a sentence. It ends with "not repaired" where nothing was done.
     """
@@ -81,6 +81,7 @@ def fsms(keys: Keys, cursor: int) -> Request[Page]:
     """Read a page of all that there is of a namespace: FSMs, and the keys in which they are listed."""
     snapshot = keys.snapshot("").encode()
     indexes = tuple(index("", "")[:-1].encode() for index in (keys.state, keys.finished_of))
+    indexes += (keys.errors("").encode(),)
 
     def read(reply: list[Any]) -> Page:
         names = [key[len(snapshot) :] for key in reply[1] if key.startswith(snapshot)]

@@ -11,6 +11,7 @@ from fsm.verbs.answering import fail, failure_data, note_of, run_again, succeed,
 from fsm.verbs.deploy import DeployCheck, Finding, check_deploy
 from fsm.verbs.draining import Drained, drain
 from fsm.verbs.filters import MOST_OF_QUERY, STATUSES, Filters, read_filters
+from fsm.verbs.history import history
 from fsm.verbs.looking import (
     allowed,
     counts,
@@ -78,6 +79,7 @@ __all__ = [
     "fail",
     "failure_data",
     "first_payload",
+    "history",
     "indexed",
     "log_back",
     "log_end",

@@ -144,7 +144,7 @@ def test_an_adopted_fsm_goes_on_from_its_state(processes: Processes, client: Cli
 
     assert parcel.wait_for("home", timeout=20).history == ("packed", "sent", "home")
     assert journal.call("note", 8, timeout=20).state == "even"
-    assert (journal.state().payload, journal.history()) == ([7, 8], ("odd", "even"))
+    assert (journal.state().payload, journal.state().history) == ([7, 8], ("odd", "even"))
 
 
 def test_a_state_is_not_missed_though_the_fsm_only_passes_through(

@@ -493,7 +493,7 @@ def test_what_exists_is_given_where_one_says_so(client: Client) -> None:
 
 def test_what_lives_already_is_adopted_in_its_state(client: Client, office: Office) -> None:
     parcel = client.start_fsm(Parcel, "p", {"to": "ada"}, state="lost")
-    assert (parcel.state().status, parcel.state().version, parcel.history()) == ("running", 0, ("lost",))
+    assert (parcel.state().status, parcel.state().version, parcel.state().history) == ("running", 0, ("lost",))
     assert [snapshot.name for snapshot in client.snapshots("Parcel", "lost")] == ["p"]
     parcel.transition("put", 1)
     office.turn()
@@ -571,7 +571,13 @@ def test_history_is_the_last_states_the_present_one_last(client: Client, office:
     parcel.transition("pack")
     office.turn()
 
-    assert client.history("p") == parcel.history() == ("open", "packed", "sent")
+    assert client.state("p").history == parcel.state().history == ("open", "packed", "sent")
+    lines = parcel.history()
+    assert [(line["event"], line["to"]) for line in lines] == [
+        ("begin", "open"),
+        ("pack", "packed"),
+        ("send", "sent"),
+    ]
     with pytest.raises(UnknownFSMError):
         client.history("q")
 

@@ -40,12 +40,15 @@ end
 
 -- An FSM that was found in an index.
 local function check_place(name)
-  local f = try('HMGET', prefix .. 'snapshot:' .. name, 'born', 'machine', 'state', 'status')
+  local f = try('HMGET', prefix .. 'snapshot:' .. name, 'born', 'machine', 'state', 'status', 'error')
   if f.err or f[4] == 'purging' then return end
-  local right = f[1] and index_of(f[2] or '', f[3] or '', f[4])
+  local right, what = f[1] and index_of(f[2] or '', f[3] or '', f[4]), 'index'
+  if string.sub(where, 1, 7) == 'errors:' then
+    right, what = f[1] and f[5] and 'errors:' .. (f[2] or ''), 'error'
+  end
   if right ~= where and is_in(prefix .. where, name) then
     call('ZREM', prefix .. where, name)
-    tell(name, 'index', 'it was in ' .. where .. (right and '' or ', and there is no such FSM') .. ': taken out')
+    tell(name, what, 'it was in ' .. where .. (f[1] and '' or ', and there is no such FSM') .. ': taken out')
   end
 end
 
@@ -158,10 +161,21 @@ local function check_index(name, machine, state, status, since)
   end
 end
 
+-- Its last event failed: it is found by that.
+local function check_error(name, machine, since)
+  local is = is_in(prefix .. 'errors:' .. machine, name)
+  if is == nil then
+    tell(name, 'error', 'errors:' .. machine .. ' is no sorted set: not repaired')
+  elseif not is then
+    call('ZADD', prefix .. 'errors:' .. machine, since, name)
+    tell(name, 'error', 'its last event failed, and it was not in errors:' .. machine .. ': put there')
+  end
+end
+
 local function check_fsm(name)
   local snapshot = prefix .. 'snapshot:' .. name
   local f = try('HMGET', snapshot, 'born', 'machine', 'state', 'status', 'queue', 'retry_at', 'paused', 'owes',
-    'updated_at', 'version', 'tries', 'timers')
+    'updated_at', 'version', 'tries', 'timers', 'error')
   if f.err then
     tell(name, 'snapshot', 'it is no hash: not repaired')
     return
@@ -175,6 +189,7 @@ local function check_fsm(name)
     return
   end
   check_index(name, f[2], f[3], status, is_whole(f[9]) and f[9] or clock_ms)
+  if f[13] then check_error(name, f[2], is_whole(f[9]) and f[9] or clock_ms) end
   -- While nobody waits there, nobody need know of it.
   local is_placed = f[5] and string.find(f[5], '[~@]') and is_in(prefix .. 'ready:' .. f[5], name)
   if is_placed and try('SISMEMBER', places, f[5]) == 0 then

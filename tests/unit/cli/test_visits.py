@@ -39,7 +39,7 @@ def test_history_is_a_line_a_state_with_what_led_there(fsm: Run) -> None:
 def test_history_as_json_is_an_array(fsm: Run, client: Client) -> None:
     found = json.loads(fsm("history", "front", "--json").stdout)
 
-    assert [visit["state"] for visit in found] == list(client.history("front"))
+    assert [visit["state"] for visit in found] == list(client.state("front").history)
     assert set(found[1]) == {"state", "event", "at_ms", "version", "job_id"}
     assert found[1]["job_id"] == "push-1"
 
