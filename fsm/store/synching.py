@@ -27,8 +27,8 @@ class Repair(NamedTuple):
     Args:
         name: The FSM, or the worker, or `<machine>:<state>`.
         what: `index`, `error`, `place`, `ready`, `held`, `lock`, `retry`, `effect`, `timer`, `mail` or `later`: what
-            was noted of it, and is put right; `snapshot`: it cannot be read, and nobody but you can repair it; `worker`: a dead
-            one was registered; `state`: one of an older diagram was listed, though no FSM is in it.
+            was noted of it, and is put right; `snapshot`: it cannot be read, and nobody but you can repair it;
+            `worker`: a dead one was registered; `state`: one of an older diagram was listed, though no FSM is in it.
         how: What differed, and what was done, in a sentence. It ends with "not repaired" where nothing was done.
     """
 

@@ -151,6 +151,17 @@ def arm(store: Store, key: str = "remind", arm: int = 3, in_ms: int = 3_600_000)
     store.redis.zadd(store.keys.timers, {f"timer {key} a": at_ms})
 
 
+def fail_and_lose(store: Store) -> None:
+    """One whose last event failed, as commits before there was an index left it."""
+    store.idle("a")
+    store.redis.hset(store.keys.snapshot("a"), "error", '{"failed":"handler"}')
+
+
+def take_for_failed(store: Store) -> None:
+    store.idle("a")
+    store.redis.zadd(store.keys.errors("Ticket"), {"a": 1, "nobody": 1})
+
+
 def silent_worker(store: Store) -> None:
     store.redis.zadd(store.keys.workers, {"w9": now_ms(store) - 100_000, "w1": now_ms(store) - 80_000})
 
@@ -177,6 +188,9 @@ def silent_worker(store: Store) -> None:
         (delay, lose_later, [("a", "later")]),
         (arm, lose_retry, [("a", "timer")]),
         (lambda _: None, pin, [("a", "place")]),
+        # Seen to fail without `check_error`, and without the case of "errors:" in `check_place`.
+        (lambda _: None, fail_and_lose, [("a", "error")]),
+        (lambda _: None, take_for_failed, [("a", "error"), ("nobody", "error")]),
         (lambda _: None, silent_worker, [("w9", "worker")]),
     ],
 )
