@@ -167,3 +167,30 @@ def test_a_snapshot_that_was_edited_by_hand_is_named(fsm: Run, client: Client) -
     assert done.exit_code == 1
     assert done.stderr.startswith("fsm: the snapshot of FSM 'front' cannot be read")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("doors")
+def test_ls_has_the_filters_of_a_query(fsm: Run) -> None:
+    def names(*arguments: str) -> list[str]:
+        return [line.split("\t")[0] for line in fsm("ls", *arguments).stdout.splitlines()]
+
+    every = names()
+    assert sorted(names("--failed") + names("--not-failed")) == sorted(every)
+    assert names("--failed") == ["back"]
+    assert names("--in-state-longer-than", "1d") == names("--started-after", "2999-01-01") == []
+    assert names("--started-after", "2020-01-01T00:00+01:00", "--updated-before", "2999-01-01") == every
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--in-state-longer-than", "soon"), "is no length of time"),
+        (("--started-after", "5pm"), "'5pm' is no time: write it as 2026-11-22T05:00"),
+        (("--cursor", "x"), "'x' is no cursor: give the one of the page before"),
+    ],
+)
+def test_ls_refuses_what_it_cannot_look_for(fsm: Run, arguments: tuple[str, ...], text: str) -> None:
+    done = fsm("ls", *arguments)
+
+    assert done.exit_code in (1, 2)
+    assert text in done.stderr

@@ -175,3 +175,12 @@ def test_wait_refuses_what_cannot_be_waited_for(fsm: Run, arguments: tuple[str, 
 
     assert (done.exit_code, done.stdout) == (code, "")
     assert text in done.stderr
+
+
+def test_history_tells_what_became_of_each_event(fsm: Run, client: Client) -> None:
+    fsm("start", "cli_shop:Door", "front")
+    told = fsm("history", "front", "--events")
+    lines = json.loads(fsm("history", "front", "--events", "--json").stdout)
+
+    assert lines == client.history("front")
+    assert told.stdout.count("\n") == len(lines)
