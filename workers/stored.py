@@ -177,7 +177,7 @@ def finish(fsm: Lent, row: Row) -> list[Any]:
     Raises:
         ValueError: It cannot be read here.
     """
-    block = unpack(row.pending, fsm)
+    block = unpack(row.pending, fsm, clears_error=fsm.has_error and not row.error)
     if Half(block).version != row.version:
         problem = f"it is of version {Half(block).version}, and its row of version {row.version}"
         raise ValueError(problem)

@@ -108,12 +108,13 @@ class Half:
         return _FORM + msgspec.msgpack.encode(self._block)
 
 
-def unpack(packed: bytes, fsm: Claimed) -> list[Any]:
+def unpack(packed: bytes, fsm: Claimed, *, clears_error: bool = False) -> list[Any]:
     """Give what a worker packed, as the block of the one that holds the FSM now.
 
     Args:
         packed: As `Half.pack` gave it.
         fsm: The claim: its token is what Redis compares.
+        clears_error: Forget the last failure as well: it was noted when the block had been packed already.
 
     Raises:
         ValueError: It is of another form, or no block.
@@ -128,7 +129,18 @@ def unpack(packed: bytes, fsm: Claimed) -> list[Any]:
     except (msgspec.MsgspecError, TypeError, IndexError, AttributeError) as error:
         problem = f"it is no block: {error}"
         raise ValueError(problem) from error
-    cleared = [field for field in _CLEARED if field not in dropped]
+    count = block[0][_F_COUNT]
+    if clears_error:
+        if count < 0:
+            # Each id is followed by its result: here they are operations, as of any block that has others too.
+            results = block[half._done + 1 :: 2]  # noqa: SLF001 - of this module
+            ended = [part for one, result in zip(done, results, strict=True) for part in ("D", one, result, "")]
+            block[half._done :] = [*done, *ended]  # noqa: SLF001 - as above
+            count = len(done)
+        block.append("Z")
+        count += 1
+    fields = (*_CLEARED, "error") if clears_error else _CLEARED
+    cleared = [field for field in fields if field not in dropped]
     at = half._done  # noqa: SLF001 - of this module
     block[at:at] = cleared
     block[_TOKEN] = fsm.token
@@ -141,6 +153,7 @@ def unpack(packed: bytes, fsm: Claimed) -> list[Any]:
         _F_STATE: fsm.state,
         _F_DROPS: len(dropped) + len(cleared),
         _F_URGENT: urgent,
+        _F_COUNT: count,
     }
     return _framed(block, block[0], changed)
 

@@ -11,7 +11,7 @@ import pytest
 from fsm.errors import StoreError
 from fsm.store import calls
 from fsm.store.requests import run
-from tests.storage.cabinet import KEYS, RUNS, Cabinet, Killed, Office, book, plain_book
+from tests.storage.cabinet import KEYS, RUNS, Cabinet, Killed, Office, book, plain_book, ring
 from workers import breaker
 
 if TYPE_CHECKING:
@@ -120,12 +120,6 @@ def test_of_fifty_one_is_moved_on_elsewhere_and_all_others_stand(office: Office,
     assert {(row.version, row.payload) for row in cabinet.rows.values() if row.name != "echo"} == {(2, b"[1]")}
     assert sorted(office.heard()) == [1] * 50
     assert [office.snapshot(name)[b"version"] for name in names] == [b"2"] * 50
-
-
-def ring(office: Office, name: str) -> None:
-    """Make an FSM ready whose lock is gone, as `recover` does."""
-    office.client.zadd(KEYS.held, {name: 0})
-    run(office.client, calls.recover(KEYS))
 
 
 def test_who_has_lost_its_lock_after_it_stored_is_finished_by_the_next_and_writes_nothing(
