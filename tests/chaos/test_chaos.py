@@ -34,7 +34,6 @@ def test_whatever_dies_every_event_counts_once_and_in_its_order(redis_server: Em
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
 def test_with_payloads_in_a_database_every_event_counts_once_all_the_same(redis_server: EmbeddedServer) -> None:
-    # Seen to fail with what lies in `pending` not sent by the next one that claims the FSM.
     plan = replace(SHORT, storage="sqlite", events=1200, kills=6, stops=2, seed=3)
 
     report = Voyage(plan).run()

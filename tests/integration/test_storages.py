@@ -97,7 +97,6 @@ def test_while_a_database_cannot_be_used_its_fsms_wait_and_all_others_go_on(
     file: Path,
     diary: type[Machine[Any]],
 ) -> None:
-    # Seen to fail with `put_off` left out, and FSMs left to their lease: they were abandoned as deadly.
     client.start_fsm(Journal, "echo")
     client.start_fsm(diary, "a")
     of_diaries.worker("--lease", "500ms", "--app", APP)

@@ -174,10 +174,10 @@ def _no_pauses() -> Any:
         yield
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(STEPS, min_size=3, max_size=25))
 def test_in_whichever_order_things_go_wrong_each_event_counts_once(steps: list[tuple[str, ...]]) -> None:
-    # Seen to fail with rows compared by version alone, with `finish` left out, and with the token not looked at.
+    # Seen to fail with the failure that was noted while the storage was down left behind by what is finished then.
     world = World(Faulty(MemoryStorage()))
     for what, *about in steps:
         getattr(world, what)(*about)

@@ -59,7 +59,7 @@ def test_the_payload_lies_in_the_storage_and_redis_has_what_it_is_found_by(offic
 def test_killed_between_the_two_its_work_is_finished_once_and_no_handler_runs_again(
     office: Office, cabinet: Cabinet
 ) -> None:
-    # Seen to fail with `finish` left out: the FSM stood for ever; and with its block dropped: nothing was heard.
+    # Seen to fail with `finish` left out, and with its block under the token of whoever packed it.
     office.start("a")
     office.settle()
     office.send("a", 1, 2)
@@ -159,7 +159,7 @@ def test_an_answer_that_was_lost_is_found_by_its_token(office: Office, cabinet: 
 
 
 def test_a_storage_that_is_down_stops_its_fsms_only_and_nothing_is_consumed(office: Office, cabinet: Cabinet) -> None:
-    # Seen to fail with the FSM left to its lease in the place of `put_off`: it became a suspect.
+    # Seen to fail with an attempt used up by it.
     office.start("a")
     office.settle()
     cabinet.is_down = True
