@@ -53,9 +53,9 @@ from workers.intake import AHEAD_S, Intake
 from workers.lease import LeaseKeeper
 from workers.pulse import BEAT_S, Pulse, Record
 from workers.rescue import Rescuer
+from workers.retention import Retention, ages_of
 from workers.shelf import Shelf
 from workers.stored import StoredActivation
-from workers.retention import Retention, ages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
