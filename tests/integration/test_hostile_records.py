@@ -120,7 +120,7 @@ def test_our_worker_takes_hostile_records_and_nothing_of_them_is_executed(
         "event 'note' of FSM 'quiet' failed in state 'even' (job requeued):",
         "its job record was edited by hand: str is not valid UTF-8",
         "its job record was edited by hand: its data unpack to more than 64 MiB",
-        f"FSM 'posed' waits for a worker that knows state 'even' of machine '{hostile.__name__}:run'",
+        f"FSM 'posed' waits for a worker that knows it: it is in state 'even' of machine '{hostile.__name__}:run' as ",
     ):
         assert said in output, output
     place.check_clean()
