@@ -154,8 +154,7 @@ class StoredActivation(Activation):
             block.again(job_id, wait_ms, attempts or 0, f"{kind}: {message}")
             note: dict[str, Any] = {"event": head.event, "job": head.job_id, "at_ms": self.now_ms}
             note |= {"failed": "storage", "type": kind, "message": message, "state": fsm.state, "version": fsm.version}
-            block.set("error", orjson.dumps(note))
-            block.note_error()
+            block.set_error(orjson.dumps(note))
             line: dict[str, Any] = {"name": fsm.name, "machine": fsm.machine, "event": head.event, "from": fsm.state}
             line |= {"to": fsm.state, "version": fsm.version, "job": head.job_id, "ms": 0}
             block.log({**line, "error": message, "retry_in_ms": wait_ms, "waits_for": "storage"})
