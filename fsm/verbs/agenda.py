@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -156,8 +157,7 @@ def agenda(keys: Keys, name: str, most: int = _MOST) -> Plan[Agenda]:
     what = ("event", "data", "meta", "enqueued_at", "status", "attempt")
     events = yield from _records(keys, ids, *what)
     records = yield from _records(keys, off, *what, "due", "alarm")
-    # Of one time they join in the order in which they were accepted, which is that of their alarms.
-    delayed = sorted(zip(off, records, strict=True), key=lambda one: (_count(one[1][-2]), one[1][-1] or b""))
+    delayed = _in_order(off, records)
     jobs = yield from _records(keys, effects, "data", "status", "retries_left", "deaths", "origin")
     deadlines = yield from _deadlines(keys, name, effects)
     return Agenda(
@@ -211,6 +211,19 @@ def _deadlines(keys: Keys, name: str, ids: list[str]) -> Plan[list[float | None]
         lambda reply: [None if score is None else float(score) for score in reply], commands=[command]
     )
     return found
+
+
+def _in_order(ids: list[str], records: list[list[bytes | None]]) -> list[tuple[str, list[bytes | None]]]:
+    """Put delayed events, which come by their time, into the order in which they join the mailbox.
+
+    Of one time that is the order in which they were accepted, which is that of their alarms. One whose record is gone
+    stays behind the one before it.
+    """
+    due, keyed = 0, []
+    for job_id, record in zip(ids, records, strict=True):
+        due = _count(record[-2]) or due
+        keyed.append(((due, record[-1] or b"~"), (job_id, record)))
+    return [one for _, one in sorted(keyed, key=itemgetter(0))]
 
 
 def _event(  # noqa: PLR0913 - what is known of one event
