@@ -134,7 +134,7 @@ class StorageContract:
             state="paying",
             version=2**40,
             status="failed",
-            definition="1a2b3c4d.3+s",
+            definition="1a2b3c4d.3",
             updated_at=_after(1) + timedelta(milliseconds=7),
             error=_ERROR,
             last_job="0123456789abcdef01234567--h1",

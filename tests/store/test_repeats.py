@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fsm.backup import restoring, saving
 from fsm.engine import Effect, Mail, NewFSM
-from fsm.store import calls, commits, dumping, effects, presence, steering, synching
+from fsm.store import calls, commits, dumping, effects, presence, retention, steering, storing, synching
 from fsm.store.requests import Request, run
 from tests.store.small import Small
 from workers.carrier import Carrier
@@ -560,11 +560,52 @@ def restore(store: Store) -> Case:
     return Case(dumping.restore(store.keys, [fsm]), ["RESTORED"], newer, ["KEPT"])
 
 
+def put_of(store: Store) -> storing.Given:
+    born = store.snapshot("a")["born"]
+    fields = (born, "Ticket", "open", "running", "7", b"{}", b"", "1a2b3c4d", "1000")
+    return storing.Given("a", store.snapshot("a")["version"], "n1", fields)
+
+
+def put(store: Store) -> Case:
+    store.idle("a")
+
+    def newer() -> None:
+        store.sent("a", "a-2")
+        assert store.commit(store.work(store.one()).apply()) == ["REST"]
+
+    request = storing.put(store.keys, put_of(store))
+    # Whoever wrote it since has left the nonce where it was: nothing is written.
+    return Case(request, ["STORED", "", "", ""], newer)
+
+
+def note(store: Store) -> Case:
+    store.idle("a")
+
+    def newer() -> None:
+        store.sent("a", "a-2")
+        assert store.commit(store.work(store.one()).apply()) == ["REST"]
+
+    request = storing.note(store.keys, "a", b'{"failed":"handler"}')
+    return Case(request, "NOTED", newer, harmless=(store.keys.errors("Ticket"),))
+
+
+def expire(store: Store) -> Case:
+    store.idle("a", "b")
+    store.sent("a", "last")
+    assert store.commit(store.work(store.one()).apply().move("shut", "finished")) == ["REST"]
+    born = store.snapshot("a")["born"]
+
+    def newer() -> None:
+        store.idle("a")
+
+    return Case(retention.expire(store.keys, "Ticket", "shut", 0), [{"a": born}, {}], newer, [{}, {}])
+
+
 CASES = (
     start, start_adopted, send, send_under_a_key_decided_on_a_version, send_delayed, send_and_start, claim,
     claim_that_was_committed, extend, commit, commit_of_which_the_verdicts_are_forgotten, release, recover, cancel,
     cancel_delayed, ask, beat, purge, purge_delayed, answer, answer_that_nobody_takes, look, due_retry, due_mail,
-    steer_skip, host, synch, dump_all, restore,
+    steer_skip, host, synch, dump_all, restore, put, note, expire,
 )  # fmt: skip
 each_case = pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 
