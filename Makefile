@@ -17,7 +17,7 @@ DEMO := $(VENV)/.fsm-demo
 CHARTS := $(VENV)/.fsm-bench
 ORACLE := tests/oracle
 PEERS := .venv-peers bench/peers/node/node_modules
-BENCHES := throughput enqueue latency scale slow overhead timers
+BENCHES := throughput enqueue latency scale slow overhead timers persistence
 # The host's own Redis rather than the older one out of the package, where there is one.
 SERVER := $(or $(FSM_SERVER),$(shell command -v redis-server || command -v valkey-server))
 MEASURE := $(if $(SERVER),FSM_SERVER=$(SERVER) )$(BIN)/python

@@ -27,10 +27,11 @@ from fsm import Client
 from fsm.store.keys import Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     from fsm import Machine
+    from fsm.storage.protocol import BatchStorage
 
 __all__ = ["QUIET", "Lane", "numbered"]
 
@@ -69,6 +70,9 @@ class Lane:
         program: As in `WorkerProcess`.
         spread: Payloads have 100 bytes; here one after the other has one more, and after so many it begins anew. Redis
             gives memory in steps, so of one length all that is told is on which side of a step it stands.
+        durability: What must be true before something counts as sent, as in `Client`.
+        environment: Further variables of the workers.
+        storage: Where the machine keeps payloads, if not in Redis.
     """
 
     def __init__(  # noqa: PLR0913 - what tells one lane from another
@@ -82,13 +86,18 @@ class Lane:
         options: Sequence[str] = (),
         program: Sequence[str] = ("-m", "workers"),
         spread: int = 1,
+        durability: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        storage: BatchStorage | None = None,
     ) -> None:
         self.url = url
         self._spread = spread
-        self.client = Client(url, namespace=namespace)
+        self._storage = storage
+        self.client = Client(url, namespace=namespace, durability=durability)
         self.machine = machine
         self.workers = [
-            WorkerProcess(url, namespace, app=app, options=options, program=program) for _ in range(workers)
+            WorkerProcess(url, namespace, app=app, options=options, program=program, environment=environment)
+            for _ in range(workers)
         ]
         self._stack = ExitStack()
         # By name, once for each event. Only noted here, and counted in the end: sending is measured.
@@ -266,11 +275,18 @@ class Lane:
             names = random.sample(names, _CHECKED)
         applied = steps = 0
         for first in range(0, len(names), _PAGE):
+            part = names[first : first + _PAGE]
+            stored = self._storage.load_many(self.client.namespace, part) if self._storage is not None else {}
             with redis.pipeline(transaction=False) as pipeline:
-                for name in names[first : first + _PAGE]:
+                for name in part:
                     pipeline.hmget(keys.snapshot(name), "payload", "version")
-                for payload, version in pipeline.execute():
-                    applied += orjson.loads(payload)["count"] - FIRST_COUNT
+                for name, (payload, version) in zip(part, pipeline.execute(), strict=True):
+                    row = stored.get(name)
+                    if self._storage is not None and (row is None or row.version != int(version)):
+                        raise BenchError(
+                            f"FSM {name!r} is at version {int(version)} in Redis, and in the storage {row}"
+                        )
+                    applied += orjson.loads(payload if row is None else row.payload)["count"] - FIRST_COUNT
                     steps += int(version)
         sent = sum(events[name] for name in names)
         steps -= sum(entries[name] for name in names)

@@ -35,7 +35,7 @@ __all__ = ["BENCHES", "CHARTS", "IMAGES", "PAGE", "TARGETS", "Target", "main", "
 PAGE = ROOT / "docs" / "benchmarks.md"
 IMAGES = ROOT / "docs" / "images"
 # In the order of the page.
-BENCHES = ("throughput", "enqueue", "latency", "scale", "slow", "overhead", "timers")
+BENCHES = ("throughput", "enqueue", "latency", "scale", "slow", "overhead", "timers", "persistence")
 # Those that have a chart, and what it shows.
 CHARTS = {
     "throughput": "Jobs a second of all candidates, logarithmic",
@@ -117,6 +117,9 @@ TARGETS = (
     _most("Redis memory of an armed timer", "timers", "timer_bytes", 200, "bytes"),
     _most("arming among a million timers against alone", "timers", "among_all_against_alone", 1.5, "×"),
     _most("two workers against one, handlers of a second", "slow", "two_workers_time_share", 0.55, "of the time"),
+    Target("FSMs saved into a backup", "persistence", "saved_per_s", 50_000, "a second"),
+    Target("FSMs restored from a backup", "persistence", "restored_per_s", 20_000, "a second"),
+    _most("a page of 100 of 1,000,000 FSMs, by any index", "persistence", "million_query_page_ms", 10, "ms"),
 )
 
 
@@ -170,7 +173,12 @@ def _bench(name: str, results: Results) -> str:
     if name not in results:
         return f"Not measured yet: `python -m bench.{name} --save`."
     result = results[name]
-    text = _parts(result) if name == "overhead" else _rows(result, _PERCENTILES if name in _WITH_PERCENTILES else ())
+    if name == "overhead":
+        text = _parts(result)
+    elif name == "persistence":
+        text = "\n\n".join(_rows(part, ()) for part in _by_unit(result))
+    else:
+        text = _rows(result, _PERCENTILES if name in _WITH_PERCENTILES else ())
     chart = f"\n\n![{CHARTS[name]}](images/bench-{name}.svg)" if name in CHARTS else ""
     return text + chart
 
@@ -201,6 +209,12 @@ def _rows(result: dict[str, Any], columns: Sequence[str]) -> str:
         lines.append([*cells, *(["; ".join(filter(None, (row["note"], _told(more))))] if has_more else [])])
     first = 1 + (len(settings) if is_even else 1)
     return _table(heads, lines, range(first, len(heads) - has_more))
+
+
+def _by_unit(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Part a result whose rows have units of their own: those of one unit are a table."""
+    units = dict.fromkeys(row["unit"] for row in result["rows"])
+    return [{"unit": unit, "rows": [row for row in result["rows"] if row["unit"] == unit]} for unit in units]
 
 
 def _parts(result: dict[str, Any]) -> str:

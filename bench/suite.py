@@ -42,6 +42,7 @@ class Row:
         values: One a round, in the unit of the table.
         more: Further figures of the row, each with its unit in its name.
         note: What a reader must know of it: its lock, its concurrency.
+        unit: Of its values, where rows of one benchmark have different ones; then the page has a table for each.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Row:
     values: list[float]
     more: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    unit: str = ""
 
     @property
     def median(self) -> float:
@@ -149,7 +151,7 @@ def _table(said: dict[str, Any]) -> str:
         setting = ", ".join(
             f"{key} {value:,}" if type(value) is int else f"{key} {value}" for key, value in row["setting"].items()
         )
-        lines.append(f"{row['name']:28} {setting:36} {row['median']:>12,.1f}  {row['note']}")
+        lines.append(f"{row['name']:28} {setting:36} {row['median']:>12,.1f} {row['unit']} {row['note']}")
         lines += [f"{'':28} {key}: {value}" for key, value in row["more"].items()]
     lines += ["", *(f"{key:36} {value:>12,}" for key, value in said["figures"].items())]
     lines += ["", *(f"missing: {key}: {why}" for key, why in said["missing"].items())]

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Self
 from fsm import FSMError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 __all__ = ["ROOT", "BenchError", "WorkerProcess"]
@@ -51,9 +51,10 @@ class WorkerProcess:
         app: The module with the machines.
         options: Further options of `fsm worker`.
         program: What Python is told to run: a worker that is not quite the usual one is a program of its own.
+        environment: Further variables.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword a difference between workers
         self,
         url: str,
         namespace: str,
@@ -61,9 +62,10 @@ class WorkerProcess:
         app: str = "bench.machine",
         options: Sequence[str] = (),
         program: Sequence[str] = ("-m", "workers"),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._arguments = [*program, "--app", app, "--namespace", namespace, *options]
-        self._environment = {**os.environ, "FSM_URL": url}
+        self._environment = {**os.environ, "FSM_URL": url, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 

@@ -108,6 +108,15 @@ def test_of_overhead_one_event_and_many_stand_side_by_side() -> None:
     assert "| idle FSM | 440 | 600 |" in text
 
 
+def test_of_persistence_rows_of_one_unit_are_a_table() -> None:
+    row = result()["rows"][0]
+    rows = [{**row, "unit": "µs"}, {**row, "unit": "FSMs a second", "setting": {"page": "first"}}]
+    text = page.renew("<!-- table: persistence -->\n<!-- end -->\n", {"persistence": result(rows=rows)})
+
+    assert "|  | FSMs | µs | least to most |" in text
+    assert "|  | page | FSMs a second | least to most |" in text
+
+
 @pytest.mark.parametrize(("value", "told"), [(59.9, "**no**"), (60.0, "yes")])
 def test_a_target_is_met_or_not(value: float, told: str) -> None:
     results = {"throughput": result(figures={"against_rq_simple": value})}

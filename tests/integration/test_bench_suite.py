@@ -43,6 +43,16 @@ _FIGURES = {
         "swing_us_timer_among_all",
         "among_all_against_alone",
     },
+    # Those of databases are there where workers can use one, and there is one.
+    "persistence": {
+        "transition_us_redis_100",
+        "single_fsync_per_s",
+        "threads_replicas_1_per_s",
+        "bulk_memory_per_s",
+        "saved_per_s",
+        "restored_with_mail_per_s",
+        "largest_query_page_ms",
+    },
 }
 
 
