@@ -93,6 +93,9 @@ class StoredActivation(Activation):
         if half.version == fsm.version:
             # Nothing for the storage: and so the mark must not say that the payload lies there.
             return block if is_stored else half.without("definition")
+        if not is_stored and "definition" not in half.fields:
+            # It waits to be migrated, and lies in Redis until it is.
+            return block
         return self._cut(half, is_stored=is_stored)
 
     def _cut(self, half: Half, *, is_stored: bool) -> StoredBlock:
@@ -111,7 +114,7 @@ class StoredActivation(Activation):
             version=half.version,
             base=fsm.version,
             payload=fsm.payload if payload is None else payload,
-            definition=self.behaviour.definition.mark,
+            definition=fields.get("definition", fsm.definition),
             started_ms=int(fsm.born) // 1000 if fsm.born.isdecimal() else 0,
             updated_ms=self._redis_ms(),
             error=half.error(before.error if before is not None and is_same_life else b""),
