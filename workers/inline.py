@@ -163,7 +163,7 @@ class InlineWorld:
         """Apply the events of some FSMs; False where none is ready."""
         for queue in verbs.carry(verbs.ready_queues(keys), lambda request: run(self.redis, request)):
             self._number += 2
-            shelf = self._shelves.get(keys.namespace) or Shelf(keys, self._behaviours, self._driver)
+            shelf = self._shelves.get(keys.namespace) or Shelf(keys, lambda: self._behaviours, self._driver)
             self._shelves[keys.namespace] = shelf
             turn = Turn(
                 self.redis, self._behaviours, keys, _WORKER, queue, self._number, _LEASE_MS, fsms=_A_TURN, shelf=shelf

@@ -27,8 +27,9 @@ from workers.breaker import Breaker
 from workers.stored import Lent, StoredActivation, StoredBlock, finish, lent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from fsm.app import App
     from fsm.engine import Behaviour
     from fsm.storage.protocol import Row
     from fsm.store.calls import Claimed
@@ -90,11 +91,12 @@ class Shelf:
 
     Args:
         keys: Of the namespace.
-        behaviours: Machines by name; one that is added later counts.
+        behaviours: Gives the machines by name. It is asked where there is an FSM, for before a worker's services are
+            open there are none.
         timer: Keeps the time of events where they are run.
     """
 
-    def __init__(self, keys: Keys, behaviours: Mapping[str, Behaviour], timer: Timer) -> None:
+    def __init__(self, keys: Keys, behaviours: Callable[[], Mapping[str, Behaviour]], timer: Timer) -> None:
         self._keys = keys
         self._behaviours = behaviours
         self._timer = timer
@@ -103,14 +105,14 @@ class Shelf:
         self._guard = threading.Lock()
 
     @staticmethod
-    def of(keys: Keys, behaviours: Mapping[str, Behaviour], timer: Timer) -> Shelf | None:
+    def of(keys: Keys, app: App, timer: Timer) -> Shelf | None:
         """Make one; None where no machine has a storage."""
-        is_needed = any(behaviour.definition.storage is not None for behaviour in behaviours.values())
-        return Shelf(keys, behaviours, timer) if is_needed else None
+        is_needed = any(definition.storage is not None for definition in app.definitions)
+        return Shelf(keys, lambda: app.behaviours, timer) if is_needed else None
 
     def has(self, fsm: Claimed) -> bool:
         """Tell whether the payload of an FSM lies in a storage."""
-        behaviour = self._behaviours.get(fsm.machine)
+        behaviour = self._behaviours().get(fsm.machine)
         return behaviour is not None and behaviour.definition.storage is not None
 
     def take(self, claims: Claims) -> Claims:
@@ -140,7 +142,7 @@ class Shelf:
         )
 
     def _place(self, fsm: Claimed) -> _Place:
-        storage = self._behaviours[fsm.machine].definition.storage
+        storage = self._behaviours()[fsm.machine].definition.storage
         # Of the thread of relief and of the main one: whoever is second finds what the first made.
         return self._places.get(id(storage)) or self._places.setdefault(id(storage), _Place(storage))
 
@@ -203,7 +205,7 @@ class Shelf:
         return one
 
     def _work(self, one: Lent, claims: Claims) -> StoredActivation:
-        behaviour = self._behaviours[one.machine]
+        behaviour = self._behaviours()[one.machine]
         return StoredActivation(behaviour, one, self._keys, self._timer, claims.at_ms, claims.asked_at)
 
     # Before a commit.

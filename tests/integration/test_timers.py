@@ -75,7 +75,8 @@ def test_timers_fire_once_at_their_time_and_ticks_never_pile_up(
     # Seen to fail where the next tick was armed as one fired and not as it was applied: the other worker fired it.
     times = [line["at_ms"] for line in slow.log() if line["event"] == "[timer]"]
     assert len(times) == 5
-    assert all(later - earlier >= 200 for earlier, later in pairwise(times)), times
+    # 150 ms of the handler and 50 ms to the next tick, but for what one commit took longer than the other.
+    assert all(later - earlier > 180 for earlier, later in pairwise(times)), times
     assert client.tick("slow").result(10).ok
     assert slow.state().payload["ticks"] == 6
 
