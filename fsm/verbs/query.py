@@ -161,7 +161,8 @@ def _scores(filters: Filters, began_ms: int) -> tuple[int, int]:
     """Give the scores between which all lies that is asked for: nobody came to his state before he was started."""
     low = 0 if filters.started_after is None else max(0, filters.started_after // 1000)
     high = began_ms
-    if filters.updated_before is not None:
+    # A failure may be noted long after the last commit, of which `updated_at` tells.
+    if filters.updated_before is not None and not filters.failed:
         high = min(high, filters.updated_before - 1)
     if filters.in_state_longer_than is not None and not filters.failed:
         high = min(high, began_ms - filters.in_state_longer_than - 1)

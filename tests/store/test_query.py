@@ -263,6 +263,15 @@ def test_those_with_an_error_come_by_when_they_failed(store: Store) -> None:
     assert names(store, failed=True, machine="Other") == []
 
 
+def test_an_fsm_that_failed_after_its_last_commit_is_found_by_when_that_was(store: Store) -> None:
+    # A failure that is noted beside the snapshot leaves `updated_at`. Seen to fail where the index of errors, which
+    # tells when they failed, was read up to `updated_before` only.
+    put(store, "a", 1000, error=b"{}")
+    store.redis.zadd(store.keys.errors("Ticket"), {"a": 5000})
+
+    assert names(store, failed=True, updated_before=datetime.fromtimestamp(2, UTC)) == ["a"]
+
+
 def test_an_index_of_its_own_is_read_for_what_is_indexed(real_store: Store) -> None:
     store = real_store
     with store.redis.pipeline() as pipeline:
