@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fsm.backup.form import SavedFSM, SavedMachine, raw_of
-from fsm.errors import CallTimeoutError, UnknownFSMError
+from fsm.errors import CallTimeoutError, StoreError, UnknownFSMError
 from fsm.store import dumping
 from fsm.store.ahead import Ticket
 from fsm.store.keys import Keys
 from fsm.store.places import parse, pinned, ringed
 from fsm.verbs import purge
+from fsm.verbs.verdicts import broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -174,6 +175,11 @@ def _replaced(keys: Keys, one: dumping.Restore, born: str) -> Plan[str]:
         return "HELD"
     except UnknownFSMError:
         pass  # somebody else was sooner
+    except StoreError as error:
+        if error.problem != broken(keys, _shown(one.name)).problem:
+            raise
+        # It stays in the way, and stops no other.
+        return "BROKEN"
     sent = yield dumping.restore(keys, [one])
     words: list[str] = (yield sent) if isinstance(sent, Ticket) else sent
     return words[0].partition(" ")[0]
