@@ -20,6 +20,7 @@ from fsm.store import dumping
 from fsm.store.ahead import Ticket
 from fsm.store.codec import text
 from fsm.verbs import log_back
+from fsm.verbs.verdicts import broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,10 +71,13 @@ def export(keys: Keys, name: str, write: Write, most_lines: int = 1000) -> Plan[
 
     Raises:
         UnknownFSMError: There is none of this name.
+        StoreError: A key of it is of another type.
     """
     found = yield from _reply((yield dumping.dump(keys, [name])))
-    if not found.fsms or found.fsms[0].snapshot is None:
+    if not found.fsms:
         raise UnknownFSMError(name, keys.namespace)
+    if found.fsms[0].snapshot is None:
+        raise broken(keys, name)
     saved = line_of(keys, found.fsms[0])
     for machine, about in (yield dumping.announced(keys)):
         if text_of(machine) == saved.fields.get("machine"):

@@ -152,6 +152,20 @@ def test_the_file_of_a_name_that_is_a_path_is_here(fsm: Run) -> None:
     assert Path("______etc_passwd.fsm.gz").exists()
 
 
+def test_one_of_which_a_key_is_of_another_type_cannot_be_exported_and_that_is_said(
+    fsm: Run, front: None, client: Client
+) -> None:
+    # Seen to fail where it was told as one that is not there.
+    client.redis.delete(client.keys.mailbox("front"))
+    client.redis.set(client.keys.mailbox("front"), "by hand")
+
+    done = fsm("backup", "export", "front")
+
+    assert done.exit_code == 1
+    assert "a key of FSM 'front' is of another type than ours" in done.stderr
+    assert list(Path().glob("*.gz*")) == []
+
+
 def test_who_is_not_there_cannot_be_exported(fsm: Run) -> None:
     done = fsm("backup", "export", "nobody", "--json")
 
