@@ -43,6 +43,7 @@ class Saved:
         fsms: How many lines of FSMs it has.
         size: Of the file, in bytes.
         broken: Names of FSMs that are not in it, since a key of them is of another type.
+        stored: Of so many of its FSMs the payload is not in it, but in the storage of their machine.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Saved:
     fsms: int
     size: int
     broken: tuple[str, ...] = ()
+    stored: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Give it as JSON values, as `fsm backup save --json` prints it."""
@@ -59,6 +61,7 @@ class Saved:
             "fsms": self.fsms,
             "size": self.size,
             "broken": list(self.broken),
+            "stored": self.stored,
         }
 
 
@@ -80,6 +83,8 @@ class Restored:
         left: Names of those that were not restored, the first thousand, each with which of the last three it is.
         passed_over: Files that come before this one, and what is wrong with each.
         is_dry_run: Nothing was written, and this is what would be done.
+        stored: Of so many of those that were restored the payload was not in the backup, but is in the storage of their
+            machine.
     """
 
     path: Path
@@ -95,6 +100,7 @@ class Restored:
     left: tuple[tuple[str, str], ...]
     passed_over: tuple[Backup, ...]
     is_dry_run: bool
+    stored: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -117,6 +123,7 @@ class Restored:
             "left": [{"name": name, "why": why} for name, why in self.left],
             "passed_over": [one.as_json() for one in self.passed_over],
             "dry_run": self.is_dry_run,
+            "stored": self.stored,
         }
 
 
@@ -152,7 +159,7 @@ class Archive(PlanCarrier):
         with target.writing(redis=self._version(), max_snapshots=max_snapshots) as writer:
             total = 0 if progress is None else self.do(verbs.count(self.keys, finished=True))
             broken = self.do(saving.save(self.keys, _reporting(writer, progress, total)))
-        return Saved(target.stable, writer.header.id, writer.fsms, writer.size, tuple(broken))
+        return Saved(target.stable, writer.header.id, writer.fsms, writer.size, tuple(broken), writer.stored)
 
     def restore(  # noqa: PLR0913 - one keyword an option of a restore
         self,
@@ -227,6 +234,7 @@ class Archive(PlanCarrier):
             tuple(count.left),
             chosen.passed_over,
             dry_run,
+            count.stored,
         )
 
     def export_fsm(self, name: str, file: Path | str) -> Saved:
@@ -246,7 +254,7 @@ class Archive(PlanCarrier):
         checked_name(name)
         with writing_file(file, self.keys.namespace, redis=self._version()) as writer:
             self.do(saving.export(self.keys, name, writer.write))
-        return Saved(Path(file), writer.header.id, writer.fsms, writer.size)
+        return Saved(Path(file), writer.header.id, writer.fsms, writer.size, stored=writer.stored)
 
     def import_fsm(
         self, file: Path | str, *, into: str | None = None, replace: bool = False, dry_run: bool = False

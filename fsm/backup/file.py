@@ -122,7 +122,8 @@ class Writer:
         path: What the file is going to be called; it may have another name as yet.
         header: The first line.
 
-    `fsms`, `lines` and `size`, the bytes on the disk, tell how far it is; `sha256` is there when it is sealed.
+    `fsms`, `lines` and `size`, the bytes on the disk, tell how far it is; `stored` tells of how many FSMs the payload
+    lies in a storage. `sha256` is there when it is sealed.
     """
 
     def __init__(self, file: RawIOBase, path: Path, header: Header) -> None:
@@ -130,6 +131,7 @@ class Writer:
         self.path = path
         self.sha256 = ""
         self.fsms = 0
+        self.stored = 0
         self.lines = 0
         self.size = 0
         self._file = file
@@ -150,6 +152,7 @@ class Writer:
         """
         if type(line) is SavedFSM:
             self.fsms += 1
+            self.stored += line.is_stored
         self._add(line)
 
     def seal(self) -> Seal:

@@ -20,6 +20,7 @@ import orjson
 from msgspec import UNSET, Raw, UnsetType
 
 from fsm.machine.json_values import MAX_DEPTH
+from fsm.machine.marks import read_mark
 from fsm.store.codec import event_data, job_data
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = [
     "SavedMachine",
     "Text",
     "fields_of",
+    "is_stored",
     "raw_of",
     "read_line",
     "saved_event",
@@ -140,6 +142,7 @@ class SavedFSM(msgspec.Struct, tag_field="kind", tag="fsm", omit_defaults=True):
         effects: Its open effects: id to what is noted of it.
         since: When it came into its state, ms by the clock of Redis.
         deadlines: Of those effects that have one: id to ms.
+        is_stored: Its payload lies in the storage of its machine: here is the placeholder that Redis has.
     """
 
     name: Text
@@ -151,6 +154,7 @@ class SavedFSM(msgspec.Struct, tag_field="kind", tag="fsm", omit_defaults=True):
     effects: dict[str, Text] = msgspec.field(default_factory=dict)
     since: str = ""
     deadlines: dict[str, str] = msgspec.field(default_factory=dict)
+    is_stored: bool = False
 
     def snapshot(self) -> dict[str, str | bytes]:
         """Give the fields of its hash in Redis."""
@@ -280,7 +284,18 @@ def saved_fsm(  # noqa: PLR0913 - the parts of an FSM
     payload = _json(kept.encode()) if isinstance(kept, str) else UNSET
     if payload is not UNSET:
         del fields["payload"]
-    return SavedFSM(text_of(name), fields, payload, urgent, mail, later, fields_of(effects) if effects else {})
+    noted = fields_of(effects) if effects else {}
+    return SavedFSM(text_of(name), fields, payload, urgent, mail, later, noted, is_stored=is_stored(fields))
+
+
+def is_stored(snapshot: Mapping[str, object]) -> bool:
+    """Tell whether the payload of an FSM lies in the storage of its machine, and so in no backup.
+
+    >>> is_stored({"definition": "1a2b3c4d+s"}), is_stored({"definition": "1a2b3c4d"})
+    (True, False)
+    """
+    mark = snapshot.get("definition")
+    return isinstance(mark, str) and mark.endswith("+s") and read_mark(mark).is_stored
 
 
 def _event_data(fields: Mapping[str, Text], namespace: str, name: str) -> Raw | UnsetType:

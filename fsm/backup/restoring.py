@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fsm.backup.form import SavedFSM, SavedMachine, raw_of
+from fsm.backup.form import SavedFSM, SavedMachine, is_stored, raw_of
 from fsm.errors import CallTimeoutError, StoreError, UnknownFSMError
 from fsm.store import dumping
 from fsm.store.ahead import Ticket
@@ -47,6 +47,7 @@ class Count:
     Args:
         restored: They are as the backup has them.
         replaced: So many of these took the place of another.
+        stored: Of so many of these the payload lies in a storage, and was not in the backup.
         kept: They were there, the same life, and not older.
         existing: Their names were taken: by another life, or by an older version of this one.
         held: They were to be replaced, and a worker had them in hand all the time.
@@ -56,6 +57,7 @@ class Count:
 
     restored: int = 0
     replaced: int = 0
+    stored: int = 0
     kept: int = 0
     existing: int = 0
     held: int = 0
@@ -188,6 +190,7 @@ def _replaced(keys: Keys, one: dumping.Restore, born: str) -> Plan[str]:
 def _note(count: Count, one: dumping.Restore, word: str) -> None:
     if word == "RESTORED":
         count.restored += 1
+        count.stored += is_stored(one.snapshot)
     elif word == "KEPT":
         count.kept += 1
     else:

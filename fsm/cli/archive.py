@@ -143,6 +143,11 @@ def _print_saved(saved: Saved, *, as_json: bool) -> None:
         print_json(saved.as_json())
     else:
         print_line(saved.id, saved.fsms, saved.size, saved.path)
+    if saved.stored:
+        complain(
+            f"warning: the payload of {_fsms(saved.stored)} is not in it, but in the storage of their machine: "
+            "back up that database too, both while no worker runs"
+        )
 
 
 def _print_restored(restored: Restored, *, as_json: bool) -> None:
@@ -170,8 +175,17 @@ def _print_restored(restored: Restored, *, as_json: bool) -> None:
             complain(f"FSM {name!r} was not restored: {_WHY[why]}")
         if len(restored.left) > _MOST_TOLD:
             complain("and more: --json names up to a thousand")
+    if restored.stored:
+        complain(
+            f"warning: the payload of {_fsms(restored.stored)} is not in the backup, but in the storage of their "
+            f"machine: that must have their rows, of namespace {restored.namespace!r} and of the same moment"
+        )
     if not restored.is_whole:
         raise SystemExit(1)
+
+
+def _fsms(count: int) -> str:
+    return f"{count} FSM{'' if count == 1 else 's'}"
 
 
 _WHY = {
