@@ -436,6 +436,21 @@ def test_what_cannot_be_purged_is_told_and_stops_no_other(store: Store) -> None:
     assert (count.restored, count.replaced, count.broken, count.left) == (1, 1, 1, [("a", "broken")])
 
 
+def test_nothing_is_restored_where_there_can_be_no_alarms(store: Store) -> None:
+    # Seen to fail where nobody looked: the script ended in the midst of the FSM, which was KEPT from then on, without
+    # its delayed event.
+    store.idle("late")
+    store.send("late", "note", "soon", more=("due", "+60000"))
+    lines = save(store)
+    store.redis.flushall()
+    store.redis.set(store.keys.timers, "by hand")
+
+    assert words(store, lines) == ["BROKEN"]
+    store.redis.delete(store.keys.timers)
+    assert words(store, lines) == ["RESTORED"]
+    assert store.redis.zcard(store.keys.later("late")) == 1
+
+
 def test_checked_what_would_be_replaced_is_told_and_stays(store: Store) -> None:
     store.idle("a")
     lines = save(store)

@@ -13,8 +13,8 @@ ARGV      1 prefix   2 default queue   3 namespace   4 "check" writes nothing an
             is noted of it and its deadline or "", and of each event in this order its record, as fields and values
             that have their length and ":" before them, "" where there was none
 RETURNS   one word an FSM: RESTORED; KEPT it is there, the same life and not older; EXISTS and the `born` of what is
-          there, another life or an older version of this one; BROKEN a key of it is of another type, or what was given
-          is no snapshot
+          there, another life or an older version of this one; BROKEN a key of it, or `timers`, is of another type, or
+          what was given is no snapshot
 REPEATED  by state: what was restored is KEPT, and may have gone on since
 ]]
 is_strict = true
@@ -22,6 +22,8 @@ local timers, effects, states = KEYS[1], KEYS[2], KEYS[3]
 local prefix, default_queue, ns, is_check = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == 'check'
 local ms, s = clock()
 local answer, has_written, last = {}, false, #ARGV
+-- Else this script would end in the midst of an FSM with a delayed event.
+local can_arm = type(permitted(try('ZCARD', timers))) == 'number'
 local indexed, listed, failures, alarms, opened = {}, {}, {}, {}, {}
 
 local function gather(map, key, score, member)
@@ -36,7 +38,7 @@ local function obstacle(name, f, size)
   -- So many fields nobody but a hand has written.
   if size > 1000 or not (f.machine and f.state and f.payload and is_whole(f.version) and is_whole(f.updated_at)
     and f.born and #f.born < 20 and string.find(f.born, '^%d+$')) then return 'BROKEN' end
-  if not sound(prefix, f.queue or default_queue) then return 'BROKEN' end
+  if not (can_arm and sound(prefix, f.queue or default_queue)) then return 'BROKEN' end
   local snapshot, later = prefix .. 'snapshot:' .. name, prefix .. 'later:' .. name
   local urgent, mailbox = prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name
   local open = prefix .. 'effects:' .. name
