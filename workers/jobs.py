@@ -15,12 +15,15 @@ import secrets
 import signal
 import socket
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
+from redis.exceptions import ResponseError
 from rq import Retry, get_current_job
+from rq.registry import ScheduledJobRegistry
 
 from fsm import config
 from fsm.app import load
@@ -37,6 +40,8 @@ from workers.serving import Turn, serve
 from workers.shelf import Shelf
 
 if TYPE_CHECKING:
+    from rq.job import Job
+
     from fsm.app import App
 
 __all__ = ["transition"]
@@ -81,15 +86,16 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
     worker = f"rq-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     # RQ's timer is for the time of one job, and this one serves the events of others as well: each has its own.
     signal.setitimer(signal.ITIMER_REAL, 0)
-    executor = InlineExecutor()
+    executor, ticket = InlineExecutor(), _ReturnTicket(job)
     keeper = LeaseKeeper(
-        lambda: Redis(connection_pool=client.connection_pool), "", keys, worker, _LEASE_MS, beat=lambda: None
+        lambda: Redis(connection_pool=client.connection_pool), "", keys, worker, _LEASE_MS, beat=ticket.renew
     )
     try:
         app.open(executor.drive)  # in this process, which RQ made for this job
         give_up_at = time.monotonic() + _PATIENCE_S
         # First what is due: this very event may be, and what was due before it goes before it.
         run(client, calls.due(keys))
+        ticket.take()
         keeper.start()
         # An event that RQ requeued is adopted by a claim that is told of it; the first claim of a worker is told of it.
         queue = run(client, _queue_of(keys, name))
@@ -102,6 +108,7 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
                 # Sent with a key, its record is kept for longer than RQ was told when it read it.
                 job.result_ttl = run(client, _result_ttl(keys, job.id)) or job.result_ttl
                 _look_after_others(client, keys, job.origin)
+                ticket.give_back()
                 return _end(job.id, seen, name, event)
             # Its FSM may wait in another queue by now than when it was sent.
             turn = replace(turn, number=turn.number + 2, found="", queue=run(client, _queue_of(keys, name)))
@@ -110,6 +117,7 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
                 seconds = run(client, _stands_for(keys, name, job.id))
                 if seconds > _PATIENCE_S or time.monotonic() > give_up_at:
                     # It stays in its mailbox, whatever becomes of this job in RQ's eyes.
+                    ticket.give_back()
                     return Retry(max=1_000_000, interval=math.ceil(seconds))
                 time.sleep(_PAUSE_S)
             is_served = _is_served(turn, executor, keeper)
@@ -117,6 +125,47 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
         keeper.stop()
         app.close()
         executor.close()
+
+
+class _ReturnTicket:
+    """A place in RQ's scheduled registry, for when this process is dead and its lease is over.
+
+    RQ takes a job for failed whose process was killed, and idle stock workers look at nothing but RQ's list: where no
+    other job came, nobody would free its FSM. RQ's scheduler, where a worker runs it, brings this job back then. While
+    the process lives its keeper puts that off.
+
+    On a crash: that is what it is for.
+
+    Args:
+        job: The job that is run.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job_id = job.id
+        self._client: Redis = job.connection
+        registry: Any = ScheduledJobRegistry
+        self._registry: str = registry(job.origin, connection=job.connection).key
+
+    def take(self) -> None:
+        """Take it; a job that is there already comes back as it is."""
+        # A Redis that is full, or forbids it, must not stop the job: it is run without.
+        with suppress(ResponseError):
+            self._client.zadd(self._registry, {self._job_id: self._returns_at()}, nx=True)
+
+    def renew(self) -> None:
+        """Put the return off, unless it was given back meanwhile."""
+        with suppress(ResponseError):
+            self._client.zadd(self._registry, {self._job_id: self._returns_at()}, xx=True)
+
+    def give_back(self) -> None:
+        """End it: the event has ended, or RQ is told now when the job is to come back."""
+        with suppress(ResponseError):
+            self._client.zrem(self._registry, self._job_id)
+
+    @staticmethod
+    def _returns_at() -> int:
+        # RQ's scheduler compares it with the clock of its host. A second later than the lease: else it comes in vain.
+        return math.ceil(time.time() + _LEASE_MS / 1000) + 1
 
 
 def _look_after_others(client: Redis, keys: Keys, queue: str) -> None:

@@ -128,8 +128,8 @@ def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> 
             run(client, calls.release(keys, worker, pairs, tail=True))
         if keeper is not None:
             blocks = [block for block in blocks if keeper.is_trusted(block[1], block[2])]
-        if turn.shelf is not None:
-            blocks = _store(turn, turn.shelf, blocks, served)
+        if blocks:
+            blocks = _store(turn, blocks, served)
         if blocks:
             served.written = _commit(turn, claims.at, blocks, names)
         return served
@@ -147,9 +147,13 @@ def _work(turn: Turn, claims: Claims, fsm: Claimed, executor: Executor) -> Activ
     return StoredActivation(behaviour, one, keys, executor, *times)
 
 
-def _store(turn: Turn, shelf: Shelf, blocks: list[list[Any]], served: Served) -> list[list[Any]]:
-    """Tell the storages; gives what Redis is to be told."""
-    kept = shelf.store(blocks)
+def _store(turn: Turn, blocks: list[list[Any]], served: Served) -> list[list[Any]]:
+    """Tell the storages, if there are any; gives what Redis is to be told."""
+    if points.armed is not None:
+        points.armed.reach("before commit", [block[1] for block in blocks])
+    if turn.shelf is None:
+        return blocks
+    kept = turn.shelf.store(blocks)
     if points.armed is not None and (names := stored_names(kept.blocks)):
         points.armed.reach("after store", names)
     if kept.lost:
@@ -161,8 +165,6 @@ def _store(turn: Turn, shelf: Shelf, blocks: list[list[Any]], served: Served) ->
 
 def _commit(turn: Turn, claimed_at: str, blocks: list[list[Any]], names: list[str]) -> int:
     """Commit what was done; gives how many FSMs were written."""
-    if points.armed is not None:
-        points.armed.reach("before commit", names)
     request = commits.commit(turn.keys, turn.worker, turn.number + 1, turn.lease_ms, claimed_at, blocks)
     words = run(turn.client, request)
     if points.armed is not None:

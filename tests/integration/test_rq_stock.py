@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +19,12 @@ from rq.serializers import JSONSerializer
 from fsm import Client
 from fsm.store.connection import connect
 from fsm.store.keys import Keys
+from fsm.testing import FaultPoint
 from tests.integration.conftest import Processes
 from tests.integration.tool_machines import Toll
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
 
     from fsm import FSMHandle
@@ -137,3 +141,53 @@ def test_whose_list_was_emptied_by_hand_finds_all_that_waits_again(world: World,
     world.start()
 
     assert all(job.result(30).ok for job in jobs)
+
+
+@pytest.fixture
+def alone(world: World, until: Callable[..., Any]) -> Iterator[World]:
+    """Without a worker yet: the test starts the only one, as it likes."""
+    until(world.is_at_rest, 30)
+    end(world.worker)
+    before = dict(world.processes.environment)
+    yield world
+    world.processes.environment = before
+    end(world.worker)
+    world.worker = world.processes.rq_worker("fsm")
+
+
+def end(worker: subprocess.Popen[str]) -> None:
+    worker.terminate()
+    worker.communicate(timeout=30)
+
+
+def test_killed_it_is_brought_back_by_rqs_scheduler_though_nothing_else_is_sent(
+    alone: World, until: Callable[..., Any], tmp_path: Path
+) -> None:
+    # Seen to fail without `take` of the ticket in `workers.jobs`: the event waited until some other job was run. And
+    # without `renew`: a handler that takes longer than the lease was brought back while it ran.
+    path, killed = tmp_path / "go", tmp_path / "killed"
+    killed.touch()  # not yet
+    alone.processes.environment |= FaultPoint("before commit", "kill", once=killed).environment()
+    alone.worker = alone.processes.rq_worker("--with-scheduler", "fsm")
+    returns_at = functools.partial(alone.redis.zscore, "rq:scheduled:fsm")
+    toll = alone.start()
+    until(lambda: toll.state().version == 1 and not alone.redis.exists("fsm:default:held"), 30)
+    killed.unlink()
+    job = toll.transition("hold", {"path": str(path), "number": 1})
+    until(path.with_name("go.begun").exists, 30)
+    alone.redis.zadd("rq:scheduled:fsm", {job.id: time.time() + 9}, xx=True)
+    until(lambda: returns_at(job.id) > time.time() + 10, 15)
+    path.touch()
+    until(killed.exists, 30)
+    until(lambda: alone.job(job.id).get_status() == "failed", 30)
+    assert job.status() == "waiting"
+    assert 8 < returns_at(job.id) - time.time() < 18
+
+    alone.lapse(toll.name)
+    alone.redis.zadd("rq:scheduled:fsm", {job.id: 1}, xx=True)  # so much time has passed
+
+    assert job.result(30).ok
+    assert toll.state().payload == [1]
+    assert [line["job"] for line in toll.log()].count(job.id) == 1
+    until(lambda: returns_at(job.id) is None)
+    assert job.id not in alone.failed()
