@@ -8,6 +8,7 @@ Who calls this: the worker, between its claims, and the jobs of stock workers.
 
 from __future__ import annotations
 
+import random
 import time
 from typing import TYPE_CHECKING
 
@@ -78,10 +79,11 @@ class Retention:
                 break
         else:
             self._due_at = time.monotonic() + _SOON_S
-        for name, born in list(left.items())[:_MOST_LEFT]:
-            if born:
-                # Of its words none is an answer for us: who is not gone is met by the next look.
-                carry(calls.purge(self._keys, name, born))
+        known = [(name, born) for name, born in left.items() if born]
+        # Drawn, so that those which cannot be purged do not take all turns.
+        for name, born in random.sample(known, min(_MOST_LEFT, len(known))):
+            # Of its words none is an answer for us: who is not gone is met by the next look.
+            carry(calls.purge(self._keys, name, born))
         return count
 
 
