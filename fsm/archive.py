@@ -262,9 +262,12 @@ class Archive(PlanCarrier):
         """Put an FSM back that was exported: as `restore`. Lines of log and audit stay in the file.
 
         Raises:
-            BackupError: The file does not verify, or is of another namespace.
+            BackupError: The file does not verify, is of another namespace, or of a whole one.
             StoreError: Redis cannot be used.
         """
+        with choose_file(Path(file)) as chosen:
+            if chosen.reader.header.scope != "fsm":
+                raise BackupError(str(chosen.backup.path), "it is of a whole namespace: `fsm backup restore` takes it")
         return self.restore(file, into=into, replace=replace, dry_run=dry_run)
 
     def _version(self) -> str:

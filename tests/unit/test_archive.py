@@ -69,6 +69,15 @@ def test_an_fsm_goes_from_one_world_to_another(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["front.fsm.gz"]
 
 
+def test_a_whole_namespace_is_not_imported_for_an_fsm(tmp_path: Path) -> None:
+    # Seen to fail where nobody looked: with `replace`, all that was in its way would have been purged.
+    with Client("memory://") as client:
+        client.start_fsm(Door, "front")
+        saved = client.backup(tmp_path)
+        with pytest.raises(BackupError, match="of a whole namespace: `fsm backup restore` takes it"):
+            client.import_fsm(saved.path, replace=True)
+
+
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "front.fsm.gz"
     with Client("memory://") as client:
