@@ -1,7 +1,11 @@
-"""How workers use a storage that knows one FSM at a time: one after the other, slower and as safe.
+"""How workers use a storage that knows one FSM at a time: one after the other, and slower.
 
 What a row has beside the snapshot (the version before it, and whose claim stored it) lies in `pending`, which a storage
 keeps and gives back byte for byte.
+
+As safe, but for one moment: such a storage cannot replace the row of an earlier life by compare-and-set. Who lost the
+lock between the look at that row and its removal, while another stored the first version of the present life, removes
+what the other stored.
 
 Who calls this: `workers.shelf`, for storages that are no `BatchStorage`. It imports nothing that talks to anybody.
 """
@@ -65,7 +69,7 @@ class Singly:
     def _store(self, storage: Storage, row: Row) -> bool:
         if row.over is None or row.over == row.born:
             return storage.store(row.name, _stored(row), None if row.over is None else row.base)
-        # The life that lies there is over: nobody stores it any more.
+        # The life that lies there is over: nobody stores it any more. These are three steps, and no compare-and-set.
         there = storage.load(row.name)
         if there is None or there.born != row.over:
             return False
