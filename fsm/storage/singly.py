@@ -12,24 +12,20 @@ Who calls this: `workers.shelf`, for storages that are no `BatchStorage`. It imp
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
-import orjson
 
-from fsm.machine.values import JSON
-from fsm.storage.protocol import Row, Stored
+from fsm.storage.rows import row_of, stored_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from fsm.storage.protocol import Storage
+    from fsm.storage.protocol import Row, Storage, Stored
 
 __all__ = ["Singly"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MS = timedelta(milliseconds=1)
 # The first byte of what is packed into `pending`: a user's own snapshot has none of it, and nothing to be told.
 _FORM = b"\x02"
 
@@ -91,42 +87,11 @@ class Singly:
 
 
 def _stored(row: Row) -> Stored:
-    error: dict[str, Any] | None = orjson.loads(row.error) if row.error else None
-    return Stored(
-        name=row.name,
-        machine=row.machine,
-        state=row.state,
-        payload=JSON.decode(row.payload),
-        version=row.version,
-        status=row.status,
-        born=row.born,
-        definition=row.definition,
-        started_at=_EPOCH + row.started_ms * _MS,
-        updated_at=_EPOCH + row.updated_ms * _MS,
-        error=error,
-        last_job=row.last_job,
-        pending=_FORM + msgspec.msgpack.encode((row.base, row.token, row.pending)),
-    )
+    return replace(stored_of(row), pending=_FORM + msgspec.msgpack.encode((row.base, row.token, row.pending)))
 
 
 def _row(stored: Stored) -> Row:
     base, token, pending = stored.version, "", b""
     if stored.pending[:1] == _FORM:
         base, token, pending = msgspec.msgpack.decode(stored.pending[1:], type=tuple[int, str, bytes])
-    return Row(
-        name=stored.name,
-        born=stored.born,
-        machine=stored.machine,
-        state=stored.state,
-        status=stored.status,
-        version=stored.version,
-        base=base,
-        payload=JSON.encode(stored.payload),
-        definition=stored.definition,
-        started_ms=(stored.started_at - _EPOCH) // _MS,
-        updated_ms=(stored.updated_at - _EPOCH) // _MS,
-        error=orjson.dumps(stored.error) if stored.error else b"",
-        last_job=stored.last_job,
-        token=token,
-        pending=pending,
-    )
+    return replace(row_of(stored.name, stored, base, None), token=token, pending=pending)
