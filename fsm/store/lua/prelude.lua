@@ -124,6 +124,18 @@ local function variadic(command, key, members)
   return reply
 end
 
+-- No timer of an FSM rings any more, nor its retry: `timers` and `retry_at` are fields of its snapshot. Where the first
+-- was edited by hand, `due` finds its members out, one by one.
+local function disarm(prefix, name, timers, retry_at)
+  if retry_at then try('ZREM', prefix .. 'timers', 'retry ' .. name) end
+  local is_read, found = pcall(cjson.decode, timers or '{}')
+  local members = {}
+  for key in pairs(is_read and type(found) == 'table' and found or {}) do
+    members[#members + 1] = 'timer ' .. key .. ' ' .. name
+  end
+  variadic('ZREM', prefix .. 'timers', members)
+end
+
 -- Queues of single hosts: their workers learn from here that somebody waits there. `host` forgets those of hosts that are
 -- gone, while nobody does.
 local function note_place(prefix, queue)

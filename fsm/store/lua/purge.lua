@@ -51,16 +51,7 @@ if call('EXISTS', prefix .. 'urgent:' .. name, prefix .. 'mailbox:' .. name, pre
   return { 'AGAIN' }
 end
 try('ZREM', held, name)
-if f[5] then try('ZREM', prefix .. 'timers', 'retry ' .. name) end
-if f[6] then
-  -- Where it was edited by hand, `due` finds its members out, one by one.
-  local is_read, armed = pcall(cjson.decode, f[6])
-  local members = {}
-  for key in pairs(is_read and type(armed) == 'table' and armed or {}) do
-    members[#members + 1] = 'timer ' .. key .. ' ' .. name
-  end
-  variadic('ZREM', prefix .. 'timers', members)
-end
+disarm(prefix, name, f[6], f[5])
 for _, index in ipairs({ 'state:', 'finished:' }) do
   try('ZREM', prefix .. index .. (f[2] or '') .. ':' .. (f[3] or ''), name)
 end

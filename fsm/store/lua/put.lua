@@ -65,16 +65,7 @@ end
 if status == 'running' then call('HDEL', snapshot, 'status') else call('HSET', snapshot, 'status', status) end
 if is_moved and there then
   call('HDEL', snapshot, 'owes', 'tries', 'retry_at', 'timers', 'refused')
-  if f[8] then try('ZREM', prefix .. 'timers', 'retry ' .. name) end
-  if f[7] then
-    -- Where it was edited by hand, `due` finds its members out, one by one.
-    local is_read, armed = pcall(cjson.decode, f[7])
-    local members = {}
-    for key in pairs(is_read and type(armed) == 'table' and armed or {}) do
-      members[#members + 1] = 'timer ' .. key .. ' ' .. name
-    end
-    variadic('ZREM', prefix .. 'timers', members)
-  end
+  disarm(prefix, name, f[7], f[8])
 end
 local index = prefix .. (status == 'finished' and 'finished:' or 'state:') .. machine .. ':' .. state
 if there and old ~= index then try('ZREM', old, name) end
