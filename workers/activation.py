@@ -510,7 +510,7 @@ class Activation:
             block.set("history", pack_history(life.history))
         mark = self.behaviour.definition.mark
         if fsm.definition != mark and not self._is_unmigrated and fsm.status != "finished":
-            block.set("definition", self.behaviour.definition.mark)
+            block.set("definition", mark)
         # What was taken away counts as well: the deaths were charged to it, and not to what lay behind it.
         if fsm.probation is not None and (self.done or self.failed or self.is_retried or block.taken):
             self._clear(block)

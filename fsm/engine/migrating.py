@@ -75,12 +75,14 @@ def strangeness(definition: Definition | None, machine: str, state: str, status:
         mark: Of the definition that wrote it last.
     """
     theirs = read_mark(mark)
+    why = _why_strange(definition, state, status, theirs) if definition is not None else "there is no such machine here"
+    if not why:
+        return ""
     about = f"it is in state {state!r} of machine {machine!r} as definition {_told(theirs.fingerprint, theirs.version)}"
     if definition is None:
-        return f"{about} has it, and there is no such machine here"
-    why = _why_strange(definition, state, status, theirs)
+        return f"{about} has it, and {why}"
     ours = _told(definition.fingerprint, definition.settings.definition_version)
-    return why and f"{about} has it, and here is definition {ours}, which {why}"
+    return f"{about} has it, and here is definition {ours}, which {why}"
 
 
 def _why_strange(definition: Definition, state: str, status: str, theirs: DefinitionMark) -> str:
