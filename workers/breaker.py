@@ -33,8 +33,8 @@ class Breaker:
         self._open_s = 0.0
         self._problem = ""
 
-    def call(self, ask: Callable[[], R]) -> R:
-        """Ask the storage; where it cannot be used, twice more, and then not for some time.
+    def call(self, ask: Callable[[], R], *, is_patient: bool = True) -> R:
+        """Ask the storage; where it cannot be used, twice more if that is worth it, and then not for some time.
 
         Raises:
             StoreError: It could not be used, or not shortly before.
@@ -43,7 +43,7 @@ class Breaker:
             if time.monotonic() < self._open_until:
                 raise StoreError(self._problem)
             # One that was down until now is asked once.
-            pauses = () if self._open_s else _PAUSES_S
+            pauses = () if self._open_s or not is_patient else _PAUSES_S
         for pause in pauses:
             try:
                 return ask()

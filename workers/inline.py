@@ -34,6 +34,7 @@ from fsm.store import calls, effects
 from fsm.store.connection import memory_parts
 from fsm.store.requests import run
 from fsm.testing.driver import Driver, without_loop
+from workers.dropping import Dropping
 from workers.serving import Turn, serve
 from workers.shelf import Shelf
 
@@ -63,6 +64,8 @@ _MOST_TURNS = 10_000
 _MOST_RETRIES = 100
 # Requests that may leave something to be done.
 _STIRRING = ("start", "send", "steer", "due")
+# Those that end lives.
+_ENDING = ("purge", "expire", "put")
 
 _WORLDS: WeakValueDictionary[str, InlineWorld] = WeakValueDictionary()
 _WORLDS_GUARD = threading.Lock()
@@ -163,8 +166,7 @@ class InlineWorld:
         """Apply the events of some FSMs; False where none is ready."""
         for queue in verbs.carry(verbs.ready_queues(keys), lambda request: run(self.redis, request)):
             self._number += 2
-            shelf = self._shelves.get(keys.namespace) or Shelf(keys, lambda: self._behaviours, self._driver)
-            self._shelves[keys.namespace] = shelf
+            shelf = self._shelf(keys)
             turn = Turn(
                 self.redis, self._behaviours, keys, _WORKER, queue, self._number, _LEASE_MS, fsms=_A_TURN, shelf=shelf
             )
@@ -176,6 +178,15 @@ class InlineWorld:
             if served.written or served.lost:
                 return True
         return False
+
+    def _shelf(self, keys: Keys) -> Shelf:
+        known = self._shelves.get(keys.namespace)
+        return known or self._shelves.setdefault(keys.namespace, Shelf(keys, lambda: self._behaviours, self._driver))
+
+    def drop(self, keys: Keys) -> None:
+        """Drop what storages have of lives that are over."""
+        # Without the lock: a handler may purge as well.
+        Dropping(keys, self._shelf(keys)).look(lambda request: run(self.redis, request))
 
     def _unknown(self, fsm: Claimed, why: str) -> ConfigError:
         name, machine = fsm.name, fsm.machine
@@ -272,6 +283,8 @@ class Membership:
             # A worker would have done it before this call.
             self._world.settle(self._keys)
         reply = run(self.redis, request, "memory://")
+        if request.script in _ENDING:
+            self._world.drop(self._keys)
         if request.script in _STIRRING and inside.current.get() is None:
             self._world.settle(self._keys)
         return reply

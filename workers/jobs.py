@@ -34,6 +34,7 @@ from fsm.store.keys import Keys
 from fsm.store.requests import Request, run
 from fsm.verbs import JobView, ended, view
 from workers import points
+from workers.dropping import Dropping
 from workers.executors import InlineExecutor
 from workers.lease import LeaseKeeper
 from workers.serving import Turn, serve
@@ -108,6 +109,7 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
                 # Sent with a key, its record is kept for longer than RQ was told when it read it.
                 job.result_ttl = run(client, _result_ttl(keys, job.id)) or job.result_ttl
                 _look_after_others(client, keys, job.origin)
+                Dropping(keys, shelf).look(lambda request: run(client, request))
                 ticket.give_back()
                 return _end(job.id, seen, name, event)
             # Its FSM may wait in another queue by now than when it was sent.

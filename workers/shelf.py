@@ -115,6 +115,26 @@ class Shelf:
         behaviour = self._behaviours().get(fsm.machine)
         return behaviour is not None and behaviour.definition.storage is not None
 
+    def machines(self) -> list[str]:
+        """Name the machines that have a storage."""
+        return [name for name, one in self._behaviours().items() if one.definition.storage is not None]
+
+    def drop(self, machine: str, lives: Mapping[str, str]) -> int:
+        """Drop what a machine's storage has of lives that are over; gives of how many names there was something.
+
+        On a crash: it is dropped, or is dropped by whoever looks next.
+
+        Args:
+            machine: Name of the machine.
+            lives: Name -> `born`, at most `MOST_ROWS`.
+
+        Raises:
+            StoreError: The storage cannot be used now. It is asked once: this can wait.
+            Exception: Whatever a storage of a user's own raises.
+        """
+        place = self._place(machine)
+        return place.breaker.call(lambda: place.batch.drop_many(self._keys.namespace, lives), is_patient=False)
+
     def take(self, claims: Claims) -> Claims:
         """Take those FSMs out of a claim whose payload lies in a storage: the others need not wait for it."""
         mine = [fsm for fsm in claims.held if self.has(fsm)]
@@ -128,7 +148,7 @@ class Shelf:
         """Give each of these FSMs with what its storage has of it. It does not raise: what cannot be had is put off."""
         by_place: dict[int, list[Claimed]] = {}
         for fsm in claims.held:
-            by_place.setdefault(id(self._place(fsm)), []).append(fsm)
+            by_place.setdefault(id(self._place(fsm.machine)), []).append(fsm)
         come: dict[str, Lent] = {}
         for fsms in by_place.values():
             # The mail of one that has finished is answered by what Redis has.
@@ -141,15 +161,15 @@ class Shelf:
             [come[fsm.name] for fsm in claims.held], [], at=claims.at, at_ms=claims.at_ms, asked_at=claims.asked_at
         )
 
-    def _place(self, fsm: Claimed) -> _Place:
-        storage = self._behaviours()[fsm.machine].definition.storage
+    def _place(self, machine: str) -> _Place:
+        storage = self._behaviours()[machine].definition.storage
         # Of the thread of relief and of the main one: whoever is second finds what the first made.
         return self._places.get(id(storage)) or self._places.setdefault(id(storage), _Place(storage))
 
     def _load(self, fsms: Sequence[Claimed], claims: Claims) -> list[Lent]:
         if not fsms:
             return []
-        place, names = self._place(fsms[0]), [fsm.name for fsm in fsms]
+        place, names = self._place(fsms[0].machine), [fsm.name for fsm in fsms]
         try:
             rows = place.breaker.call(lambda: place.batch.load_many(self._keys.namespace, names))
         except StoreError as error:
@@ -219,7 +239,7 @@ class Shelf:
         by_place: dict[int, list[StoredBlock]] = {}
         for block in blocks:
             if isinstance(block, StoredBlock):
-                by_place.setdefault(id(self._place(block.work.fsm)), []).append(block)
+                by_place.setdefault(id(self._place(block.work.fsm.machine)), []).append(block)
             else:
                 kept.blocks.append(block)
         for mine in by_place.values():
@@ -228,7 +248,7 @@ class Shelf:
         return kept
 
     def _store(self, blocks: list[StoredBlock], kept: Kept) -> None:
-        place, namespace = self._place(blocks[0].work.fsm), self._keys.namespace
+        place, namespace = self._place(blocks[0].work.fsm.machine), self._keys.namespace
         rows = [block.row for block in blocks]
         there: dict[str, Row] = {}
         try:

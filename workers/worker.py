@@ -47,6 +47,7 @@ from workers.carrier import Carrier, Line, is_passing
 from workers.commands import Listener
 from workers.committer import Committer
 from workers.countdown import ONE_SIGNAL_S
+from workers.dropping import Dropping
 from workers.executors import InlineExecutor
 from workers.hands import Hands
 from workers.intake import AHEAD_S, Intake
@@ -188,6 +189,7 @@ class TransitionWorker(Listener):
             self._carrier, self.keys, self.name, queues, self.host, lease_ms=lease_ms, hear=self._hear
         )
         self._retention = Retention(self.keys, ages_of(app.definitions))
+        self._dropping = Dropping(self.keys, self._shelf)
         self.watch = EffectsWatch(self._client, self._carrier, self.keys)
         self.fault: Exception | None = None
         self.is_forced = False
@@ -536,6 +538,7 @@ class TransitionWorker(Listener):
         self._check_replaced()
         recovered = self._rescuer.sweep() + self._alarm.ring()
         self._retention.look(self._carrier.carry)
+        self._dropping.look(self._carrier.carry)
         self.watch.look()
         if claims is None:
             claims = self._intake.claim() if self._hands is None else self._hands.claim()

@@ -14,6 +14,7 @@ from fsm.cli.place import placed
 from fsm.cli.printing import json_option, print_array, print_table
 from fsm.errors import ConfigError
 from fsm.storage.sql import SqlStorage
+from fsm.store import dropping
 from fsm.store.storing import lives
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ def check(place: Place, *, database: str | None, table: str | None, orphans: boo
     """See whether the databases can be used, and count what is in them.
 
     Of each machine: how many FSMs have a row there, and how many there are in Redis. Fewer rows are usual: an FSM has
-    one from its first commit on. More are rows of FSMs that were purged; --orphans names them. Exits with 1 where a
-    database cannot be used, or orphans were found.
+    one from its first commit on. More are rows of FSMs that are gone: how many of them were purged, and wait for a
+    worker to drop them, is the last number; --orphans names these and all others. Exits with 1 where a database cannot
+    be used, or where orphans were found that no worker will drop.
     """
     rows: list[dict[str, Any]] = []
     with _opened(place, database, table) as found, place.client() as client:
@@ -81,11 +83,17 @@ def check(place: Place, *, database: str | None, table: str | None, orphans: boo
         print_array(rows)
     else:
         columns = (
-            ("storage", "table", "name", "why") if orphans else ("storage", "table", "machine", "rows", "in Redis")
+            ("storage", "table", "name", "why")
+            if orphans
+            else ("storage", "table", "machine", "rows", "in Redis", "to be dropped")
         )
         print_table(columns, [tuple(row.values()) for row in rows])
-    if orphans and rows:
+    if orphans and any(row["why"] != _PURGED for row in rows):
         raise SystemExit(1)
+
+
+# Why a row is there that needs nobody's hand.
+_PURGED = "purged: a worker drops it"
 
 
 @contextmanager
@@ -116,20 +124,24 @@ def _counts(client: Client, one: SqlStorage, in_redis: dict[str, int]) -> list[d
     one.check()
     counts = one.of(client.namespace).counts()
     about = {"storage": one.url, "table": one.table}
+    waiting = client.ask(dropping.counts(client.keys, list(counts))) if counts else {}
     rows = [
-        about | {"machine": machine, "rows": count, "in_redis": in_redis.get(machine, 0)}
+        about | {"machine": machine, "rows": count, "in_redis": in_redis.get(machine, 0), "to_drop": waiting[machine]}
         for machine, count in sorted(counts.items())
     ]
-    return rows or [about | {"machine": "", "rows": 0, "in_redis": 0}]
+    return rows or [about | {"machine": "", "rows": 0, "in_redis": 0, "to_drop": 0}]
 
 
 def _orphans(client: Client, one: SqlStorage) -> list[dict[str, Any]]:
     one.check()
     rows = []
+    machines = list(one.counts())
     for page in one.lives():
         there = client.ask(lives(client.keys, list(page)))
-        for name, born in page.items():
-            if there[name] != born:
-                why = "an earlier life of its name" if there[name] else "no such FSM in Redis"
-                rows.append({"storage": one.url, "table": one.table, "name": name, "why": why})
+        gone = {name: born for name, born in page.items() if there[name] != born}
+        noted = client.ask(dropping.noted(client.keys, machines, gone)) if gone else set()
+        for name in gone:
+            why = "an earlier life of its name" if there[name] else "no such FSM in Redis"
+            why = _PURGED if name in noted else why
+            rows.append({"storage": one.url, "table": one.table, "name": name, "why": why})
     return rows

@@ -17,6 +17,7 @@
     fsm:<ns>:state:<m>:<state>   zset    FSMs of that machine in that state, those that have not finished -> since
     fsm:<ns>:finished:<m>:<state> zset   those that have finished there -> when
     fsm:<ns>:errors:<machine>    zset    those of its FSMs whose last event failed -> when
+    fsm:<ns>:drops:<machine>     zset    "<born> <name>" of lives that are over and whose row lies in a storage -> since
     fsm:<ns>:states              set     "<machine>:<state>" of all states that machines have had
     fsm:<ns>:machines            hash    machine -> JSON: diagram, fingerprint, queue, seen at
     fsm:<ns>:timers              zset    what is to come, "<kind> …" as `alarms` writes it -> when
@@ -165,6 +166,10 @@ class Keys:
     def errors(self, machine: str) -> str:
         """Sorted set of the FSMs of a machine whose last event failed."""
         return f"{self.prefix}errors:{machine}"
+
+    def drops(self, machine: str) -> str:
+        """Sorted set of the lives of a machine's FSMs that are over, and of which its storage has a row."""
+        return f"{self.prefix}drops:{machine}"
 
     @staticmethod
     def job(job_id: str) -> str:

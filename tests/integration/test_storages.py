@@ -11,6 +11,7 @@ import pytest
 from fsm import Client, StoreError
 from fsm.storage.sql import SqlStorage
 from fsm.testing import FaultPoint
+from fsm.testing.storage import snapshot
 from tests.integration.stored_machines import Diary, Journal
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def test_a_worker_that_is_killed_between_its_storage_and_redis_loses_nothing_and
     until: Callable[..., Any],
     tmp_path: Path,
     diary: type[Machine[Any]],
+    storage: SqlStorage,
     options: tuple[str, ...],
 ) -> None:
     # Seen to fail with what lies in the row not finished by the worker that claims the FSM next.
@@ -74,11 +76,16 @@ def test_a_worker_that_is_killed_between_its_storage_and_redis_loses_nothing_and
     first = of_diaries.worker("--lease", "500ms", "--batch", "5", *options, "--app", APP)
     until(lambda: first.poll() is not None, 30)
     of_diaries.environment = before
+    # Of a life that is over, as a purge notes it: seen to stay without the worker's look.
+    storage.put("gone", snapshot("gone"))
+    raw_redis.zadd("fsm:default:drops:Diary", {f"{snapshot('gone').born} gone": 1})
 
     of_diaries.worker("--lease", "500ms", *options, "--app", APP)
     until(lambda: at_rest(raw_redis), 30)
 
     assert first.returncode == -signal.SIGKILL
+    until(lambda: storage.load("gone") is None, 30)
+    until(lambda: not raw_redis.exists("fsm:default:drops:Diary"), 30)
     for name in names:
         found = client.state(name, diary)
         assert (found.payload, found.version, found.tries) == (NOTES, 1 + len(NOTES), 0)
@@ -125,6 +132,7 @@ def test_stock_workers_of_rq_tell_the_storage_first_as_well(
     client: Client,
     until: Callable[..., Any],
     diary: type[Machine[Any]],
+    storage: SqlStorage,
 ) -> None:
     client.start_fsm(Journal, "echo")
     client.start_fsm(diary, "a")
@@ -135,3 +143,8 @@ def test_stock_workers_of_rq_tell_the_storage_first_as_well(
 
     found = client.state("a", diary)
     assert (found.payload, found.version, found.is_stored) == ([1], 2, True)
+
+    # What is over is dropped with whatever they do next.
+    client.purge("a")
+    client.start_fsm(diary, "b")
+    until(lambda: storage.load("a") is None, 60)

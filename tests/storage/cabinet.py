@@ -88,7 +88,12 @@ class Cabinet:
 
     def drop_many(self, namespace: str, lives: Mapping[str, str]) -> int:
         assert namespace == "default"
-        return sum(self.rows.pop(name, None) is not None for name in lives)
+        self._meet([])
+        with self.guard:
+            over = [name for name, born in lives.items() if name in self.rows and self.rows[name].born <= born]
+            for name in over:
+                del self.rows[name]
+        return len(over)
 
     def _meet(self, faults: list[Callable[[], Any]]) -> None:
         if self.is_down:

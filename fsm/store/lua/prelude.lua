@@ -136,6 +136,14 @@ local function disarm(prefix, name, timers, retry_at)
   variadic('ZREM', prefix .. 'timers', members)
 end
 
+-- A life ends: where the mark of its definition says that its payload lies in a storage, this is noted, for a worker that
+-- knows the storage to drop the row there.
+local function note_drop(prefix, machine, name, born, mark, ms)
+  if mark and string.sub(mark, -2) == '+s' then
+    try('ZADD', prefix .. 'drops:' .. (machine or ''), ms, born .. ' ' .. name)
+  end
+end
+
 -- Queues of single hosts: their workers learn from here that somebody waits there. `host` forgets those of hosts that are
 -- gone, while nobody does.
 local function note_place(prefix, queue)

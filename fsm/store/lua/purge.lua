@@ -1,5 +1,5 @@
 --[[
-purge: take one FSM away with its mail, in portions; the name is free afterwards.
+purge: take one FSM away with its mail, in portions; the name is free afterwards, and what lies in a storage is noted as over.
 
 KEYS      1 held
 ARGV      1 prefix   2 name   3 born or ""   4 most jobs in this call   5 default queue   6 failure_ttl, s
@@ -11,13 +11,13 @@ REPEATED  by state: what is gone is UNKNOWN, and with `born` so is the next life
 local held = KEYS[1]
 local prefix, name, born, most, default_queue, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local snapshot = prefix .. 'snapshot:' .. name
-local f = try('HMGET', snapshot, 'born', 'machine', 'state', 'queue', 'retry_at', 'timers')
+local f = try('HMGET', snapshot, 'born', 'machine', 'state', 'queue', 'retry_at', 'timers', 'definition')
 if f.err then return { 'BROKEN' } end
 if not f[1] or (born ~= '' and born ~= f[1]) then
   insist_on_primary(prefix)
   return { 'UNKNOWN' }
 end
-local _, s, us = clock()
+local ms, s, us = clock()
 local now = rq_time(s, us)
 local queue = f[4] or default_queue
 -- First a command that a full Redis does not refuse: purging makes room.
@@ -56,5 +56,6 @@ for _, index in ipairs({ 'state:', 'finished:' }) do
   try('ZREM', prefix .. index .. (f[2] or '') .. ':' .. (f[3] or ''), name)
 end
 try('ZREM', prefix .. 'errors:' .. (f[2] or ''), name)
+note_drop(prefix, f[2], name, f[1], f[7], ms)
 call('UNLINK', snapshot, prefix .. 'effects:' .. name, prefix .. 'audit:' .. name)
 return { 'PURGED' }

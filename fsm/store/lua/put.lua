@@ -18,7 +18,7 @@ local prefix, name, expected, nonce, born = ARGV[1], ARGV[2], ARGV[3], ARGV[4], 
 local machine, state, status, version, ms = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[13]
 local snapshot = prefix .. 'snapshot:' .. name
 local f = try('HMGET', snapshot, 'born', 'version', 'machine', 'state', 'status', 'queue', 'timers', 'retry_at', 'paused',
-  'put')
+  'put', 'definition')
 if permitted(f).err then return { 'BROKEN' } end
 local there, old = f[1], prefix .. (f[5] == 'finished' and 'finished:' or 'state:') .. (f[3] or '') .. ':' .. (f[4] or '')
 if there and f[10] and string.sub(f[10], 1, #nonce + 1) == nonce .. ' ' then
@@ -53,7 +53,10 @@ if not is_moved then
   local known = try('ZSCORE', old, name)
   if type(known) == 'string' then since = known end
 end
-if is_other_life then call('UNLINK', snapshot) end
+if is_other_life then
+  if there then note_drop(prefix, f[3], name, there, f[11], ms) end
+  call('UNLINK', snapshot)
+end
 call('HSET', snapshot, 'machine', machine, 'state', state, 'payload', ARGV[10], 'version', version, 'born', born,
   'definition', ARGV[12], 'updated_at', ms, 'put', nonce .. ' ' .. version .. ' ' .. ARGV[14])
 if not there then

@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import fakeredis
 import pytest
 from click.testing import Result
 
@@ -56,7 +57,7 @@ def test_check_counts_the_rows_beside_what_redis_has(fsm: Run, kept: str, client
         storage.put("a", snapshot(born=client.state("a").born))
 
     done = fsm("storage", "check", "--app", kept)
-    assert (done.exit_code, done.stdout) == (0, "sqlite:///orders.db\tfsm_snapshots\tOrder\t1\t2\n")
+    assert (done.exit_code, done.stdout) == (0, "sqlite:///orders.db\tfsm_snapshots\tOrder\t1\t2\t0\n")
     assert fsm("storage", "check", "--app", kept, "--orphans").exit_code == 0
 
 
@@ -73,6 +74,21 @@ def test_check_names_rows_of_fsms_that_are_not_in_redis(fsm: Run, kept: str) -> 
         ("a", "no such FSM in Redis"),
         ("b", "an earlier life of its name"),
     ]
+
+
+def test_check_tells_what_a_worker_will_drop_from_what_nobody_will(
+    fsm: Run, kept: str, fake: fakeredis.FakeServer
+) -> None:
+    fsm("storage", "init", "--app", kept)
+    with SqlStorage("sqlite:///orders.db") as storage:
+        storage.put("a", snapshot("a"))
+    fakeredis.FakeRedis(server=fake).zadd("fsm:default:drops:Order", {f"{snapshot('a').born} a": 1})
+
+    (row,) = json.loads(fsm("storage", "check", "--app", kept, "--json").stdout)
+    assert (row["rows"], row["in_redis"], row["to_drop"]) == (1, 0, 1)
+    done = fsm("storage", "check", "--app", kept, "--orphans", "--json")
+    assert done.exit_code == 0
+    assert [(row["name"], row["why"]) for row in json.loads(done.stdout)] == [("a", "purged: a worker drops it")]
 
 
 def test_check_fails_where_there_are_no_tables(fsm: Run) -> None:
