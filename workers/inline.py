@@ -181,7 +181,10 @@ class InlineWorld:
 
     def _shelf(self, keys: Keys) -> Shelf:
         known = self._shelves.get(keys.namespace)
-        return known or self._shelves.setdefault(keys.namespace, Shelf(keys, lambda: self._behaviours, self._driver))
+        return known or self._shelves.setdefault(
+            keys.namespace,
+            Shelf(keys, lambda: self._behaviours, self._driver, lambda request: run(self.redis, request)),
+        )
 
     def drop(self, keys: Keys) -> None:
         """Drop what storages have of lives that are over."""

@@ -100,7 +100,7 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
         keeper.start()
         # An event that RQ requeued is adopted by a claim that is told of it; the first claim of a worker is told of it.
         queue = run(client, _queue_of(keys, name))
-        shelf = Shelf.of(keys, app, executor)
+        shelf = Shelf.of(keys, app, executor, lambda request: run(client, request))
         turn = Turn(client, app.behaviours, keys, worker, queue, 1, _LEASE_MS, name, job.id, shelf=shelf)
         is_served = _is_served(turn, executor, keeper)
         while True:

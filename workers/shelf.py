@@ -18,11 +18,15 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fsm.engine import strangeness
 from fsm.errors import StoreError
 from fsm.machine.marks import read_mark
 from fsm.storage.protocol import MOST_ROWS, BatchStorage
 from fsm.storage.singly import Singly
+from fsm.store import storing
 from fsm.store.calls import Claims
+from fsm.store.halves import read_half
+from workers.adoption import adopt, marks_of
 from workers.breaker import Breaker
 from workers.stored import Lent, StoredActivation, StoredBlock, finish, lent
 
@@ -33,8 +37,10 @@ if TYPE_CHECKING:
     from fsm.engine import Behaviour
     from fsm.storage.protocol import Row
     from fsm.store.calls import Claimed
+    from fsm.store.halves import Half
     from fsm.store.keys import Keys
     from workers.executors import Timer
+    from workers.handover import Ask
 
 __all__ = ["Kept", "Shelf"]
 
@@ -94,21 +100,23 @@ class Shelf:
         behaviours: Gives the machines by name. It is asked where there is an FSM, for before a worker's services are
             open there are none.
         timer: Keeps the time of events where they are run.
+        ask: Asks Redis, where a row is ahead of it by more than a step.
     """
 
-    def __init__(self, keys: Keys, behaviours: Callable[[], Mapping[str, Behaviour]], timer: Timer) -> None:
+    def __init__(self, keys: Keys, behaviours: Callable[[], Mapping[str, Behaviour]], timer: Timer, ask: Ask) -> None:
         self._keys = keys
         self._behaviours = behaviours
         self._timer = timer
+        self._ask = ask
         self._places: dict[int, _Place] = {}
         self._refused: OrderedDict[str, _Refusal] = OrderedDict()
         self._guard = threading.Lock()
 
     @staticmethod
-    def of(keys: Keys, app: App, timer: Timer) -> Shelf | None:
+    def of(keys: Keys, app: App, timer: Timer, ask: Ask) -> Shelf | None:
         """Make one; None where no machine has a storage."""
         is_needed = any(definition.storage is not None for definition in app.definitions)
-        return Shelf(keys, lambda: app.behaviours, timer) if is_needed else None
+        return Shelf(keys, lambda: app.behaviours, timer, ask) if is_needed else None
 
     def has(self, fsm: Claimed) -> bool:
         """Tell whether the payload of an FSM lies in a storage."""
@@ -191,10 +199,28 @@ class Shelf:
         if row is None or row.born != fsm.born or row.version == fsm.version:
             return self._noted(one, claims)
         try:
-            one.ready = finish(one, row)
+            half = _half(row)
+            if half is not None and row.base == fsm.version:
+                one.ready = finish(one, row)
+                return one
+            return self._adopt(one, row, half, claims)
         except ValueError as error:
             what = f"{text}, which was not told: {error}; a worker of the version that stored it can"
             return self._standing(one, claims, "RedisBehind", what)
+
+    def _adopt(self, one: Lent, row: Row, half: Half | None, claims: Claims) -> Lent:
+        """Have Redis follow a row that is further ahead than by the step that a crash cut short."""
+        definition = self._behaviours()[one.machine].definition
+        why = strangeness(definition, row.machine, row.state, row.status, row.definition)
+        if why or row.machine != one.machine:
+            what = f"its row is ahead of Redis, and is not one for this worker: {why or f'of machine {row.machine!r}'}"
+            return self._standing(one, claims, "RedisBehind", what)
+        ids, marks = [mail.job_id for mail in one.mail], [] if half is None else [mark for mark, _ in marks_of(half)]
+        try:
+            heard = self._ask(storing.heard(self._keys, one.name, marks, row.last_job, ids))
+        except StoreError as error:
+            return self._standing(one, claims, "RedisBehind", f"what came of its last event cannot be read: {error}")
+        one.ready = adopt(self._work(one, claims), row, half, heard)
         return one
 
     def _noted(self, one: Lent, claims: Claims) -> Lent:
@@ -319,9 +345,19 @@ def _trouble(fsm: Claimed, row: Row | None) -> tuple[str, str]:
     both = f"the storage has version {row.version}, and Redis version {fsm.version}"
     if row.version < fsm.version:
         return "StorageLost", f"{both}: restore the storage, or purge the FSM"
-    if row.version > fsm.version and (row.base != fsm.version or not row.pending):
-        return "RedisLost", f"{both}, which lost what was between: restore Redis"
     return "", both
+
+
+def _half(row: Row) -> Half | None:
+    """Read what of its step Redis was to be told; None where the row was written by hand, and keeps an older one.
+
+    Raises:
+        ValueError: It cannot be read here.
+    """
+    if not row.pending:
+        return None
+    half = read_half(row.pending)
+    return half if half.version == row.version else None
 
 
 def _is_ours(row: Row, there: Row | None) -> bool:

@@ -159,7 +159,7 @@ class TransitionWorker(Listener):
             in_hand=lambda: self._hands.tokens if self._hands else (),
             hear=self._alarm.hear,
         )
-        self._shelf = Shelf.of(self.keys, app, self._executor)
+        self._shelf = Shelf.of(self.keys, app, self._executor, self._carrier.once)
         self._committer = Committer(
             self._carrier,
             self._line,

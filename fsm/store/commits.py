@@ -216,6 +216,13 @@ class Block(msgspec.Struct, eq=False):
         """Have it found there no more."""
         self._operation("Z")
 
+    def replay(self, parts: Sequence[Sequence[Any]], lines: bytes = b"") -> None:
+        """Take over what another block was to say: operations, each with its arguments, and lines of the log."""
+        for part in parts:
+            self._operation(*part)
+        if lines:
+            self._lines.append(lines)
+
     def send_out(self, decision: Decision) -> None:
         """Write what a decision sends."""
         namespace = self._keys.namespace

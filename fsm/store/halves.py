@@ -19,17 +19,35 @@ if TYPE_CHECKING:
 
     from fsm.store.calls import Claimed
 
-__all__ = ["PLACEHOLDER", "Half", "unpack"]
+__all__ = ["PLACEHOLDER", "Half", "read_half", "unpack"]
 
 # What the snapshot has in the place of a payload that lies in a storage.
 PLACEHOLDER = b'{"[storage]":"sql"}'
 # The first byte of what is packed: its form. A worker that does not know it leaves it to one that does.
 _FORM = b"\x01"
 # Places in a block: name, token and lines of the log lie before its version, and behind that what is of the FSM alone.
-_TOKEN, _VERSION, _REST = 2, 4, 5
+_TOKEN, _LINES, _VERSION, _REST = 2, 3, 4, 5
 # Places in its frame, as `Block.arguments` lays it out.
 _F_TOKEN, _F_QUEUE, _F_STATE, _F_AFTER = 0, 1, 5, 6
 _F_PAYLOAD, _F_SETS, _F_DROPS, _F_URGENT, _F_DONE, _F_COUNT, _F_SIZE = 8, 9, 10, 11, 12, 13, 14
+# How many arguments each operation has, as the header of `commit` says; of an effect those before its fields.
+_SIZES = {
+    "N": 3,
+    "K": 1,
+    "D": 3,
+    "F": 4,
+    "R": 4,
+    "U": 2,
+    "G": 1,
+    "S": 4,
+    "L": 5,
+    "C": 12,
+    "A": 2,
+    "X": 1,
+    "Y": 0,
+    "Z": 0,
+}
+_SIZES |= {"H": 2, "E": 5}
 # What a worker that finishes the work of another clears: they were charged to an event that has ended by then.
 _CLEARED = ("tries", "probation", "retry_at")
 
@@ -88,6 +106,33 @@ class Half:
         count, step = self._frame[_F_DONE], 2 if self._frame[_F_COUNT] < 0 else 1
         return self._block[self._done : self._done + count * step : step]
 
+    @property
+    def lines(self) -> bytes:
+        """Its lines of the log."""
+        raw = self._block[_LINES]
+        return raw.encode() if isinstance(raw, str) else raw
+
+    def operations(self) -> list[list[Any]]:
+        """Give what it says beside fields and ids, each with its arguments; what was applied is among them.
+
+        Raises:
+            ValueError: An operation is not known here.
+        """
+        block, frame = self._block, self._frame
+        if frame[_F_COUNT] < 0:
+            return [["D", job_id, block[self._done + 2 * k + 1], ""] for k, job_id in enumerate(self.done)]
+        found, at = [], self._done + frame[_F_DONE]
+        while at < len(block):
+            size = _SIZES.get(block[at])
+            if size is None:
+                problem = f"operation {block[at]!r} is not known here"
+                raise ValueError(problem)
+            if block[at] == "E":
+                size += 2 * int(block[at + size])
+            found.append(block[at : at + size + 1])
+            at += size + 1
+        return found
+
     def with_payload(self, payload: bytes | None) -> list[Any]:
         """Give the block with another payload, or with none."""
         rest = self._block[self._sets :]
@@ -108,6 +153,24 @@ class Half:
         return _FORM + msgspec.msgpack.encode(self._block)
 
 
+def read_half(packed: bytes) -> Half:
+    """Read what a worker packed.
+
+    Raises:
+        ValueError: It is of another form, or no block.
+    """
+    if packed[:1] != _FORM:
+        problem = f"its form is {packed[:1]!r}, and {_FORM!r} is what is known here"
+        raise ValueError(problem)
+    try:
+        half = Half(msgspec.msgpack.decode(packed[1:]))
+        _ = half.version, half.done, half.dropped, half.fields
+    except (msgspec.MsgspecError, TypeError, IndexError, AttributeError, ValueError) as error:
+        problem = f"it is no block: {error}"
+        raise ValueError(problem) from error
+    return half
+
+
 def unpack(packed: bytes, fsm: Claimed, *, clears_error: bool = False) -> list[Any]:
     """Give what a worker packed, as the block of the one that holds the FSM now.
 
@@ -119,16 +182,8 @@ def unpack(packed: bytes, fsm: Claimed, *, clears_error: bool = False) -> list[A
     Raises:
         ValueError: It is of another form, or no block.
     """
-    if packed[:1] != _FORM:
-        problem = f"its form is {packed[:1]!r}, and {_FORM!r} is what is known here"
-        raise ValueError(problem)
-    try:
-        block = msgspec.msgpack.decode(packed[1:])
-        half = Half(block)
-        done, dropped = half.done, half.dropped
-    except (msgspec.MsgspecError, TypeError, IndexError, AttributeError) as error:
-        problem = f"it is no block: {error}"
-        raise ValueError(problem) from error
+    half = read_half(packed)
+    block, done, dropped = half._block, half.done, half.dropped  # noqa: SLF001 - of this module
     count = block[0][_F_COUNT]
     if clears_error:
         if count < 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fsm.store.codec import text
+from fsm.store.codec import rq_ms, text
 from fsm.store.requests import Request
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fsm.store.keys import Keys
 
-__all__ = ["Given", "Span", "ends_of", "hashes", "kept_beside", "lives", "note", "put", "span"]
+__all__ = ["Given", "Heard", "Span", "ends_of", "hashes", "heard", "kept_beside", "lives", "note", "put", "span"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,45 @@ class Span(NamedTuple):
     after: tuple[int, str] | None
     until: str
     most: int
+
+
+class Heard(NamedTuple):
+    """What Redis has heard of the last step of an FSM, and of its mail.
+
+    Args:
+        waits: Of each event of that step, whether it waits in the mailbox.
+        is_told: The last event that was done has ended in Redis too, as its record says.
+        mail: How many events wait in the mailbox.
+        joined_ms: When each event of the mail joined the mailbox, by the clock of Redis; None where no record tells.
+    """
+
+    waits: tuple[bool, ...] = ()
+    is_told: bool = False
+    mail: int = 0
+    joined_ms: tuple[int | None, ...] = ()
+
+
+def heard(keys: Keys, name: str, marks: Sequence[str], last_job: str, mail: Sequence[str]) -> Request[Heard]:
+    """Ask what Redis has heard of an FSM's last step, and of its mail.
+
+    Args:
+        keys: Of the namespace.
+        name: The FSM.
+        marks: Ids of events of that step.
+        last_job: Id of the last event that was done.
+        mail: Ids, at least one.
+    """
+    commands: list[tuple[Any, ...]] = [("HGET", keys.job(last_job), "place"), ("LLEN", keys.mailbox(name))]
+    commands += (("LPOS", keys.mailbox(name), job_id) for job_id in marks)
+    commands += (("HGET", keys.job(job_id), "enqueued_at") for job_id in mail)
+
+    def read(replies: list[Any]) -> Heard:
+        place, length, *rest = replies
+        waits = tuple(at is not None for at in rest[: len(marks)])
+        joined = tuple(rq_ms(text(time)) if time else None for time in rest[len(marks) :])
+        return Heard(waits, place == b"done", int(length), joined)
+
+    return Request(read, commands=commands)
 
 
 def put(keys: Keys, given: Given) -> Request[tuple[str, str, str, str]]:

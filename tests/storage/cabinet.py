@@ -189,7 +189,8 @@ class Office:
     def turn(self, worker: str = "w", *, name: str = "", fsms: int = 100) -> int:
         """Have a worker claim once, run and commit."""
         behaviours = self.behaviours
-        shelf = self.shelves.setdefault(worker, Shelf(KEYS, lambda: behaviours, InlineExecutor(timed=False)))
+        made = Shelf(KEYS, lambda: behaviours, InlineExecutor(timed=False), lambda request: run(self.client, request))
+        shelf = self.shelves.setdefault(worker, made)
         self.number += 2
         turn = Turn(
             self.client, behaviours, KEYS, worker, "fsm", self.number, _LEASE_MS, name=name, fsms=fsms, shelf=shelf

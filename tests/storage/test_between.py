@@ -144,8 +144,8 @@ class World:
                 ring(self.office, name)
         self.turn("thief")
 
-    def end(self) -> None:
-        """Let all come to rest; then each event has counted once, in its order."""
+    def rest(self) -> None:
+        """Let all come to rest, with no fault any more."""
         self.storage.faults = {"before": [], "after": []}
         self.storage.is_down = False
         for _ in range(4):
@@ -153,6 +153,10 @@ class World:
                 self.office.bury(worker)
             self.office.retry_now()
             self.office.settle()
+
+    def end(self) -> None:
+        """Let all come to rest; then each event has counted once, in its order."""
+        self.rest()
         rows = self.storage.inner.load_many("default", NAMES)
         for name in NAMES:
             fields = self.office.snapshot(name)

@@ -38,7 +38,8 @@ def office(fake_redis: fakeredis.FakeRedis, cabinet: Cabinet) -> Office:
 
 def dropper(office: Office) -> Dropping:
     behaviours = office.behaviours
-    return Dropping(KEYS, Shelf(KEYS, lambda: behaviours, InlineExecutor(timed=False)))
+    ask = lambda request: run(office.client, request)  # noqa: E731 - short
+    return Dropping(KEYS, Shelf(KEYS, lambda: behaviours, InlineExecutor(timed=False), ask))
 
 
 def look(office: Office) -> int:

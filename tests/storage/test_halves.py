@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fsm.machine import Machine, Settings
+from fsm.store import commits
 from fsm.store.calls import Claimed, Mail
 from fsm.store.commits import Block
-from fsm.store.halves import Half, unpack
+from fsm.store.halves import _SIZES, Half, read_half, unpack
 from fsm.store.keys import Keys
 
 
@@ -82,3 +85,37 @@ def test_urgent_mail_is_taken_out_by_number_only_where_it_still_lies_there(first
 def test_what_is_no_block_of_this_form_is_refused(packed: bytes) -> None:
     with pytest.raises(ValueError, match=r"form|no block"):
         unpack(packed, claimed("two"))
+
+
+def test_each_operation_has_as_many_arguments_as_the_script_says() -> None:
+    header = (Path(commits.__file__).parent / "lua" / "commit.lua").read_text("utf-8").split("]]")[0]
+    told = re.findall(r"^              ([A-Z])((?: [a-z_]+)*)(?:  |$)", header, re.MULTILINE)
+    sizes = {letter: len(names.split()) for letter, names in told} | {"C": 12}
+    sizes["E"] -= 1  # its fields stand behind
+    assert sizes == _SIZES
+
+
+def test_a_half_gives_its_operations_one_by_one() -> None:
+    made = block(claimed("t", "i"), plain=False)
+    made.set_error(b"{}")
+    made.record("h", "push")
+    made.owe("h", is_keyed=True)
+    made.alarm(5, "timer x a")
+    made.replay([["E", "e", "q", "", b"{}", 2, "data", b"1", "ns", "n"], ["C", *range(12)]], b'{"x":1}')
+    made.calm("timer y a")
+
+    half = read_half(Half(made.arguments("open")).pack())
+
+    found = half.operations()
+    assert [part[0] for part in found] == ["D", "Y", "N", "U", "A", "E", "C", "X"]
+    assert found[5] == ["E", "e", "q", "", b"{}", 2, "data", b"1", "ns", "n"]
+    assert (len(found), half.lines) == (made.count, b'{"x":1}')
+    plain = Half(block(claimed("t", "i", "j")).arguments("open"))
+    assert plain.operations() == [["D", "i", b'{"state":"open"}', ""], ["D", "j", b'{"state":"open"}', ""]]
+
+
+def test_an_operation_that_is_not_known_here_is_told() -> None:
+    made = block(claimed("t", "i"), plain=False)
+    made.replay([["Q", 1]])
+    with pytest.raises(ValueError, match="'Q' is not known"):
+        Half(made.arguments("open")).operations()
