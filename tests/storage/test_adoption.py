@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fsm import Machine, Retry, Settings, Transition, on
@@ -456,6 +456,28 @@ def test_what_it_owed_in_a_state_that_it_has_left_is_not_run(trips: Office, cabi
     assert trips.client.exists(KEYS.urgent("a")) == 0
 
 
+def test_a_row_by_hand_brings_to_life_and_lets_nothing_be_owed(trips: Office, cabinet: Cabinet) -> None:
+    # Seen to fail without `least`, and with what waited in the urgent list left there.
+    trips.start("b")
+    row = cabinet.rows["a"]
+    born = trips.snapshot("b")[b"born"].decode()
+    cabinet.rows["b"] = replace(row, name="b", born=born, version=5, base=5, payload=b'["b"]', pending=b"")
+    trips.settle()
+    assert not {b"status", b"refused", b"error"} & set(trips.snapshot("b"))
+    assert (trips.snapshot("b")[b"state"], trips.snapshot("b")[b"version"]) == (b"home", b"5")
+
+    trips.send("a", 1, event="pack")
+    trips.settle()
+    cabinet.rows["a"] = replace(cabinet.rows["a"], state="away", version=7, base=7, payload=b"[]", pending=b"")
+    trips.retry_now()
+    trips.settle()
+    assert TRIES == ["leave"]
+    assert trips.snapshot("a")[b"state"] == b"away"
+    assert not {b"owes", b"retry_at", b"refused"} & set(trips.snapshot("a"))
+    assert trips.client.exists(KEYS.urgent("a")) == 0
+    assert timers(trips) == (["expire"], [b"timer expire a"])
+
+
 class Voyage:
     """A world that goes back in time, and what is known of each event that was sent in it."""
 
@@ -478,7 +500,7 @@ class Voyage:
         getattr(self if what in ("keep", "back") else self.world, what)(*about)
 
     def end(self) -> None:
-        """Let all come to rest, with one more event for each; then none counted twice, and none that was kept is gone."""
+        """Let all come to rest; then no event counted twice, and none that was kept is lost."""
         world = self.world
         world.storage.is_down = False
         for name in NAMES:
@@ -498,13 +520,22 @@ class Voyage:
         world.office.client.close()
 
 
-JUMPS = st.one_of(STEPS, STEPS, STEPS, st.tuples(st.sampled_from(("keep", "back"))))
+SENDS = st.tuples(st.just("send"), st.just("a"))
+TURNS = st.tuples(st.just("turn"), st.just("w1"))
+JUMPS = st.one_of(STEPS, SENDS, TURNS, TURNS, st.tuples(st.sampled_from(("keep", "back"))))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+TURN, SEND = ("turn", "w1"), ("send", "a")
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(JUMPS, min_size=5, max_size=30))
+@example([TURN, SEND, SEND, ("keep",), TURN, TURN, TURN, SEND, TURN, ("back",)])
 def test_wherever_redis_goes_back_to_no_event_counts_twice(steps: list[tuple[str, ...]]) -> None:
-    voyage = Voyage()
-    for step in steps:
-        voyage.take(*step)
-    voyage.end()
+    # Seen to fail with nothing taken for ended where Redis has forgotten the last event, and with all of it.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving, "AHEAD_S", -1.0)
+        voyage = Voyage()
+        for step in steps:
+            voyage.take(*step)
+        voyage.end()
