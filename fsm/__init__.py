@@ -56,7 +56,7 @@ if typing.TYPE_CHECKING:
     from fsm.machine import Graph, Machine, RetryPolicy, Settings, enter, guard, leave, on, parse
     from fsm.registry import Cluster, HostView, QueueView, WorkerView
     from fsm.ring import ClusterInfo, HashRing
-    from fsm.storage import MemoryStorage, RedisStorage, SqlStorage, Storage, Stored, StoredPage
+    from fsm.storage import MemoryStorage, Owner, Persistable, RedisStorage, SqlStorage, Storage, Stored, StoredPage
     from fsm.store.codec import Snapshot
     from fsm.store.durability import Synced
     from fsm.store.synching import Repair
@@ -110,6 +110,8 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     "WorkerView",
     # where snapshots may lie beside Redis
     "MemoryStorage",
+    "Owner",
+    "Persistable",
     "RedisStorage",
     "SqlStorage",
     "Storage",

@@ -224,7 +224,7 @@ class Activation:
         about = "FSM %r in state %r is not migrated, and waits with its mail for %.1f s: %s"
         _log.warning(about, self.fsm.name, decision.source, decision.wait_ms / 1000, decision.text.rstrip())
 
-    def _read(self, life: Life, mail: Mail) -> tuple[Event, str]:
+    def _read(self, life: Life, mail: Mail) -> tuple[Event, str | Exception]:
         """Read an event of the mailbox, and say why it cannot be run, where it cannot."""
         fsm = self.fsm
         name: str = mail.event  # type: ignore[assignment] # it is whole
@@ -350,7 +350,9 @@ class Activation:
         elif follower is not None:
             await self._follow(life, block, follower)
 
-    async def _apply(self, life: Life, block: Block, event: Event, *, asked: bool, fault: str = "") -> Event | None:
+    async def _apply(
+        self, life: Life, block: Block, event: Event, *, asked: bool, fault: str | Exception = ""
+    ) -> Event | None:
         """Run one event within its machine's time-out, or give it up: at a fault, or if too many workers died on it.
 
         Returns:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fsm.engine import strangeness
+from fsm.engine.faults import said
 from fsm.errors import StoreError
 from fsm.machine.marks import read_mark
 from fsm.storage.protocol import MOST_ROWS, BatchStorage
@@ -72,13 +73,13 @@ class _Refusal:
 
     Args:
         life: `born` and version: with another one it is nothing any more.
-        text: What the storage said.
+        error: What the storage raised, without the frames of its traceback.
         is_found: Whether its oldest event is at fault; else it is not known yet which one is.
         is_hopeless: Whether even the failure of that event could not be stored.
     """
 
     life: tuple[str, int]
-    text: str
+    error: Exception
     is_found: bool
     is_hopeless: bool = False
 
@@ -232,9 +233,9 @@ class Shelf:
             self._refused.pop(one.name, None)
         elif known.is_hopeless:
             self._refused.pop(one.name, None)
-            return self._standing(one, claims, "Refused", f"the storage refuses it: {known.text}")
+            return self._standing(one, claims, "Refused", f"the storage refuses it: {_said(known.error)}")
         elif known.is_found:
-            one.fault, one.is_alone = f"the storage refuses what it would be: {known.text}", True
+            one.fault, one.is_alone = known.error, True
         else:
             one.is_alone = True
         return one
@@ -304,8 +305,14 @@ class Shelf:
             fsm, found = block.work.fsm, there.get(block.row.name)
             if found is not None and block.row.over is not None and _is_same(found, fsm.row):
                 # It has what was loaded, and did not take what follows: released, this would go on without end.
-                text = f"the storage does not take version {block.row.version} in the place of {found.version}"
-                kept.blocks.append(block.work.anew().put_off(_STANDING_MS, "Conflict", text))
+                if found.payload != block.row.seen:
+                    text = "its payload was changed in the storage while its events were run: they are run again on it"
+                    wait_ms = _LEAST_MS
+                else:
+                    text = f"the storage does not take version {block.row.version} in the place of {found.version}"
+                    wait_ms = _STANDING_MS
+                _log.warning("FSM %r waits for its storage: %s", fsm.name, text)
+                kept.blocks.append(block.work.anew().put_off(wait_ms, "Conflict", text))
                 continue
             _log.warning("FSM %r was moved on by another worker: what was done with it here is dropped", fsm.name)
             kept.lost.append(fsm)
@@ -314,19 +321,19 @@ class Shelf:
     def _refuse(self, block: StoredBlock, error: Exception, kept: Kept) -> None:
         """Find out which event it is that cannot be stored, one claim after the other; then it fails."""
         fsm = block.work.fsm
-        life, text = (fsm.born, fsm.version), f"{type(error).__name__}: {error}"
+        life = (fsm.born, fsm.version)
+        _log.error("what FSM %r would be cannot be stored: %s", fsm.name, _said(error), exc_info=error)
         before = self._refused.pop(fsm.name, None)
         if before is not None and before.life != life:
             before = None
         is_single = fsm.is_alone or block.work.done + block.work.failed + block.work.is_retried <= 1
-        known = _Refusal(life, text, is_found=is_single, is_hopeless=before is not None and before.is_found)
+        known = _Refusal(life, _bare(error), is_found=is_single, is_hopeless=before is not None and before.is_found)
         with self._guard:
             self._refused[fsm.name] = known
             if len(self._refused) > _MOST_REFUSED:
                 self._refused.popitem(last=False)
-        _log.error("what FSM %r would be cannot be stored: %s", fsm.name, text)
         if known.is_hopeless:
-            kept.blocks.append(block.work.anew().put_off(_STANDING_MS, type(error).__name__, text))
+            kept.blocks.append(block.work.anew().put_off(_STANDING_MS, type(error).__name__, str(error)))
         else:
             kept.lost.append(fsm)
 
@@ -358,6 +365,16 @@ def _half(row: Row) -> Half | None:
         return None
     half = read_half(row.pending)
     return half if half.version == row.version else None
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {said(error)}"
+
+
+def _bare(error: Exception) -> Exception:
+    """Give an exception without its frames, which would keep alive all that was to be stored with this row."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _is_ours(row: Row, there: Row | None) -> bool:

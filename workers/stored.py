@@ -37,13 +37,13 @@ class Lent(Claimed):
     Args:
         row: What lay there when it was claimed; None where nothing did.
         ready: What is to be committed without a run: it is put off, or somebody else's work is finished.
-        fault: Why its oldest event cannot be stored, whatever it does.
+        fault: What the storage raised for what its oldest event would make of it.
         is_alone: Run one event and no more: it is not known yet which of them cannot be stored.
     """
 
     row: Row | None = None
     ready: list[Any] | None = None
-    fault: str = ""
+    fault: Exception | None = None
     is_alone: bool = False
 
 
@@ -122,13 +122,14 @@ class StoredActivation(Activation):
             token=fsm.token,
             pending=Half(told).pack(),
             over=None if before is None else before.born,
+            seen=before.payload if before is not None and is_same_life else b"",
         )
         return StoredBlock(told, row, self)
 
-    def _read(self, life: Life, mail: Mail) -> tuple[Event, str]:
-        """Read an event; one that was found not to be storable is not run again."""
+    def _read(self, life: Life, mail: Mail) -> tuple[Event, str | Exception]:
+        """Read an event; one that was found not to be storable has failed, and is not run in this claim."""
         event, fault = super()._read(life, mail)
-        return event, fault or (self.fsm.fault if mail is self.fsm.mail[0] else "")
+        return event, fault or (self.fsm.fault if mail is self.fsm.mail[0] and self.fsm.fault else "")
 
     def put_off(self, wait_ms: int, kind: str, message: str) -> list[Any]:
         """Give the block of an FSM that waits for its storage: nothing is consumed, no attempt is used up.

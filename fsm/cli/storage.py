@@ -52,7 +52,7 @@ def init(place: Place, *, database: str | None, table: str | None, as_json: bool
     """
     rows: list[dict[str, Any]] = []
     with _opened(place, database, table) as found:
-        rows += ({"storage": one.url, "table": one.table, "created": one.init()} for one in found)
+        rows += ({"storage": one.url, "table": one.table, "created": one.init()} for one in _tables(found))
     if as_json:
         print_array(rows)
         return
@@ -72,12 +72,15 @@ def check(place: Place, *, database: str | None, table: str | None, orphans: boo
     Of each machine: how many FSMs have a row there, and how many there are in Redis. Fewer rows are usual: an FSM has
     one from its first commit on. More are rows of FSMs that are gone: how many of them were purged, and wait for a
     worker to drop them, is the last number; --orphans names these and all others. Exits with 1 where a database cannot
-    be used, or where orphans were found that no worker will drop.
+    be used, or where orphans were found that no worker will drop. Payloads that keep rows of their own are asked for
+    one that is not there, which tells whether their table is.
     """
     rows: list[dict[str, Any]] = []
     with _opened(place, database, table) as found, place.client() as client:
         in_redis = {machine: sum(states.values()) for machine, states in client.counts().items()}
         for one in found:
+            one.check()
+        for one in _tables(found):
             rows += _orphans(client, one.of(client.namespace)) if orphans else _counts(client, one, in_redis)
     if as_json:
         print_array(rows)
@@ -113,15 +116,19 @@ def _named(place: Place, database: str | None, table: str | None) -> list[SqlSto
     if table is not None:
         raise ConfigError("--table", "is for a DATABASE that is named: machines name their table themselves")
     kept = [machine.definition.storage for machine in place.machines().values()]
-    found = {(one.url, one.table): one for one in kept if isinstance(one, SqlStorage)}
+    found = {(one.url, one.table, one.persist): one for one in kept if isinstance(one, SqlStorage)}
     if not found:
         problem = "no machine of the application has a SqlStorage: name the DATABASE, or the application with --app"
         raise ConfigError("fsm storage", problem)
     return list(found.values())
 
 
+def _tables(found: list[SqlStorage]) -> list[SqlStorage]:
+    """Give one storage for each table: machines may have several, and ask for other payloads in each."""
+    return list({(one.url, one.table): one for one in found}.values())
+
+
 def _counts(client: Client, one: SqlStorage, in_redis: dict[str, int]) -> list[dict[str, Any]]:
-    one.check()
     counts = one.of(client.namespace).counts()
     about = {"storage": one.url, "table": one.table}
     waiting = client.ask(dropping.counts(client.keys, list(counts))) if counts else {}
@@ -133,7 +140,6 @@ def _counts(client: Client, one: SqlStorage, in_redis: dict[str, int]) -> list[d
 
 
 def _orphans(client: Client, one: SqlStorage) -> list[dict[str, Any]]:
-    one.check()
     rows = []
     machines = list(one.counts())
     for page in one.lives():

@@ -133,17 +133,21 @@ async def abandon(behaviour: Behaviour, life: Life, event: Event, deaths: int) -
     return await _failed(behaviour, life, event, AbandonedError, _WrongAnswerError(why), is_bare=is_bare)
 
 
-async def give_up(behaviour: Behaviour, life: Life, event: Event, why: str, *, final: bool = False) -> Decision:
+async def give_up(
+    behaviour: Behaviour, life: Life, event: Event, why: str | Exception, *, final: bool = False
+) -> Decision:
     """Fail an event without running it.
 
     Args:
         behaviour: The machine.
         life: The FSM.
         event: The event.
-        why: The reason, and what to do.
+        why: The reason, and what to do; or what was raised where what came of it was to be stored, which is a failure
+            as if its handler had raised it: it is run again where the machine's policy says so.
         final: Take no `fails` edge either: it is the failures that lead in a circle.
     """
-    return await _failed(behaviour, life, event, HandlerError, _WrongAnswerError(why), final=final)
+    fault = _WrongAnswerError(why) if isinstance(why, str) else why
+    return await _failed(behaviour, life, event, HandlerError, fault, final=final)
 
 
 class _RefusedHere(Exception):  # noqa: N818 - a way out of the step, never seen outside this module

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fsm.errors import ConfigError, DefinitionError
 from fsm.machine.decorators import Mark, marks_of
 from fsm.machine.graph import Graph
+from fsm.machine.json_values import type_name
 from fsm.machine.marks import mark_of
 from fsm.machine.names import END, hint
 from fsm.machine.parse import error_of, examine
@@ -148,7 +149,7 @@ class _Builder:
         methods = list(self._methods())
         hooks = self._hooks()
         payload_type, payload = self._payload()
-        storage = self._storage()
+        storage = self._storage(payload)
         if graph is not None:
             for name, function, mark in methods:
                 self._take(graph, name, function, mark)
@@ -202,7 +203,7 @@ class _Builder:
                     problem = f"{name!r} in class {one.__name__} is a reserved name: every machine has it, use another"
                     self.problems.append(problem)
 
-    def _storage(self) -> Any:
+    def _storage(self, payload: Codec | None) -> Any:
         """Give the storage of the class or of its nearest base that says one; `storage = None` takes it away."""
         storage = inspect.getattr_static(self.machine, "storage", None)
         missing = [name for name in _STORAGE if not callable(getattr(storage, name, None))]
@@ -211,6 +212,11 @@ class _Builder:
             given = f"the class {storage.__name__}" if isinstance(storage, type) else f"a {type(storage).__name__}"
             remedy = "give an object with the methods of fsm.storage.protocol.Storage, or None"
             self.problems.append(f"storage of {self.machine.__name__} is {given}: {remedy}")
+        persist = getattr(storage, "persist", None)
+        if isinstance(persist, type) and payload is not None and payload.type is not persist:
+            what = f"storage of {self.machine.__name__} has persist={persist.__name__}"
+            remedy = f"write Machine[{persist.__name__}], or give this machine a storage of its own, in another table"
+            self.problems.append(f"{what}, and its payload is of type {type_name(payload.type)}: {remedy}")
         return storage
 
     def _methods(self) -> Iterator[tuple[str, Callable[..., Any], Mark]]:

@@ -17,12 +17,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from fsm.errors import StoreError
 from fsm.storage.asking import Mark
 from fsm.storage.engines import Engines
+from fsm.storage.persistable import Owner
+from fsm.storage.persisting import Persisting
 from fsm.storage.protocol import Row
 from fsm.storage.rows import fits, is_newer, refuse_older, since_of
 from fsm.storage.tables import FORM, Text, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from fsm.storage.asking import Question
 
@@ -40,13 +42,16 @@ class Database:
         table: Name of the table of snapshots.
         timeout_ms: Bound of connecting, of waiting for a lock, and of one statement.
         pool: Most connections of one process.
+        persist: Class of the payloads that load and store themselves, if they do.
 
     Raises:
         ConfigError: The URL is none that we can use, or its driver is missing.
+        DefinitionError: The class of the payloads is none that can be written as JSON.
     """
 
-    def __init__(self, url: str, table: str, timeout_ms: int, pool: int) -> None:
+    def __init__(self, url: str, table: str, timeout_ms: int, pool: int, persist: type[Any] | None = None) -> None:
         self.engines = Engines(url, timeout_ms, pool)
+        self._persisting = None if persist is None else Persisting(persist, self.engines)
         self.masked = self.engines.masked
         self.metadata, self.rows, self.forms = tables(table)
         self._load = sa.select(self.rows).where(
@@ -65,7 +70,8 @@ class Database:
             return {}
         with self.engines.transaction(writes=False) as connection:
             found = connection.execute(self._load, {"ns": namespace, "names": list(names)}).all()
-        return {row.name: _row(row) for row in found}
+            rows = self._fetched(connection, namespace, map(_row, found))
+        return {row.name: row for row in rows}
 
     def store(self, namespace: str, rows: Sequence[Row]) -> set[str]:
         """Store rows by compare-and-set: the names of those that were stored."""
@@ -74,6 +80,8 @@ class Database:
         with self.engines.transaction(writes=True) as connection:
             there = self._take(connection, namespace, [row.name for row in rows])
             fitting = [row for row in rows if fits(row, *_life(there.get(row.name)))]
+            if self._persisting is not None:
+                fitting = self._persisting.unchanged(connection, namespace, fitting, there)
             return self._write(connection, namespace, fitting, there)
 
     def put(self, namespace: str, row: Row) -> None:
@@ -102,6 +110,8 @@ class Database:
     def delete(self, namespace: str, name: str) -> bool:
         """Remove a row: whether there was one."""
         with self.engines.transaction(writes=True) as connection:
+            if self._persisting is not None:
+                self._discard(connection, namespace, self._take(connection, namespace, [name]).values())
             return bool(connection.execute(self.rows.delete().where(*self._is(namespace, name))).rowcount)
 
     def drop(self, namespace: str, lives: Mapping[str, str]) -> int:
@@ -112,6 +122,7 @@ class Database:
             there = self._take(connection, namespace, list(lives))
             over = [name for name, seen in there.items() if seen.born <= int(lives[name])]
             if over:
+                self._discard(connection, namespace, (there[name] for name in over))
                 here = self.rows.c
                 connection.execute(self.rows.delete().where(here.namespace == namespace, here.name.in_(over)))
             return len(over)
@@ -127,7 +138,7 @@ class Database:
                 latest = sa.select(sa.func.max(here.since)).where(here.namespace == namespace)
                 began_ms = connection.execute(latest).scalar() or 0
             found = connection.execute(asked.where(*self._conditions(namespace, question, began_ms))).all()
-        rows = [_row(row) for row in found[: question.limit]]
+            rows = self._fetched(connection, namespace, map(_row, found[: question.limit]))
         if len(found) <= question.limit:
             return rows, ""
         last = found[question.limit - 1]
@@ -151,6 +162,16 @@ class Database:
         )
         with self.engines.transaction(writes=False) as connection:
             return {str(name): str(born) for name, born in connection.execute(asked)}
+
+    def _fetched(self, connection: sa.Connection, namespace: str, rows: Iterable[Row]) -> list[Row]:
+        """Give rows with the payloads that count."""
+        return list(rows) if self._persisting is None else self._persisting.fetched(connection, namespace, list(rows))
+
+    def _discard(self, connection: sa.Connection, namespace: str, seen: Iterable[Any]) -> None:
+        """Have what belongs to rows removed before they are."""
+        if self._persisting is not None:
+            owners = [Owner(namespace, one.name, one.machine, one.state, one.version) for one in seen]
+            self._persisting.discard(connection, owners)
 
     def _is(self, namespace: str, name: str) -> tuple[Any, Any]:
         return self.rows.c.namespace == namespace, self.rows.c.name == name
@@ -191,6 +212,8 @@ class Database:
             insert = (sqlite if self.engines.is_sqlite else postgresql).insert(self.rows)
             first = insert.on_conflict_do_nothing().returning(self.rows.c.name)
             stored |= set(connection.execute(first, births).scalars())
+        if self._persisting is not None:
+            self._persisting.save(connection, namespace, [row for row in rows if row.name in stored])
         return stored
 
     def _conditions(self, namespace: str, question: Question, began_ms: int) -> list[Any]:
@@ -245,15 +268,18 @@ class Database:
             connection.execute(insert.on_conflict_do_nothing(), [row])
         return True
 
-    def check(self) -> None:
-        """See that our tables are there.
+    def check(self, namespace: str) -> None:
+        """See that our tables are there, and that of payloads that load themselves.
 
         Raises:
-            StoreError: The database cannot be used, or they are not there, or not of our version.
+            StoreError: The database cannot be used, or they are not there, or ours are not of our version.
         """
         if self.form() is None:
             problem = f"storage {self.masked}: there is no table {self.rows.name}; run `fsm storage init` once"
             raise StoreError(problem)
+        if self._persisting is not None:
+            with self.engines.transaction(writes=False) as connection:
+                self._persisting.check(connection, namespace)
 
     def form(self) -> int | None:
         """Read the version of the form of our table; None where it was not created yet.

@@ -22,9 +22,15 @@ __all__ = ["Engines"]
 
 _POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
 _WRITES = "fsm_writes"
+_LENT = "fsm_lent"
 # SQLSTATE: a limit of the program, such as the size of a value, is the fault of what was to be stored.
 _LIMIT_OF_PROGRAM = "54"
 _UNDEFINED_TABLE = "42P01"
+# What is wrong with a table, and not with what was to be stored there: it or a column is not there, or not for us.
+_SCHEMA = (_UNDEFINED_TABLE, "42703", "42501", "3F000")
+_MISSING = ("no such table", "no such column", "has no column")
+_IN_TRANSACTION = 2  # PQTRANS_INTRANS: not idle, and not failed
+_PLAIN_ERROR = 1  # SQLITE_ERROR: neither locked, nor full, nor broken
 
 
 class Engines:
@@ -93,6 +99,7 @@ class Engines:
             engine = sa.create_engine(
                 self._url,
                 connect_args={"timeout": seconds},
+                hide_parameters=True,
                 poolclass=sa.QueuePool,
                 pool_size=self._pool,
                 max_overflow=0,
@@ -100,6 +107,7 @@ class Engines:
             )
             sa.event.listen(engine, "connect", _prepare_sqlite)
             sa.event.listen(engine, "begin", _begin_sqlite)
+            sa.event.listen(engine, "commit", _keep_open)
             return engine
         given = self._url.query.get("options", "")
         options = {
@@ -107,7 +115,7 @@ class Engines:
             # A process that was stopped in the middle must not keep its rows from the others.
             "idle_in_transaction_session_timeout": self._timeout_ms,
         }
-        return sa.create_engine(
+        engine = sa.create_engine(
             self._url.difference_update_query(["options"]),
             connect_args={
                 "connect_timeout": max(2, math.ceil(seconds)),  # libpq takes 2 for less
@@ -115,11 +123,14 @@ class Engines:
                 "application_name": self._url.query.get("application_name", "fsm"),
                 "options": " ".join([str(given), *(f"-c {name}={value}" for name, value in options.items())]).strip(),
             },
+            hide_parameters=True,  # what is stored is not for the log
             isolation_level="READ COMMITTED",
             pool_size=self._pool,
             max_overflow=0,
             pool_timeout=seconds,
         )
+        sa.event.listen(engine, "commit", _keep_open)
+        return engine
 
     @contextmanager
     def transaction(self, *, writes: bool) -> Iterator[sa.Connection]:
@@ -135,23 +146,62 @@ class Engines:
                 with connection.begin():
                     yield connection
         except sa.exc.DBAPIError as error:
-            raise self._explained(error) from error
+            raise self.explained(error) from error
         except sa.exc.TimeoutError as error:
             problem = f"storage {self.masked}: no connection was free in time; raise SqlStorage(pool=…)"
             raise StoreError(problem) from error
 
-    def _explained(self, error: sa.exc.DBAPIError) -> Exception:
-        """Say in one sentence what the database has."""
+    @contextmanager
+    def lent(self, connection: sa.Connection) -> Iterator[None]:
+        """Lend a connection to code of the user's, which may do all with it but commit."""
+        info = connection.info
+        info[_LENT] = True
+        try:
+            yield
+        finally:
+            if not info.pop(_LENT):
+                # SQLAlchemy takes the transaction for ended, and would give the connection back with it still open.
+                connection.invalidate()
+
+    def is_in_transaction(self, connection: sa.Connection) -> bool:
+        """Tell whether what was done so far would be done by a commit: nobody ended it, and no error did."""
+        driver: Any = connection.connection.dbapi_connection
+        if self.is_sqlite:
+            return bool(driver.in_transaction)
+        return bool(driver.info.transaction_status == _IN_TRANSACTION)
+
+    def explained(self, error: sa.exc.DBAPIError, where: str = "") -> Exception:
+        """Say in one sentence what the database has.
+
+        Args:
+            error: As the driver raised it.
+            where: A method of the user's in which it did: what is wrong with its statement is about one row, and that
+                its table is not there is not told as if it were ours.
+        """
         state = str(getattr(error.orig, "sqlstate", "") or "")
         said = " ".join(str(error.orig).split())
         if self._url.password:
             said = said.replace(str(self._url.password), "***")
+        if where:
+            if _is_away(error, state, said):
+                return StoreError(f"storage {self.masked}: {where}: {said}")
+            return PayloadError(f"cannot be stored: storage {self.masked}: {said}", where)
         text = f"storage {self.masked}: {said}"
         if state == _UNDEFINED_TABLE or "no such table" in said:
             return StoreError(f"{text}; run `fsm storage init` once")
         if isinstance(error, sa.exc.DataError | sa.exc.IntegrityError) or state.startswith(_LIMIT_OF_PROGRAM):
             return PayloadError(f"cannot be stored: {text}")
         return StoreError(text)
+
+
+def _is_away(error: sa.exc.DBAPIError, state: str, said: str) -> bool:
+    """Tell whether another statement would have fared as ill: the database is away, or not as it should be."""
+    if state in _SCHEMA or error.connection_invalidated:
+        return True
+    if not isinstance(error, sa.exc.OperationalError):
+        return False
+    is_plain = getattr(error.orig, "sqlite_errorcode", None) == _PLAIN_ERROR
+    return not is_plain or any(words in said for words in _MISSING)
 
 
 @contextmanager
@@ -173,3 +223,10 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     # A transaction that reads first and writes then would be refused its write where another has written in between.
     is_writing = connection.get_execution_options().get(_WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+
+def _keep_open(connection: sa.Connection) -> None:
+    if connection.info.get(_LENT):
+        connection.info[_LENT] = False
+        problem = "this transaction is ended by the storage whose connection it is: commit nothing here"
+        raise sa.exc.InvalidRequestError(problem)

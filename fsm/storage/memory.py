@@ -195,7 +195,7 @@ class MemoryStorage:
 def _write(rows: dict[str, _Kept], row: Row) -> None:
     there = rows.get(row.name)
     before = None if there is None else (there.row.born, there.row.machine, there.row.state, there.since_ms)
-    rows[row.name] = _Kept(replace(row, over=None), since_of(row, before))
+    rows[row.name] = _Kept(replace(row, over=None, seen=b""), since_of(row, before))
 
 
 def _is_asked_for(one: _Kept, question: Question, began_ms: int) -> bool:

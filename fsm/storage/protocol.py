@@ -232,6 +232,8 @@ class Row:
         pending: What Redis is to be told, as `Block` packs it; b"" where a user stored it, and Redis was told before.
         over: Only of a row that is to be stored, and kept nowhere: the `born` of the row whose place it takes, as that
             was loaded; None where there was none. Its own `born` is the usual case.
+        seen: Only of a row that is to be stored, and kept nowhere: the payload that was loaded of this life; b"" where
+            none was. Of use where the payload can be changed beside the version, as with `SqlStorage(persist=…)`.
     """
 
     name: str
@@ -250,6 +252,7 @@ class Row:
     token: str = ""
     pending: bytes = b""
     over: str | None = None
+    seen: bytes = b""
 
 
 @runtime_checkable
@@ -273,7 +276,8 @@ class BatchStorage(Protocol):
 
         A row is stored where what is there is what was loaded: with `over` None no row at all; with `over` the row's
         own `born` that life at version `base`; with another `born` a row of that life, at whichever version, for it is
-        over. Rows are written in the order of their names, so that no two transactions wait for each other.
+        over. Where a payload can be changed beside its version, it has to be `seen` as well. Rows are written in the
+        order of their names, so that no two transactions wait for each other.
 
         On a crash: all of them are stored, or none.
 

@@ -13,6 +13,7 @@ from fsm.engine import checked_name
 from fsm.errors import ConfigError, UnknownFSMError
 from fsm.machine.durations import duration_ms
 from fsm.storage.asking import read_filters
+from fsm.storage.persistable import checked_class
 from fsm.storage.protocol import MOST_ROWS, Row, Stored, StoredPage
 from fsm.storage.rows import error_text, read_error, row_of, stored_of
 from fsm.store.connection import mask
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from fsm.machine.durations import Duration
     from fsm.storage.database import Database
+    from fsm.storage.persistable import Persistable
 
 __all__ = ["SqlStorage"]
 
@@ -44,12 +46,22 @@ class SqlStorage:
         table: Name of the table.
         timeout: Bound of connecting, of waiting for a lock or a free connection, and of one statement.
         pool: Most connections of one process; as many threads as it has use it at once.
+        persist: Class of the machine's payloads, where each keeps a row of your own in step: see `Persistable`.
+            Machines with other payloads have another `table`.
 
     Raises:
         ConfigError: The URL is of another database, or a value is not allowed.
     """
 
-    def __init__(self, url: str, *, table: str = "fsm_snapshots", timeout: Duration = "2s", pool: int = 8) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        table: str = "fsm_snapshots",
+        timeout: Duration = "2s",
+        pool: int = 8,
+        persist: type[Persistable] | None = None,
+    ) -> None:
         if not str(url).startswith(_SCHEMES):
             problem = "is of no database that is supported: write sqlite:////file or postgresql://user@host/name"
             raise ConfigError(f"SqlStorage({mask(str(url))!r})", problem)
@@ -63,7 +75,8 @@ class SqlStorage:
         self.url = mask(url)
         self.table = table
         self._namespace = "default"
-        self._place = _Place(url, table, timeout_ms, pool)
+        self.persist = checked_class(persist)
+        self._place = _Place(url, table, timeout_ms, pool, self.persist)
 
     def __repr__(self) -> str:
         """Name the database, without the password."""
@@ -87,7 +100,7 @@ class SqlStorage:
     def of(self, namespace: str) -> SqlStorage:
         """Give the same storage for another namespace, with the same connections."""
         other = object.__new__(SqlStorage)
-        other.url, other.table = self.url, self.table
+        other.url, other.table, other.persist = self.url, self.table, self.persist
         other._namespace, other._place = namespace, self._place
         return other
 
@@ -209,7 +222,7 @@ class SqlStorage:
         Raises:
             StoreError: It cannot, or they are not; the text says what to do.
         """
-        self._database.check()
+        self._database.check(self._namespace)
 
     def counts(self) -> dict[str, int]:
         """Count the FSMs of each machine."""
@@ -226,8 +239,9 @@ class SqlStorage:
 class _Place:
     """The database that all namespaces of one storage share, and that is none until it is used."""
 
-    def __init__(self, url: str, table: str, timeout_ms: int, pool: int) -> None:
+    def __init__(self, url: str, table: str, timeout_ms: int, pool: int, persist: type[Any] | None) -> None:
         self._url, self._table, self._timeout_ms, self._pool = url, table, timeout_ms, pool
+        self._persist = persist
         self._database: Database | None = None
 
     @property
@@ -248,5 +262,5 @@ class _Place:
             except ImportError as error:
                 problem = "SQLAlchemy is missing: pip install 'fsm-workers[sql]', or [postgres]"
                 raise ConfigError(f"SqlStorage({mask(self._url)!r})", problem) from error
-            self._database = Database(self._url, self._table, self._timeout_ms, self._pool)
+            self._database = Database(self._url, self._table, self._timeout_ms, self._pool, self._persist)
         return self._database
