@@ -403,7 +403,9 @@ def _swallowed(connection: sa.Connection) -> None:
         connection.exec_driver_sql("ROLLBACK")  # as an error does of a kind that ends the transaction there
 
 
-@pytest.mark.parametrize("end", [sa.Connection.commit, sa.Connection.rollback, _swallowed], ids=str)
+@pytest.mark.parametrize(
+    "end", [sa.Connection.commit, sa.Connection.rollback, _swallowed], ids=["commit", "rollback", "swallowed"]
+)
 def test_a_transaction_that_save_ends_or_breaks_counts_for_nothing(purses: Purses, end: Any) -> None:
     # Seen to fail without the look at the transaction: over PostgreSQL its COMMIT was a ROLLBACK in silence, and Redis
     # was told of a version that was nowhere. And with a commit that is let through.

@@ -1,5 +1,7 @@
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import fakeredis
@@ -26,6 +28,52 @@ class Order(Machine):
 
 class Parcel(Order):
     pass
+"""
+
+
+IN_STEP = """
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from fsm import Machine, SqlStorage
+
+
+class Mirrored:
+    @classmethod
+    def fetch(cls, connection, owner):
+        connection.execute(sa.text(f"SELECT * FROM {cls.table} WHERE name = :name"), {"name": owner.name})
+        int(owner.name)
+
+    def save(self, connection, owner):
+        pass
+
+
+@dataclass
+class Box(Mirrored):
+    table = "boxes"
+
+
+@dataclass
+class Bag(Mirrored):
+    table = "bags"
+
+
+DIAGRAM = '''
+stateDiagram-v2
+    [*] --> shut
+    shut --> [*] : open
+'''
+
+
+class Boxes(Machine[Box]):
+    storage = SqlStorage("sqlite:///orders.db", persist=Box)
+    diagram = DIAGRAM
+
+
+class Bags(Machine[Bag]):
+    storage = SqlStorage("sqlite:///orders.db", persist=Bag)
+    diagram = DIAGRAM
 """
 
 
@@ -96,6 +144,24 @@ def test_check_fails_where_there_are_no_tables(fsm: Run) -> None:
 
     assert (done.exit_code, done.stdout) == (1, "")
     assert "run `fsm storage init` once" in done.stderr
+
+
+def test_check_asks_for_the_tables_of_payloads_that_load_themselves(fsm: Run) -> None:
+    # Seen to fail with one storage checked for each table: nobody asked for boxes.
+    Path("cli_in_step.py").write_text(IN_STEP, encoding="utf-8")
+    app = ("--app", "cli_in_step")
+    done = fsm("storage", "init", *app)
+    assert (done.exit_code, done.stdout) == (0, "sqlite:///orders.db\tfsm_snapshots\tcreated\n")
+    with closing(sqlite3.connect("orders.db")) as connection:
+        connection.execute("CREATE TABLE bags (name)")
+        done = fsm("storage", "check", *app)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "sqlite:///orders.db: Box.fetch: no such table: boxes" in done.stderr
+
+        # That it cannot read the name of one that is not there does not matter.
+        connection.execute("CREATE TABLE boxes (name)")
+        done = fsm("storage", "check", *app)
+        assert (done.exit_code, done.stdout) == (0, "sqlite:///orders.db\tfsm_snapshots\t\t0\t0\n")
 
 
 @pytest.mark.parametrize(
