@@ -16,6 +16,7 @@ from fsm.errors import StoreError
 from fsm.store import calls, presence
 from workers import points
 from workers.portions import Portions
+from workers.strangers import SLICE_S, Strangers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -33,7 +34,6 @@ _log = logging.getLogger("fsm.worker")
 AHEAD_S = 0.020
 # An idle worker looks at `ready` this often, in case RQ's list was emptied behind its back.
 _SLEEP_S = 1.0
-_STRANGE_PAUSE_S = 0.2
 # Claims smaller than this are those of slow handlers: for them nothing is claimed ahead.
 _FLOW = 16
 # Tokens of FSMs that were left to their lease, so many that those of one lease find room.
@@ -78,7 +78,6 @@ class Intake:
         self._worker = worker
         self._queues = tuple(queues)
         self._keeper = keeper
-        self._strangeness = strangeness
         self._lease_ms = lease_ms
         self._batch = batch
         self._in_hand = in_hand
@@ -103,7 +102,12 @@ class Intake:
         # before all else of that, for what it brings is run by nobody meanwhile.
         self.is_woken = False
         self._found: list[str] = []
-        self._reported: set[tuple[str, ...]] = set()
+        # What this turn brought that cannot be run here; and until when nothing else is expected.
+        self._strange: list[str] = []
+        self._strangers = Strangers(strangeness)
+        self._pauses_until = 0.0
+        # Whether the last turn brought none but such; and whether there may be others behind them.
+        self.is_among_strangers = self.is_passing = False
         self.is_sleeping = False
         self._sleeps_here = False
 
@@ -114,7 +118,19 @@ class Intake:
             room: At most so many FSMs; if not given, about 20 ms of work, down to one FSM.
             leaves_suspects: Leave FSMs on which workers died, and those behind them, to a later claim.
         """
-        want = self._want() if room is None else min(room, self._batch)
+        if (left_s := self._pauses_until - time.monotonic()) > 0 and self._ahead is None:
+            time.sleep(min(left_s, SLICE_S))
+            if left_s > SLICE_S:
+                return calls.Claims([], [])
+        begin, self._strange = time.monotonic(), []
+        # Strange ones are not run, so that many of them are a matter of ms.
+        want = (
+            self._batch
+            if self.is_passing and room is None
+            else self._want()
+            if room is None
+            else min(room, self._batch)
+        )
         is_woken = self.is_woken
         claims = self._take_ahead()
         beside = self._beside  # the thread that hears of them may change them meanwhile
@@ -132,7 +148,20 @@ class Intake:
             first = claims.held[0].queue if claims.held else ""
             is_full = want >= _FLOW and len(claims.held) >= want
             self._flowing = first if is_full and first == self._queues[0] else ""
-        return self._known(claims)
+        self._pass_by(time.monotonic() - begin, is_alone=not claims.held)
+        return claims
+
+    def _pass_by(self, seconds: float, *, is_alone: bool) -> None:
+        """Heed what this turn brought that cannot be run here, and pause where there was nothing else for a while."""
+        self.is_among_strangers, self.is_passing = is_alone and bool(self._strange), False
+        if not self.is_among_strangers:
+            return
+        # They ring again at once: a worker that knows them is to get a chance before us.
+        pause_s = self._strangers.meet(self._strange, seconds)
+        self.is_passing = not pause_s
+        if pause_s:
+            self._pauses_until = time.monotonic() + pause_s
+            time.sleep(min(pause_s, SLICE_S))
 
     def serve(self, queues: Sequence[str]) -> None:
         """Serve these queues beside our own, in this order and before them, until the next call; from any thread."""
@@ -150,20 +179,18 @@ class Intake:
             self._portions.note(queue)
             more = self._collect(self._post(queue, want - len(claims.held), leaves_suspects=leaves_suspects))
             if claims.held and more.has_suspect:
-                # One that nobody here can run must not be before the others of its queue.
-                is_known = any(map(self._is_known, more.held))
-                if self._is_for_suspect(is_known=is_known):
+                if self._is_for_suspect():
                     claims, more = more, claims
-                self.give_back(more.held, tail=not is_known)
+                self.give_back(more.held)
                 break
             _add(claims, more)
             if more.has_suspect or len(claims.held) >= want:
                 break
         return claims
 
-    def _is_for_suspect(self, *, is_known: bool) -> bool:
+    def _is_for_suspect(self) -> bool:
         """Whether this turn is for a suspect, which is run alone: of two turns it gets one, for others always come."""
-        is_so = is_known and self._is_suspects_turn
+        is_so = self._is_suspects_turn
         self._is_suspects_turn = not self._is_suspects_turn
         return is_so
 
@@ -194,13 +221,10 @@ class Intake:
         plain = [one for one in come if not one.has_suspect]
         if suspects and not plain:
             plain, suspects = suspects[:1], suspects[1:]
-        elif suspects:
-            is_known = any(map(self._is_known, suspects[0].held))
-            if self._is_for_suspect(is_known=is_known):
-                plain, suspects = suspects[:1], [*suspects[1:], *plain]
+        elif suspects and self._is_for_suspect():
+            plain, suspects = suspects[:1], [*suspects[1:], *plain]
         for one in suspects:
-            is_known = any(map(self._is_known, one.held))
-            self.give_back(one.held, tail=not is_known)
+            self.give_back(one.held)
         claims = calls.Claims([], [])
         for one in plain:
             _add(claims, one)
@@ -291,31 +315,14 @@ class Intake:
             _log.warning(
                 "job %r is no event of an FSM, and somebody put it on our queue: it goes to the effects", job_id
             )
-        return claims
-
-    def _is_known(self, fsm: Claimed) -> bool:
-        return not self._strangeness(fsm)
+        return self._known(claims) if claims.held else claims
 
     def _known(self, claims: Claims) -> Claims:
         """Keep FSMs that this worker can run; the others go to the tail, where another worker may find them."""
-        # Asked once for all that are alike: of one machine, state and status, and written last by one definition.
-        kinds = {(fsm.machine, fsm.state, fsm.definition, fsm.status): fsm for fsm in claims.held}
-        unknown = {kind: why for kind, fsm in kinds.items() if (why := self._strangeness(fsm))}
-        if not unknown:
-            return claims
-        known: list[Claimed] = []
-        strange: list[Claimed] = []
-        for fsm in claims.held:
-            kind = (fsm.machine, fsm.state, fsm.definition, fsm.status)
-            (strange if kind in unknown else known).append(fsm)
-            if kind in unknown and kind not in self._reported:
-                self._reported.add(kind)
-                _log.warning("FSM %r waits for a worker that knows it: %s", fsm.name, unknown[kind])
-        self.give_back(strange, tail=True)
-        claims.held = known
-        if not claims.held:
-            # They ring again at once: wait, so that a worker that knows them gets a chance before us.
-            time.sleep(_STRANGE_PAUSE_S)
+        claims.held, strange = self._strangers.part(claims.held)
+        if strange:
+            self.give_back(strange, tail=True)
+            self._strange += [fsm.name for fsm in strange]
         return claims
 
     def give_back(self, fsms: Sequence[Claimed], *, tail: bool = False) -> None:

@@ -505,7 +505,7 @@ class TransitionWorker(Listener):
             if is_busy:
                 # What is in hand may make others ready.
                 idle_since, empty = time.monotonic(), -1
-            empty += 1
+            empty = 0 if self._intake.is_passing else empty + 1
             # A claim that brought nothing may have put requeued events into mailboxes: it takes two of them to say so.
             if is_burst and empty > 1:
                 return None
@@ -519,7 +519,9 @@ class TransitionWorker(Listener):
                     # A worker that is woken a hundred times a second is not idle in between: to say so costs more than
                     # a transition.
                     self._become(WorkerStatus.IDLE)
-                if not recovered and not is_burst and not self._stop_requested:
+                # Among those that cannot be run here it would wake at once: they have rung already.
+                is_to_sleep = not recovered and not self._intake.is_among_strangers
+                if is_to_sleep and not is_burst and not self._stop_requested:
                     self._intake.sleep(self._rescuer.pause_s, claims=self._hands is None)
             self.check_for_suspension(is_burst)
             if self.should_run_maintenance_tasks:

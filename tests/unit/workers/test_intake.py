@@ -263,6 +263,7 @@ def test_fsms_of_strange_machines_go_to_the_tail_though_claimed_ahead(
 
     assert hall.claim() == numbered(4, "g")
     assert hall.ready() == ["strange"]
+    assert hall.claim() == []
     assert pauses == []
     assert hall.claim() == []
     assert pauses == [0.2]
