@@ -214,6 +214,8 @@ def _timers(behaviour: Behaviour, life: Life, at_ms: int) -> Mapping[str, Timer]
 def put_off(life: Life, mark: str, job_id: str, attempt: int, fault: BaseException) -> Decision:
     """Leave an FSM that could not be migrated as it was, with its mail before it, to a later try or a newer worker.
 
+    Its version stays too: mail that was decided on it must find it when it is applied at last.
+
     Args:
         life: The FSM, as it was.
         mark: Of the definition that wrote it last.
@@ -221,7 +223,6 @@ def put_off(life: Life, mark: str, job_id: str, attempt: int, fault: BaseExcepti
         attempt: How often that was tried before; this does not count.
         fault: What the migration raised.
     """
-    life.version += 1
     kind = type(fault).__name__
     theirs = read_mark(mark)
     why = "it took longer than Settings(timeout=…)" if isinstance(fault, HandlerTimeout) else said(fault)
