@@ -68,6 +68,8 @@ def _plan(arguments: list[str] | None) -> tuple[Plan, bool]:
             what = f"{_OPTIONS[field.name]} ({value})"
             parser.add_argument(option, dest=field.name, type=int, default=value, metavar="N", help=what)
     parser.add_argument("--retries", action="store_true", help="handlers that fail are tried again")
+    deploy = "workers of the next definition come, and run beside those of the first"
+    parser.add_argument("--deploy", action="store_true", help=deploy)
     where = "where payloads lie: Redis, unless one of these is told"
     parser.add_argument("--storage", choices=("sqlite", "postgres"), default="", help=where)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")

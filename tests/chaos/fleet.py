@@ -37,6 +37,8 @@ APP = "tests.chaos.machines"
 _PAUSE_S = 0.02
 _PATIENCE_S = 30.0
 _START_MS = 10_000
+# Of the workers that are started once the next definition is deployed: others go on with the first one, side by side.
+_NEWER = 0.5
 
 
 class Slot:
@@ -56,6 +58,7 @@ class Slot:
         self.is_stopped = False
         self.fault: FaultPoint | None = None
         self._fleet = fleet
+        self.definition = 1
         self._life = 0
         self._goes_on_at = 0.0
         self._draw = random.Random(f"{fleet.plan.seed}/slot/{number}")
@@ -76,8 +79,10 @@ class Slot:
     def _start(self) -> None:
         fleet, plan = self._fleet, self._fleet.plan
         self._life += 1
-        self.name = f"slot-{self.number}-{self._life}"
+        self.definition = 2 if fleet.is_deploying and (not self.number or self._draw.random() < _NEWER) else 1
+        self.name = f"slot-{self.number}-{self._life}-v{self.definition}"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "CHAOS_RETRIES": "1" if plan.retries else "0"}
+        environment["CHAOS_DEFINITION"] = str(self.definition)
         if fleet.storage_url:
             environment["CHAOS_STORAGE"] = fleet.storage_url
         self.fault = fleet.next_fault()
@@ -133,7 +138,8 @@ class Slot:
             ends = [("exit code", 0)] if was_at_work else [("exit code", 0), ("signal", signal.SIGTERM)]
             if not was_at_work and seen.si_status == 1 and fleet.server.is_away(at_ms - _START_MS, at_ms):
                 return  # it told that there is no Redis, and ends: whoever started it starts it again
-            if not fleet.is_over or (how, seen.si_status) not in ends:
+            is_asked = fleet.is_over or (fleet.is_deploying and not self.number)
+            if not is_asked or (how, seen.si_status) not in ends:
                 fleet.faults.append(f"{self.name} ended by {how} {seen.si_status}")
             return
         fleet.kills += 1
@@ -183,6 +189,7 @@ class Fleet:
 
     Attributes:
         arms: Whether workers that are started get faults of their own.
+        is_deploying: Whether workers that are started may be of the next definition; the first slot's are.
         kills, stops: How many there were.
         faults: Workers that ended in another way than they should.
         idle: From when until when no worker was at work, in ms.
@@ -199,7 +206,7 @@ class Fleet:
         self.directory = directory
         self.client = connect(server.url)
         self.arms = True
-        self.is_over = False
+        self.is_over = self.is_deploying = False
         self.kills = self.stops = 0
         self.faults: list[str] = []
         self.idle: list[tuple[float, float]] = []
@@ -229,6 +236,11 @@ class Fleet:
                 if is_calm or fault is None or fault.action != "stop":
                     return self._faults.pop(number)
         return None
+
+    def deploy(self) -> None:
+        """Stop the first worker, in order, and start it anew with the next definition; others follow as they fall."""
+        self.is_deploying = True
+        self.slots[0].send(signal.SIGTERM)
 
     def note(self) -> None:
         """Note the times in which nobody is at work; called whenever one begins or ends to be."""

@@ -5,6 +5,8 @@ the payload; the harness does the same with the lines of the log, so that each c
 
 `CHAOS_RETRIES=1` in the environment: a handler that fails is tried again instead of failing for good.
 `CHAOS_STORAGE` in the environment: URL of the database in which their payloads lie.
+`CHAOS_DEFINITION=2` in the environment: the next definition of them all, which brings up what the first one wrote; who
+meets a payload of another form than its own, notes that.
 """
 
 from __future__ import annotations
@@ -14,11 +16,14 @@ import signal
 import time
 from typing import Any
 
-from fsm import Goto, Machine, RetryPolicy, Settings, Transition, on
+from fsm import Goto, Machine, Migration, RetryPolicy, Settings, Transition, on
 from fsm.storage.sql import SqlStorage
 
 RETRIES = os.environ.get("CHAOS_RETRIES") == "1"
 STORAGE = SqlStorage(os.environ["CHAOS_STORAGE"]) if os.environ.get("CHAOS_STORAGE") else None
+DEFINITION = int(os.environ.get("CHAOS_DEFINITION", "1"))
+# States of the first definition that have another name in the second.
+RENAMED = {"even": "plus", "odd": "minus"}
 # Every so manieth event fails, or takes its time.
 FAILS, SLOW = 10, 97
 _SLOW_S = 0.03
@@ -49,8 +54,23 @@ def tally(seen: Payload, by: str, n: int) -> None:
     seen["count"] += 1
 
 
+def upgrade(_: Machine, snapshot: Migration, from_version: int) -> None:
+    """Bring an FSM up to the second definition: it is noted how often that was done, and in which form it is."""
+    time.sleep(_WORK_S)
+    snapshot.state = RENAMED.get(snapshot.state, snapshot.state)
+    snapshot.payload["migrated"] = snapshot.payload.get("migrated", 0) + 1
+    snapshot.payload["form"] = from_version + 1
+
+
+def look(seen: Payload) -> None:
+    """Note a payload of another form than this definition has."""
+    if seen.get("form", 1) != DEFINITION:
+        seen["astray"] = seen.get("astray", 0) + 1
+
+
 def work(t: Transition[Payload], data: dict[str, Any]) -> None:
     """Take some time, and note the event."""
+    look(t.payload)
     time.sleep(_WORK_S if data["n"] % SLOW else _SLOW_S)
     tally(t.payload, data["by"], data["n"])
 
@@ -65,7 +85,8 @@ class Ledger(Machine):
     """Plain numbering; and what kills its worker, again and again."""
 
     storage = STORAGE
-    settings = Settings(endless=True, dedup="2m")
+    migrate = upgrade
+    settings = Settings(endless=True, dedup="2m", definition_version=DEFINITION)
     diagram = """
     stateDiagram-v2
         [*] --> even
@@ -74,6 +95,8 @@ class Ledger(Machine):
         even --> even : die
         odd --> odd : die
     """
+    if DEFINITION > 1:
+        diagram = diagram.replace("even", RENAMED["even"]).replace("odd", RENAMED["odd"])
 
     @on("note")
     def note(self, t: Transition[Payload], data: dict[str, Any]) -> None:
@@ -88,7 +111,8 @@ class Chooser(Machine):
     """Its handler decides where to go, and looks whether it is where it went last."""
 
     storage = STORAGE
-    settings = Settings(endless=True, dedup="2m")
+    migrate = upgrade
+    settings = Settings(endless=True, dedup="2m", definition_version=DEFINITION)
     diagram = """
     stateDiagram-v2
         [*] --> left
@@ -111,7 +135,8 @@ class Stepper(Machine):
     """Goes on by itself after each event: two hard events, each once, before the next."""
 
     storage = STORAGE
-    settings = Settings(endless=True, dedup="2m")
+    migrate = upgrade
+    settings = Settings(endless=True, dedup="2m", definition_version=DEFINITION)
     diagram = """
     stateDiagram-v2
         [*] --> open
@@ -128,6 +153,7 @@ class Stepper(Machine):
 
     @on("settle")
     def settle(self, t: Transition[Payload]) -> None:
+        look(t.payload)
         t.payload["settled"] += 1
 
 
@@ -135,7 +161,8 @@ class Post(Machine):
     """Passes a letter on for each event, numbered as its own."""
 
     storage = STORAGE
-    settings = Settings(endless=True, dedup="2m")
+    migrate = upgrade
+    settings = Settings(endless=True, dedup="2m", definition_version=DEFINITION)
     diagram = """
     stateDiagram-v2
         [*] --> on
@@ -152,9 +179,11 @@ class Shaky(Machine):
     """Fails every so often: for good, or at the first attempt only where it is tried again."""
 
     storage = STORAGE
+    migrate = upgrade
     settings = Settings(
         endless=True,
         dedup="2m",
+        definition_version=DEFINITION,
         retry=RetryPolicy(attempts=5, delay="50ms", on=(TimeoutError,)) if RETRIES else None,
     )
     diagram = """

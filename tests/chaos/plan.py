@@ -40,6 +40,7 @@ class Plan:
         concurrency: How many handlers each worker runs side by side.
         retries: Whether failing handlers are tried again.
         storage: Where payloads lie: "sqlite" or "postgres"; "" for Redis.
+        deploy: Whether workers of the next definition come, after a third of the blows, beside the others.
     """
 
     fsms: int = 200
@@ -56,6 +57,7 @@ class Plan:
     concurrency: int = 1
     retries: bool = False
     storage: str = ""
+    deploy: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Give it for reports, and for the processes of producers."""

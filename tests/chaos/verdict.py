@@ -56,7 +56,7 @@ def judge(
                 verdict.blame("versions", f"{name} is {there} in the storage")
         track = witness.tracks.get(name, Track())
         applied += payload["count"]
-        _judge_payload(plan, name, expected, payload, verdict)
+        _judge_payload(plan, name, expected, payload, track, verdict)
         _judge_log(plan, name, expected, track, verdict)
         version = int(snapshot["version"])
         if version != track.version or snapshot["state"].decode() != track.state:
@@ -74,7 +74,9 @@ def judge(
     return applied
 
 
-def _judge_payload(plan: Plan, name: str, expected: dict[str, int], payload: Any, verdict: Verdict) -> None:
+def _judge_payload(
+    plan: Plan, name: str, expected: dict[str, int], payload: Any, track: Track, verdict: Verdict
+) -> None:
     fails = name.startswith("shaky") and not plan.retries
     for by, n in expected.items():
         if fails:
@@ -85,6 +87,9 @@ def _judge_payload(plan: Plan, name: str, expected: dict[str, int], payload: Any
     verdict.blame("twice", name, payload["twice"])
     verdict.blame("disorder", name, payload["disorder"])
     verdict.blame("astray", name, payload.get("astray", 0))
+    verdict.blame("astray", f"{name} was migrated again", max(0, payload.get("migrated", 0) - 1))
+    if plan.deploy and payload.get("migrated", 0) != track.migrated:
+        verdict.blame("astray", f"{name} was migrated {payload.get('migrated')} times, {track.migrated} by the log")
     verdict.blame("astray", f"{name}, hard events", abs(payload.get("settled", payload["count"]) - payload["count"]))
     count = sum(n - (n // FAILS if fails else 0) for n in expected.values())
     if payload["count"] != count and not verdict.faults:

@@ -163,6 +163,8 @@ class Voyage:
         since = {"kills": 0, "stops": 0}
         for number, blow in enumerate(blows):
             is_last = number + 1 == len(blows)
+            if self.plan.deploy and number == len(blows) // 3:
+                self.fleet.deploy()
             # As much waits as keeps all busy: were it more, one would measure how long FSMs wait for their turn.
             self._until(lambda: sum(self.producers.sent) - self.witness.noted < _BACKLOG * self.plan.fsms, _STUCK_S)
             self.producers.allow((number + 1) / (len(blows) + 3))
@@ -294,6 +296,8 @@ class Voyage:
             "redis_away_ms": [round(until - since) for since, until in self.server.outages],
             "finished_for_others": self.fleet.lines("was stored and Redis was not told"),
             "put_off": self.fleet.lines("waits for its storage", "is not stored, and it waits"),
+            "migrated": sum(track.migrated for track in self.witness.tracks.values()),
+            "lines_by_definition": dict(self.witness.by_definition),
             "cuts": sum(slot.way.lost for slot in self.fleet.slots),
             "stale": self.fleet.lines("nothing was written", "was lost before its events were run"),
             "seconds": round(seconds, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,14 @@ class Track:
     Args:
         version: Of the last line.
         state: After it.
+        migrated: How often it was brought up to the next definition.
         seen: The events by their senders, failed ones too.
         faults: What cannot be.
     """
 
     version: int = 0
     state: str = ""
+    migrated: int = 0
     seen: Payload = field(default_factory=fresh)
     faults: list[str] = field(default_factory=list)
 
@@ -75,6 +78,7 @@ class Witness:
         self.strange: list[str] = []
         self.recoveries: list[Orphan] = []
         self.lines = 0
+        self.by_definition = Counter[str]()
         self.noted = 0
         self._url = url
         self._keys = keys
@@ -137,6 +141,8 @@ class Witness:
             self.strange.append(f"{name}: {line}")
             return
         track = self.tracks.setdefault(name, Track())
+        if self._is_migration(track, line, worker):
+            return
         if line["version"] != track.version + 1:
             track.faults.append(f"version {line['version']} after {track.version} in the log")
         if track.state and line["from"] != track.state:
@@ -153,6 +159,20 @@ class Witness:
             self.noted += 1
             tally(track.seen, meta["by"], meta["n"])
         self._taken(name, worker, at_ms)
+
+    def _is_migration(self, track: Track, line: dict[str, Any], worker: str) -> bool:
+        """Note by which definition an FSM is run, and whether it was just brought up to that."""
+        definition = worker.rpartition("-")[2]
+        self.by_definition[definition] += 1
+        if track.migrated and definition == "v1":
+            track.faults.append(f"version {line['version']} by {worker}, after it was migrated")
+        if line["event"] != "migrate":
+            return False
+        track.migrated += 1
+        if track.migrated > 1 or (line["version"], line["from"]) != (track.version, track.state or line["from"]):
+            track.faults.append(f"migrated {track.migrated} times, after {track.version} in {track.state}: {line}")
+        track.state = line["to"]
+        return True
 
     def _taken(self, name: str, worker: str, at_ms: float) -> None:
         """Note that a worker has an FSM, or had it then."""
