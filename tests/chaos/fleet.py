@@ -37,7 +37,7 @@ APP = "tests.chaos.machines"
 _PAUSE_S = 0.02
 _PATIENCE_S = 30.0
 _START_MS = 10_000
-# Of the workers that are started once the next definition is deployed: others go on with the first one, side by side.
+# Of all others that are started once the next definition is deployed.
 _NEWER = 0.5
 
 
@@ -79,7 +79,7 @@ class Slot:
     def _start(self) -> None:
         fleet, plan = self._fleet, self._fleet.plan
         self._life += 1
-        self.definition = 2 if fleet.is_deploying and (not self.number or self._draw.random() < _NEWER) else 1
+        self.definition = self._drawn()
         self.name = f"slot-{self.number}-{self._life}-v{self.definition}"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "CHAOS_RETRIES": "1" if plan.retries else "0"}
         environment["CHAOS_DEFINITION"] = str(self.definition)
@@ -102,6 +102,11 @@ class Slot:
         # Its end is read here, and nowhere else.
         process.returncode = 0
         self.pid = process.pid
+
+    def _drawn(self) -> int:
+        """Draw the definition of the next worker: the first slot has the newer one, the second stays with the older."""
+        is_newer = self.number == 0 or (self.number > 1 and self._draw.random() < _NEWER)
+        return 2 if self._fleet.is_deploying and is_newer else 1
 
     def send(self, what: int) -> None:
         """Send a signal, if there is a process."""
