@@ -60,7 +60,7 @@ if typing.TYPE_CHECKING:
     from fsm.store.codec import Snapshot
     from fsm.store.durability import Synced
     from fsm.store.synching import Repair
-    from fsm.verbs import Agenda, Drained, Page, Running, Snapshots, TimerView, Timetable, Verdict
+    from fsm.verbs import Agenda, DeployCheck, Drained, Finding, Page, Running, Snapshots, TimerView, Timetable, Verdict
 
 __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     # what a machine is made of
@@ -100,6 +100,8 @@ __all__ = [  # noqa: RUF022 - grouped by what a reader looks for
     # what they are told of all FSMs
     "Backup",
     "Cluster",
+    "DeployCheck",
+    "Finding",
     "HostView",
     "Page",
     "QueueView",

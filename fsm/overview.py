@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fsm.ring import ClusterInfo
     from fsm.store.keys import Keys
     from fsm.store.synching import Repair
-    from fsm.verbs import Drained, Page
+    from fsm.verbs import DeployCheck, Drained, Page
 
 __all__ = ["Overview", "name_of"]
 
@@ -97,6 +97,25 @@ class Overview(PlanCarrier):
         """
         return self.do(verbs.synch(self.keys))
 
+    def check(self, machine: type[Machine[Any]], *, mail: bool = False) -> DeployCheck:
+        """Hold a machine that is to be deployed against its FSMs that live here: what would it leave behind?
+
+        It is what `fsm check CLASS --against` asks. It is true of the moment at which it looked: FSMs go on meanwhile.
+
+        Args:
+            machine: The class that is to be deployed; workers need not have it yet.
+            mail: Read each FSM of it: its mail, delayed events, open effects and timers, and which definition wrote it
+                last. Without it the index tells, with one question a state, however many FSMs there are.
+
+        Returns:
+            `findings`, none where nothing stands against it (`is_ok`); and `notes`, of what is good to know.
+
+        Raises:
+            UnknownMachineError: This is no machine.
+            StoreError: Redis cannot be used.
+        """
+        return self.do(verbs.check_deploy(self.keys, definition_of(machine), mail=mail))
+
     def drain(self, host: str, *, timeout: float | None = None) -> Drained:
         """Ask the workers of a host to end, as SIGTERM does, and wait for that.
 
@@ -139,6 +158,18 @@ class Overview(PlanCarrier):
         return answered(self._ring, checked_name(name))
 
 
+def definition_of(machine: Any) -> Definition:
+    """Give the definition of a machine.
+
+    Raises:
+        UnknownMachineError: This is none.
+    """
+    definition = getattr(machine, "definition", None)
+    if not isinstance(definition, Definition):
+        raise UnknownMachineError(str(machine))
+    return definition
+
+
 def name_of(machine: type[Machine[Any]] | str | None) -> str | None:
     """Give the name of a machine.
 
@@ -147,7 +178,4 @@ def name_of(machine: type[Machine[Any]] | str | None) -> str | None:
     """
     if machine is None or isinstance(machine, str):
         return machine
-    definition = getattr(machine, "definition", None)
-    if not isinstance(definition, Definition):
-        raise UnknownMachineError(str(machine))
-    return definition.name
+    return definition_of(machine).name

@@ -3,7 +3,7 @@
 It counts by the index, one look a state that any definition of the machine ever had; only where it is asked to look at
 mail does it read each FSM, a page at a time.
 
-Who calls this: the command line, for `fsm check --against`; `why` asks whether one FSM was left behind already.
+Who calls this: `Client.check`, and by that `fsm check --against`; `why` asks whether one FSM was left behind already.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Finding:
     """One thing that a definition would leave behind.
 
     Args:
-        kind: "state", "event", "timer", "hard", "newer", "queue" or "storage".
+        kind: "state", "event", "effect", "timer", "hard", "end", "newer", "queue" or "storage".
         about: The state, event, or queue.
-        count: How many FSMs, events or timers.
+        count: How many FSMs, events, effects or timers.
         text: The same as a sentence without its period.
     """
 
@@ -85,7 +85,9 @@ class _Walk:
 
     strange: Counter[str] = field(default_factory=Counter)
     newer: Counter[int] = field(default_factory=Counter)
+    stored: int = 0
     events: Counter[str] = field(default_factory=Counter)
+    effects: Counter[str] = field(default_factory=Counter)
     timers: Counter[str] = field(default_factory=Counter)
 
 
@@ -97,7 +99,8 @@ def check_deploy(keys: Keys, definition: Definition, *, mail: bool = False) -> P
     Args:
         keys: Of the namespace.
         definition: The one that is to be deployed.
-        mail: Read all FSMs of the machine as well: their mail, delayed events, timers, and who wrote them last.
+        mail: Read all FSMs of the machine as well: their mail, delayed events, open effects, timers, and who wrote them
+            last.
     """
     name, graph = definition.name, definition.graph
     before = yield from _announced(keys, name)
@@ -107,10 +110,11 @@ def check_deploy(keys: Keys, definition: Definition, *, mail: bool = False) -> P
         (yield from _walked(keys, definition, [state for state in states if counts[state]], before)) if mail else None
     )
     findings = [
-        *_lacking(definition, counts, walk),
+        *_lacking(definition, counts, before, walk),
         *_mail(walk),
         *_hard(definition, counts, before),
-        *_moved(keys, definition, sum(counts.values()), before),
+        *_ended(definition, counts),
+        *_moved(keys, definition, sum(counts.values()), before, walk),
         *_newer(definition, sum(counts.values()), before, walk),
     ]
     notes = list(_notes(definition, counts, before, walk))
@@ -162,20 +166,24 @@ def _read(keys: Keys, definition: Definition, names: list[str], known: set[Any],
             ("LRANGE", keys.urgent(name), 0, _MOST_MAIL - 1),
             ("LRANGE", keys.mailbox(name), 0, _MOST_MAIL - 1),
             ("ZRANGE", keys.later(name), 0, _MOST_MAIL - 1),
+            ("HSCAN", keys.effects_of(name), 0, "COUNT", _MOST_MAIL),
         ]
     replies = yield _many(commands)
     ids: list[str] = []
-    for at in range(0, len(replies), 4):
-        (state, status, mark, timers), *lists = replies[at : at + 4]
+    for at in range(0, len(replies), 5):
+        (state, status, mark, timers), *lists, (_, effects) = replies[at : at + 5]
         if state is None:
             continue  # purged meanwhile
         ids += (text(job_id) for found in lists for job_id in found)
+        walk.effects.update(event for event in _answers(effects) if event not in known)
         if strangeness(definition, definition.name, text(state), text(status), text(mark)):
             version = read_mark(text(mark)).version
             if version > definition.settings.definition_version:
                 walk.newer[version] += 1
             elif text(state) not in definition.graph.states:
                 walk.strange[text(state)] += 1
+            else:
+                walk.stored += 1
         for key, timer in read_timers(timers).items():
             if timer.at_ms and key != TICK and event_of(key, timer) not in known:
                 walk.timers[event_of(key, timer)] += 1
@@ -184,12 +192,29 @@ def _read(keys: Keys, definition: Definition, names: list[str], known: set[Any],
         walk.events.update(text(event) for event in events if event is not None and text(event) not in known)
 
 
-def _lacking(definition: Definition, counts: Mapping[str, int], walk: _Walk | None) -> Iterator[Finding]:
+def _answers(effects: Mapping[Any, Any]) -> Iterator[str]:
+    """Give the events by which open effects of one FSM may answer."""
+    for raw in effects.values():
+        try:
+            note = orjson.loads(raw)
+        except ValueError:
+            continue  # edited by hand
+        if isinstance(note, dict):
+            yield from (str(note[key]) for key in ("on_success", "on_failure") if note.get(key))
+
+
+def _lacking(
+    definition: Definition, counts: Mapping[str, int], before: Mapping[str, Any], walk: _Walk | None
+) -> Iterator[Finding]:
     """Find FSMs in states that the new definition lacks, and that it would not migrate."""
+    theirs = before.get("definition_version")
+    # Whoever writes that state today has no lower version, so that `migrate` is not asked.
+    is_same = isinstance(theirs, int) and theirs >= definition.settings.definition_version
     for state, count in counts.items():
         if not count or state in definition.graph.states:
             continue
-        left = walk.strange[state] if walk else 0 if _migrates(definition) else count
+        is_led_on = _migrates(definition) and not (is_same and state in before.get("states", ()))
+        left = walk.strange[state] if walk else 0 if is_led_on else count
         if left:
             are = "FSM is" if left == 1 else "FSMs are"
             why = " at its own definition_version" if _migrates(definition) else ""
@@ -203,6 +228,9 @@ def _mail(walk: _Walk | None) -> Iterator[Finding]:
     for event, count in sorted(walk.events.items()):
         waiting = "1 waiting event" if count == 1 else f"{count} waiting events"
         yield Finding("event", event, count, f"{waiting} `{event}` {'has' if count == 1 else 'have'} no edge")
+    for event, count in sorted(walk.effects.items()):
+        answers = "1 open effect answers" if count == 1 else f"{count} open effects answer"
+        yield Finding("effect", event, count, f"{answers} by `{event}`, which has no edge")
     for event, count in sorted(walk.timers.items()):
         armed = "1 armed timer" if count == 1 else f"{count} armed timers"
         yield Finding("timer", event, count, f"{armed} `{event}` {'has' if count == 1 else 'have'} no edge")
@@ -214,17 +242,32 @@ def _hard(definition: Definition, counts: Mapping[str, int], before: Mapping[str
     for state, event in definition.graph.hard_events.items():
         count = counts.get(state, 0)
         if count and isinstance(old, dict) and state not in old and state in before.get("states", ()):
-            text_of = f"{_fsms(count)} in `{state}`, whose hard event `{event}` is new: nothing fires it for them"
+            when = "it fires when their next event comes" if _migrates(definition) else "nothing fires it for them"
+            text_of = f"{_fsms(count)} in `{state}`, whose hard event `{event}` is new: {when}"
             yield Finding("hard", state, count, text_of)
 
 
-def _moved(keys: Keys, definition: Definition, fsms: int, before: Mapping[str, Any]) -> Iterator[Finding]:
+def _ended(definition: Definition, counts: Mapping[str, int]) -> Iterator[Finding]:
+    """Find FSMs that live in a state whose entering ends them now: they have entered it, and nothing leads out."""
+    for state in definition.graph.states:
+        if (count := counts.get(state, 0)) and state in definition.graph.ends:
+            what = "`migrate` must lead them elsewhere" if _migrates(definition) else "they would never end"
+            told = f"{_fsms(count)} in `{state}`, in which the new definition ends: {what}"
+            yield Finding("end", state, count, told)
+
+
+def _moved(
+    keys: Keys, definition: Definition, fsms: int, before: Mapping[str, Any], walk: _Walk | None
+) -> Iterator[Finding]:
     """Find that workers of the new definition would look for FSMs, or their payloads, elsewhere."""
     queue, old = definition.settings.queue or keys.default_queue, before.get("queue")
     if fsms and isinstance(old, str) and old != queue:
         told = f"{_fsms(fsms)} in queue `{old}`, and the new definition has `{queue}`: workers must listen on both"
         yield Finding("queue", old, fsms, told)
-    if fsms and before.get("storage") and definition.storage is None:
+    if walk is not None and walk.stored:
+        told = f"{_fsms(walk.stored)} in a storage, and the new definition has none to find their payloads in"
+        yield Finding("storage", definition.name, walk.stored, told)
+    elif walk is None and fsms and before.get("storage") and definition.storage is None:
         told = f"{_fsms(fsms)} in a storage, perhaps, and the new definition has none to find their payloads in"
         yield Finding("storage", definition.name, fsms, told)
 
@@ -263,7 +306,8 @@ def _notes(
         armed = {key for key, *_ in old.get(state, ())} if isinstance(old, dict) else set()
         for edge in definition.graph.timers_of(state):
             if count and before and edge.event not in armed and state in before.get("states", ()):
-                yield f"{_fsms(count)} in `{state}`, whose timer `{edge.event}` is new: it is not armed for them"
+                when = "it begins when their next event comes" if _migrates(definition) else "it is not armed for them"
+                yield f"{_fsms(count)} in `{state}`, whose timer `{edge.event}` is new: {when}"
 
 
 def _migrates(definition: Definition) -> bool:
