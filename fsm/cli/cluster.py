@@ -63,7 +63,7 @@ def machines(place: Place, *, as_json: bool) -> None:
     """List machines, and how many FSMs are where.
 
     Those that starters and workers have announced, and those of --app. Piped, a line is: name, queue, fingerprint,
-    when it was announced, counts as state=n.
+    when it was announced, counts as state=n, definition_version.
     """
     ours = place.machines()
     with place.client() as client:
@@ -77,7 +77,7 @@ def machines(place: Place, *, as_json: bool) -> None:
         print_array(found)
         return
     print_table(
-        ("machine", "queue", "fingerprint", "announced", "states"),
+        ("machine", "queue", "fingerprint", "announced", "states", "version"),
         (
             (
                 one["name"],
@@ -85,6 +85,7 @@ def machines(place: Place, *, as_json: bool) -> None:
                 Styled(f"{one['fingerprint']} ({one['note']})", "yellow") if one["note"] else one["fingerprint"],
                 clock_time(one["seen_at_ms"]),
                 _counted(one["states"]),
+                one["definition_version"],
             )
             for one in found
         ),
@@ -96,18 +97,22 @@ def _about(
 ) -> dict[str, Any]:
     """Say what is known of one machine; where announcement and application differ, say that too."""
     fingerprint, queue, note = announced.get("fingerprint"), announced.get("queue"), ""
+    version = announced.get("definition_version")
     states: dict[str, int] = counts
     if machine is not None:
         definition = machine.definition
+        ours = definition.settings.definition_version
         states = {state: counts.get(state, 0) for state in definition.graph.states} | counts
         if fingerprint is None:
             fingerprint, queue, note = definition.fingerprint, definition.settings.queue or default, "not announced"
-        elif fingerprint != definition.fingerprint:
-            note = f"in --app: {definition.fingerprint}"
+            version = ours
+        elif (fingerprint, version or ours) != (definition.fingerprint, ours):
+            note = f"in --app: {definition.fingerprint}" + (f", version {ours}" if version != ours else "")
     return {
         "name": name,
         "queue": queue,
         "fingerprint": fingerprint,
+        "definition_version": version,
         "seen_at_ms": announced.get("seen_at"),
         "note": note,
         "states": states,

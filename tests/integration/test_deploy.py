@@ -87,6 +87,29 @@ def test_workers_of_two_definitions_run_beside_each_other_and_no_fsm_goes_back(
     stop(newer)
 
 
+def test_fsms_are_migrated_once_beside_each_other_and_in_stock_workers(
+    processes: Processes, client: Client, raw_redis: redis.Redis, until: Callable[..., Any]
+) -> None:
+    names = [f"o-{number}" for number in range(24)]
+    client.start_many(First, names, state="review")
+    client.transition_many([(name, "note", number) for name in names for number in (1, 2)])
+    side_by_side = processes.run("-m", "workers", "--app", f"{APP}:Second", "--no-effects", "--concurrency", "4")
+    until(lambda: is_at_rest(raw_redis))
+
+    processes.environment["FSM_APP"] = f"{APP}:Second"
+    client.start_fsm(First, "stock", {"notes": [[1, 0]]}, state="review")
+    stop(side_by_side)
+    client.transition_many([("stock", "note", number) for number in (1, 2)])
+    stock = processes.rq_worker("--burst", "fsm")
+    assert stock.wait(60) == 0
+
+    assert client.state("stock").payload == {"lines": [[1, 0], [2, 1], [2, 2]]}
+    assert all(client.state(name).payload == {"lines": [[2, 1], [2, 2]]} for name in names)
+    assert {(one.state, one.definition_version) for one in client.snapshots()} == {("approving", 2)}
+    migrated = [line["name"] for line in client.log(follow=False) if line["event"] == "migrate"]
+    assert sorted(migrated) == sorted([*names, "stock"])
+
+
 def test_an_fsm_that_cannot_be_migrated_waits_and_holds_up_nobody(
     processes: Processes, client: Client, raw_redis: redis.Redis, until: Callable[..., Any]
 ) -> None:

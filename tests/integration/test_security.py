@@ -291,6 +291,13 @@ def test_an_inspector_can_look_at_everything(world: World, monkeypatch: pytest.M
         done = CliRunner().invoke(main, command.split())
         assert (done.exit_code, done.stderr) == (0, ""), command
         assert "change-me" not in done.output
+    # A deploy is checked with no more rights, also with mail.
+    for user in ("inspector", "application"):
+        told = ["check", "tests.integration.machines:Journal", "--against", url_of(world, user), "--mail"]
+        done = CliRunner().invoke(main, told)
+        assert (done.exit_code, done.stderr) == (0, ""), done.output
+        assert "FSMs live, and nothing stands against it" in done.stdout
+        assert "change-me" not in done.output
     done = CliRunner().invoke(main, ["wait", "a", "odd", "--timeout", "50ms"])
     assert "did not come about within 0.05 s" in done.stderr, done.stderr
     with connect(url_of(world, "inspector")) as reader:
