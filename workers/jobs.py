@@ -24,9 +24,11 @@ from redis import Redis
 from redis.exceptions import ResponseError
 from rq import Retry, get_current_job
 from rq.registry import ScheduledJobRegistry
+from rq.scheduler import RQScheduler
 
 from fsm import config
 from fsm.app import load
+from fsm.engine import strangeness
 from fsm.errors import ConfigError, FailedError, FSMFinishedError, RefusedError
 from fsm.store import calls
 from fsm.store.codec import text, whole
@@ -54,6 +56,9 @@ _PATIENCE_S = 5.0
 _PAUSE_S = 0.05
 # How soon a job looks again whose FSM only an operator lets go on: that makes it ready itself.
 _STANDING_S = 60.0
+# How long a job waits for a worker that knows its FSM, where it is not known here; and how soon it looks again, where
+# RQ's scheduler is there to bring it back. FSMs that others know are not to fill the time of this one.
+_ELSEWHERE_S, _STRANGE_S = 0.5, 10.0
 
 
 @lru_cache(maxsize=1)
@@ -102,7 +107,11 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
         queue = run(client, _queue_of(keys, name))
         shelf = Shelf.of(keys, app, executor, lambda request: run(client, request))
         turn = Turn(client, app.behaviours, keys, worker, queue, 1, _LEASE_MS, name, job.id, shelf=shelf)
-        is_served = _is_served(turn, executor, keeper)
+        strange = _strangeness(turn)
+        if strange:
+            _log.warning("FSM %r waits for a worker that knows it: %s", name, strange)
+            give_up_at = time.monotonic() + _ELSEWHERE_S
+        is_served = not strange and _is_served(turn, executor, keeper)
         while True:
             seen = run(client, view(keys, job.id))
             if seen.word != "WAITING":
@@ -117,12 +126,15 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
             if not is_served:
                 _look_after_others(client, keys, job.origin)
                 seconds = run(client, _stands_for(keys, name, job.id))
+                if strange and client.exists(RQScheduler.get_locking_key(job.origin)):
+                    seconds = max(seconds, _STRANGE_S)
                 if seconds > _PATIENCE_S or time.monotonic() > give_up_at:
                     # It stays in its mailbox, whatever becomes of this job in RQ's eyes.
                     ticket.give_back()
                     return Retry(max=1_000_000, interval=math.ceil(seconds))
                 time.sleep(_PAUSE_S)
-            is_served = _is_served(turn, executor, keeper)
+            strange = _strangeness(turn)
+            is_served = not strange and _is_served(turn, executor, keeper)
     finally:
         keeper.stop()
         app.close()
@@ -206,6 +218,20 @@ def _queue_of(keys: Keys, name: str) -> Request[str]:
 
 def _result_ttl(keys: Keys, job_id: str) -> Request[int]:
     return Request(lambda reply: int(reply or 0), commands=[("HGET", keys.job(job_id), "result_ttl")])
+
+
+def _strangeness(turn: Turn) -> str:
+    """Say in a clause why the FSM cannot be run here; "" where it can, or is not there.
+
+    It is looked at before it is claimed: each time it is given back puts an id onto RQ's list, and who was given that
+    would do so again.
+    """
+    fields = ("machine", "state", "status", "definition")
+    command = ("HMGET", turn.keys.snapshot(turn.name), *fields)
+    machine, state, status, mark = map(text, run(turn.client, Request(lambda reply: reply, commands=[command])))
+    behaviour = turn.behaviours.get(machine)
+    definition = behaviour.definition if behaviour else None
+    return strangeness(definition, machine, state, status or "running", mark) if machine else ""
 
 
 def _is_served(turn: Turn, executor: InlineExecutor, keeper: LeaseKeeper) -> bool:

@@ -110,6 +110,30 @@ def test_fsms_are_migrated_once_beside_each_other_and_in_stock_workers(
     assert sorted(migrated) == sorted([*names, "stock"])
 
 
+def test_a_stock_worker_is_not_kept_from_its_own_by_fsms_that_it_cannot_run(
+    processes: Processes, client: Client, raw_redis: redis.Redis, until: Callable[..., Any]
+) -> None:
+    # Seen to fail where it claimed such FSMs and gave them back, 20 times a second: each time put one more id onto RQ's
+    # list, which grew sooner than it could be worked off.
+    client.start_fsm(Second, "newer", {"lines": []}, state="approving")
+    client.start_fsm(First, "own", state="review")
+    client.transition("newer", "note", 1)
+    processes.environment["FSM_APP"] = f"{APP}:First"
+    stock = processes.rq_worker("fsm")
+    for number in (1, 2):
+        client.transition("own", "note", number)
+        until(lambda number=number: len(client.state("own").payload.get("notes", ())) == number, 20)
+
+    assert int(raw_redis.llen("rq:queue:fsm")) <= 2
+    assert raw_redis.zrange(client.keys.ready("fsm"), 0, -1) == [b"newer"]
+    stock.terminate()
+    told, _ = stock.communicate(timeout=30)
+    assert "FSM 'newer' waits for a worker that knows it: it is in state 'approving'" in told
+
+    worker(processes, "Second")
+    until(lambda: client.state("newer").payload == {"lines": [[2, 1]]})
+
+
 def test_an_fsm_that_cannot_be_migrated_waits_and_holds_up_nobody(
     processes: Processes, client: Client, raw_redis: redis.Redis, until: Callable[..., Any]
 ) -> None:
