@@ -51,6 +51,8 @@ class Retention:
         self._keys = keys
         self._ages = dict(ages)
         self._due_at = 0.0
+        # Of each state how many of the oldest were looked at and left, where a look did not come to its end.
+        self._passed = dict[tuple[str, str], int]()
 
     def look(self, carry: Ask) -> int:
         """Take away some, where there are any and it is time; gives how many.
@@ -70,20 +72,25 @@ class Retention:
         return count
 
     def _expire(self, carry: Ask, machine: str, state: str) -> int:
-        count, left = 0, dict[str, str]()
+        # Behind those that the look before has left: however many they are, they keep no other.
+        passed = self._passed.pop((machine, state), 0)
+        count, left, is_over = 0, dict[str, str](), False
         for _ in range(_MOST_CALLS):
-            one = carry(retention.expire(self._keys, machine, state, self._ages[machine], len(left)))
+            one = carry(retention.expire(self._keys, machine, state, self._ages[machine], passed))
             count += len(one.gone)
             left |= one.left
-            if not one.is_full:
+            passed += len(one.left)
+            if is_over := not one.is_full:
                 break
-        else:
-            self._due_at = time.monotonic() + _SOON_S
         known = [(name, born) for name, born in left.items() if born]
         # Drawn, so that those which cannot be purged do not take all turns.
         for name, born in random.sample(known, min(_MOST_LEFT, len(known))):
-            # Of its words none is an answer for us: who is not gone is met by the next look.
-            carry(calls.purge(self._keys, name, born))
+            # Who is not gone by it is met by a later look.
+            if carry(calls.purge(self._keys, name, born)) == "PURGED":
+                passed -= 1
+        if not is_over:
+            self._passed[machine, state] = passed
+            self._due_at = time.monotonic() + _SOON_S
         return count
 
 

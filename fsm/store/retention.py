@@ -28,15 +28,17 @@ class Expired(NamedTuple):
         gone: FSMs that were taken away: name -> id of the life.
         left: Those that only `purge` can take away, since they have mail, are in a worker's hand, or are damaged: with
             the id of the life, "" where that cannot be read.
+        looked_at: How many there were, with those that did not belong there.
     """
 
     gone: dict[str, str]
     left: dict[str, str]
+    looked_at: int
 
     @property
     def is_full(self) -> bool:
         """Whether there may be more of them."""
-        return len(self.gone) + len(self.left) >= MOST_AT_ONCE
+        return self.looked_at >= MOST_AT_ONCE
 
 
 def expire(keys: Keys, machine: str, state: str, age_ms: int, skipped: int = 0) -> Request[Expired]:
@@ -57,4 +59,5 @@ def expire(keys: Keys, machine: str, state: str, age_ms: int, skipped: int = 0) 
 
 
 def _expired(reply: Sequence[Any]) -> Expired:
-    return Expired(*(dict(zip(map(text, flat[::2]), map(text, flat[1::2]), strict=True)) for flat in reply[1:3]))
+    gone, left = (dict(zip(map(text, flat[::2]), map(text, flat[1::2]), strict=True)) for flat in reply[1:3])
+    return Expired(gone, left, int(reply[3]))

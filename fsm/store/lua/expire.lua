@@ -8,7 +8,8 @@ that it is over.
 KEYS      1 finished:<machine>:<state>   2 errors:<machine>   3 held
 ARGV      1 prefix   2 how long ago they finished at least, ms   3 most FSMs   4 how many of the oldest to pass over,
           which an earlier call has left   5 machine   6 state
-RETURNS   EXPIRED, names of those that are gone, each with the id of its life, and as much of those that are left
+RETURNS   EXPIRED, names of those that are gone, each with the id of its life, as much of those that are left, and how
+          many were looked at
 REPEATED  by state: what is gone is not in the index any more, and a name that lives again has not finished
 ]]
 local index, errors, held = KEYS[1], KEYS[2], KEYS[3]
@@ -18,7 +19,8 @@ call('PERSIST', held)
 local ms = clock()
 local until_ms = string.format('%.0f', tonumber(ms) - age)
 local gone, left, strays, names = {}, {}, {}, {}
-for _, name in ipairs(call('ZRANGE', index, '-inf', until_ms, 'BYSCORE', 'LIMIT', skipped, most)) do
+local found = call('ZRANGE', index, '-inf', until_ms, 'BYSCORE', 'LIMIT', skipped, most)
+for _, name in ipairs(found) do
   local snapshot, mailbox = prefix .. 'snapshot:' .. name, prefix .. 'mailbox:' .. name
   local f = try('HMGET', snapshot, 'born', 'status', 'machine', 'state', 'timers', 'retry_at', 'definition')
   if f.err or f[2] == 'purging' then
@@ -44,4 +46,4 @@ if #names > 0 then
   variadic('ZREM', errors, names)
   variadic('ZREM', held, names)
 end
-return { 'EXPIRED', gone, left }
+return { 'EXPIRED', gone, left, #found }
