@@ -20,11 +20,13 @@ from fsm.machine.durations import duration_ms
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MOST_OF_QUERY", "STATUSES", "Filters", "Seat", "read_cursor", "read_filters"]
+__all__ = ["LATEST_MS", "MOST_OF_QUERY", "STATUSES", "Filters", "Seat", "read_cursor", "read_filters"]
 
 MOST_OF_QUERY = 1000
 STATUSES = ("starting", "running", "paused", "finished", "failed", "damaged")
 _KINDS = ("state", "finished", "errors")
+# The last ms that a `datetime` can be.
+LATEST_MS = 253_402_300_799_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,11 @@ class Seat(NamedTuple):
         """Which index it is in."""
         return self[:3]
 
+    @property
+    def rank(self) -> tuple[str, str, int]:
+        """Where that index comes among the others."""
+        return self.machine, self.state, _KINDS.index(self.kind)
+
     def written(self, began_ms: int, seal: str) -> str:
         """Give the cursor of a page that ends here."""
         about = [*self[:4], self.name.decode("latin-1"), self.ties, began_ms, seal]
@@ -186,7 +193,7 @@ def read_cursor(cursor: str, seal: str) -> tuple[Seat, int]:
         numbers = type(since) in (int, float) and type(ties) is int and type(began_ms) is int
         if not (numbers and kind in _KINDS and isinstance(machine, str) and isinstance(state, str)):
             raise ValueError(kind)  # noqa: TRY301 - one remedy for all that may be wrong with it
-        if not (-1 <= since < 2**53 and 0 <= ties < 2**53 and 0 <= began_ms < 2**53):
+        if not (-1 <= since < 2**53 and 0 <= ties < 2**53 and 0 <= began_ms <= LATEST_MS):
             raise ValueError(since)  # noqa: TRY301 - as above
     except (AttributeError, TypeError, ValueError) as error:
         problem = f"{cursor!r} is no cursor: give the one of the page before, as it is, or none for the first page"

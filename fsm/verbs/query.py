@@ -3,6 +3,7 @@
 FSMs come by machine, state, and since when they are in it; those of the same ms by name. The cursor of a page is a
 place in that order and no number, so nobody who leaves shifts the others over the edge of a page. Who came to his state
 after the first page was read is left out: so each FSM comes once at most, and each that stands still comes.
+Machines and states come by their names: a deploy may give those of a diagram another order while somebody turns pages.
 
 Plain commands, and no script: who may only look must be able to.
 
@@ -15,12 +16,12 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fsm.errors import PayloadError, StoreError
+from fsm.errors import StoreError
 from fsm.store.codec import text, whole
 from fsm.store.keys import CLOCK
 from fsm.store.requests import TEST_CLOCK, Request
-from fsm.verbs.filters import Seat, read_cursor
-from fsm.verbs.looking import all_pairs, machines, states
+from fsm.verbs.filters import LATEST_MS, Seat, read_cursor
+from fsm.verbs.looking import indexed, states
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +38,8 @@ _MOST_LOOKS = 1000
 _LOOKS_AT_ONCE = 250
 # Of FSMs of the same ms so many are read again, in case that some of them have left: as many times more, if they have.
 _OVERLAP = 16
+# A clock that stands still (in memory that of this process, which tests stop) is not waited for any longer.
+_MOST_ROUNDS = 1000
 _FIELDS = ("machine", "state", "status", "paused", "error", "born", "updated_at")
 _Index = tuple[str, str, str]
 
@@ -46,7 +49,8 @@ class Snapshots(list["Snapshot"]):
 
     Attributes:
         cursor: For `query(cursor=…)` with the same filters; "" after the last page.
-        as_of: When the first page was read: who came to his state later is left out. Aware, UTC.
+        as_of: When the first page was read: who came to his state later is left out. Aware, UTC. Where the clock of
+            Redis was set back, the latest time at which anybody came to his state.
     """
 
     def __init__(self, found: Iterable[Snapshot] = (), cursor: str = "", as_of: datetime | None = None) -> None:
@@ -80,12 +84,9 @@ def query(keys: Keys, filters: Filters) -> Plan[Snapshots]:
     start, began_ms = read_cursor(filters.cursor, seal) if filters.cursor else (None, 0)
     order = yield from _seats(keys, filters)
     if start is not None:
-        places = [seat.where for seat in order]
-        if start.where not in places:
-            problem = f"{filters.cursor!r} ends in a state that nobody knows any more: begin with the first page"
-            raise PayloadError(problem, "cursor")
-        order = [start, *order[places.index(start.where) + 1 :]]
-    began_ms, room = yield from _begin(keys, order, began_ms)
+        # Also where nobody knows that state any more: it has its place in the order of names.
+        order = [start, *(seat for seat in order if seat.rank > start.rank)]
+    began_ms, room = yield from _begin(keys, filters, order, began_ms)
     # Those that are empty now are passed over: who comes to them meanwhile has changed his state.
     seats = order = [seat for seat in order if room[seat.where]]
     low, high = _scores(filters, began_ms)
@@ -115,8 +116,7 @@ def _seats(keys: Keys, filters: Filters) -> Plan[list[Seat]]:
     if machine is not None and (filters.failed or state is not None):
         pairs = [(machine, state or "")]
     else:
-        known = yield machines(keys)
-        every = yield from all_pairs(keys, known)
+        every = yield indexed(keys)
         pairs = [pair for pair in every if machine in (None, pair[0]) and state in (None, pair[1])]
     if filters.failed:
         return [Seat("errors", name, "") for name in dict.fromkeys(name for name, _ in pairs)]
@@ -127,22 +127,30 @@ def _seats(keys: Keys, filters: Filters) -> Plan[list[Seat]]:
     return [Seat(kind, *pair) for pair in pairs for kind in kinds]
 
 
-def _begin(keys: Keys, seats: Sequence[Seat], began_ms: int) -> Plan[tuple[int, dict[_Index, int]]]:
+def _begin(keys: Keys, filters: Filters, seats: Sequence[Seat], began_ms: int) -> Plan[tuple[int, dict[_Index, int]]]:
     """Tell when the first page was read, and how many FSMs are in each index.
 
     Of a first page nothing is read in the ms in which it began: who comes to his state while it is read comes later.
+    Where the clock of Redis was set back, some came to their state after that ms: they are to be found all the same.
     """
     clock: list[tuple[Any, ...]] = [("TIME",)]
     if os.environ.get(TEST_CLOCK) == "1":
         clock.append(("GET", CLOCK))
-    began = (yield _each(clock)) if not began_ms else None
-    while True:
-        replies = yield _each([*clock, *(("ZCARD", _key(keys, seat)) for seat in seats)])
-        if began is None or _ms(replies) != _ms(began):
+    sized = [("ZCARD", _key(keys, seat)) for seat in seats]
+    if began_ms:
+        sizes = (yield _each(sized)) if sized else []
+        return began_ms, {seat.where: int(size) for seat, size in zip(seats, sizes, strict=True)}
+    last = [("ZRANGE", _key(keys, seat), 0, 0, "REV", "WITHSCORES") for seat in seats]
+    began = replies = yield _each(clock)
+    for _ in range(_MOST_ROUNDS):
+        replies = yield _each([*clock, *sized, *last])
+        if _ms(replies) != _ms(began):
             break
-    if began is not None:
-        began_ms = _ms(began) + (whole(began[1]) if len(clock) > 1 else 0)
-    sizes = replies[len(clock) :]
+    began_ms = _ms(began) + (whole(began[1]) if len(clock) > 1 else 0)
+    sizes, ends = replies[len(clock) : len(clock) + len(seats)], replies[len(clock) + len(seats) :]
+    if filters.in_state_longer_than is None:
+        latest = max((score for end in ends for _, score in _rows(end)), default=0.0)
+        began_ms = int(max(began_ms, min(latest, LATEST_MS)))
     return began_ms, {seat.where: int(size) for seat, size in zip(seats, sizes, strict=True)}
 
 
@@ -261,11 +269,11 @@ def _hits(keys: Keys, filters: Filters, met: list[Seat], began_ms: int) -> Plan[
     return [
         (seat, snapshot)
         for seat, snapshot in zip(met, snapshots, strict=True)
-        if snapshot is not None and _is_asked(filters, snapshot)
+        if snapshot is not None and _is_asked(filters, seat, snapshot)
     ]
 
 
-def _is_asked(filters: Filters, snapshot: Snapshot) -> bool:
+def _is_asked(filters: Filters, seat: Seat, snapshot: Snapshot) -> bool:
     """Tell whether an FSM is what is asked for: it may have moved since the index was read."""
     if snapshot.status == "damaged":
         # What it says of itself cannot be trusted; where it was found, the index says.
@@ -274,6 +282,8 @@ def _is_asked(filters: Filters, snapshot: Snapshot) -> bool:
     born, updated_ms = whole(snapshot.born.encode()), round(snapshot.updated_at.timestamp() * 1000)
     has_error = snapshot.error is not None
     facts = _Facts(snapshot.machine, snapshot.state, snapshot.status, has_error, born, updated_ms)
+    if filters.in_state_longer_than is not None and not filters.failed and _place_of(facts).where != seat.where:
+        return False  # it has moved since
     return _fits(filters, facts)
 
 

@@ -151,6 +151,75 @@ def test_an_fsm_on_which_a_page_ended_may_be_purged_or_move(store: Store) -> Non
     assert [one.name for one in query(store, cursor=second.cursor)] == ["t4", "t5"]
 
 
+@pytest.mark.parametrize("newer", [["shut", "lost", "open"], ["open", "lost"], []])
+def test_a_deploy_between_two_pages_loses_nobody_and_gives_nobody_twice(store: Store, newer: list[str]) -> None:
+    # Seen to fail where states came in the order of the diagram: those of `lost` were missing, and came twice.
+    at = 0
+    store.redis.hset(store.keys.machines, "Ticket", json.dumps({"states": ["lost", "open", "shut"]}))
+    for state in STATES:
+        for _ in range(3):
+            put(store, f"t{at}", at, state)
+            at += 1
+
+    found = query(store, limit=4)
+    met = [one.name for one in found]
+    store.redis.hset(store.keys.machines, "Ticket", json.dumps({"states": newer}))
+    while found.cursor:
+        found = query(store, limit=4, cursor=found.cursor)
+        met += (one.name for one in found)
+
+    assert sorted(met) == [f"t{number}" for number in range(9)]
+
+
+def test_a_cursor_goes_on_behind_a_state_that_nobody_knows_any_more(store: Store) -> None:
+    # Seen to fail, as an error, where the place of a cursor had to be in an index that is known.
+    for at, state in enumerate(["lost", "open", "open", "shut"]):
+        put(store, f"t{at}", 5, state)
+    cursor = query(store, limit=2).cursor
+    store.redis.srem(store.keys.states, "Ticket:open")
+    store.redis.delete(store.keys.state("Ticket", "open"))
+
+    assert [one.state for one in query(store, cursor=cursor)] == ["shut"]
+
+
+def test_who_came_to_his_state_before_the_clock_was_set_back_is_found(store: Store) -> None:
+    # Seen to fail, with nobody found for an hour, where all that is later than now is left out.
+    now = int(store.redis.time()[0]) * 1000
+    put(store, "a", now + 3_600_000)
+    put(store, "b", 5)
+    put(store, "over", now + 1_800_000, "shut", "finished")
+    put(store, "bad", now + 3_600_000, error=b"{}")
+    store.redis.zadd(store.keys.state("Ticket", "open"), {"by hand": float("inf")})
+
+    assert names(store, limit=1) == ["b", "a", "bad", "over"]
+    assert names(store, failed=True) == ["bad"]
+    assert names(store, in_state_longer_than=1) == ["b"]
+
+
+def test_a_clock_that_stands_still_is_not_waited_for(store: Store) -> None:
+    # Tests stop the clock of their process, by which a world in memory goes. Seen to fail, for it never ended, where
+    # the next ms was waited for without end.
+    put(store, "a", 5)
+
+    def ask_by_that_clock(request: Any) -> Any:
+        reply = run(store.redis, request)
+        return [[7, 0], *reply[1:]] if request.commands[0] == ("TIME",) else reply
+
+    assert [
+        one.name for one in verbs.carry(verbs.query(store.keys, verbs.read_filters("query", {})), ask_by_that_clock)
+    ]
+
+
+def test_who_moved_while_a_page_was_read_is_not_told_to_be_long_in_a_state(store: Store) -> None:
+    # Seen to fail without the comparison of the place with that in the index.
+    put(store, "a", 5)
+    put(store, "b", 5)
+    store.redis.hset(store.keys.snapshot("a"), "state", "shut")  # and its commit adds it there now
+
+    assert names(store, in_state_longer_than="1d") == ["b"]
+    assert names(store) == ["a", "b"]
+
+
 # Of an FSM: when it was started, came to its state and was written, each some ms later; state, status, has an error.
 _fsms = st.lists(
     st.tuples(
@@ -345,6 +414,7 @@ BAD = [
     cursor_of("state", 7, "open", 1, "a", 1, 1, SEAL), cursor_of("state", "Ticket", "open", 1, "a", -1, 1, SEAL),
     cursor_of("state", "Ticket", "open", 2**60, "a", 1, 1, SEAL),
     cursor_of("state", "Ticket", "open", 1, "日", 1, 1, SEAL),
+    cursor_of("state", "Ticket", "open", 1, "a", 1, 2**50, SEAL),
     cursor_of("state", "Ticket", "open", True, "a", 1, 1, SEAL), 7, b"W10",
 ]  # fmt: skip
 
@@ -365,9 +435,6 @@ def test_a_cursor_goes_with_its_filters(store: Store) -> None:
     assert [one.name for one in query(store, machine="Ticket", limit=2, cursor=cursor)] == ["b", "c"]
     with pytest.raises(PayloadError, match="is a cursor of other filters"):
         query(store, cursor=cursor)
-    gone = cursor_of("state", "Ticket", "none", 5, "a", 1, 10**13, SEAL)
-    with pytest.raises(PayloadError, match="ends in a state that nobody knows any more"):
-        query(store, cursor=gone)
 
 
 def test_names_of_any_text_are_found_page_by_page(store: Store) -> None:
