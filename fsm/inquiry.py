@@ -13,7 +13,7 @@ from fsm.machine.durations import duration_ms
 from fsm.overview import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from typing import Never
 
@@ -147,23 +147,37 @@ class Inquiry(PlanCarrier):
         return self.do(verbs.history(self.keys, name, after, limit))
 
     def purge_finished(
-        self, *, older_than: Duration, machine: type[Machine[Any]] | str | None = None, timeout: float = 10.0
+        self,
+        *,
+        older_than: Duration,
+        machine: type[Machine[Any]] | str | None = None,
+        timeout: float = 10.0,
+        dry_run: bool = False,
+        progress: Callable[[int, int], None] | None = None,
     ) -> int:
         """Take away FSMs that have finished longer ago, as `purge` does, 200 a step: others are served in between.
 
         Args:
             older_than: Seconds, a `timedelta` or text such as "30d"; 0 for all that have finished.
             machine: Only FSMs of this machine: the class or its name.
-            timeout: Seconds to wait for a worker that has one of them in hand.
+            timeout: Seconds to wait for workers that have some of them in hand.
+            dry_run: Count them, and take away none.
+            progress: Is told, now and then, how many were taken away, and of how many there were.
 
         Returns:
-            How many were taken away.
+            How many were taken away, or would be.
 
         Raises:
             ConfigError: The length of time is none.
-            CallTimeoutError: A worker was at one of them all the time: call again.
+            CallTimeoutError: A worker was at one of them all the time, and all others are gone: call again.
             HandlerError: Called inside of a handler, which must not wait.
             StoreError: Redis cannot be used, or one of them is damaged; then all others are gone.
         """
         age_ms = duration_ms(older_than, "purge_finished(older_than=…)")
-        return self.do(verbs.purge_finished(self.keys, age_ms, name_of(machine), timeout))
+        of = name_of(machine)
+        total = self.do(verbs.count_finished(self.keys, age_ms, of)) if dry_run or progress is not None else 0
+        if dry_run:
+            return total
+        if progress is None:
+            return self.do(verbs.purge_finished(self.keys, age_ms, of, timeout))
+        return self.do(verbs.purge_finished(self.keys, age_ms, of, timeout, lambda done: progress(done, total)))

@@ -32,9 +32,11 @@ from fsm.engine import inside
 from fsm.errors import ConfigError, StoreError
 from fsm.store import calls, effects
 from fsm.store.connection import memory_parts
-from fsm.store.requests import run
+from fsm.store.requests import Request, run
 from fsm.testing.driver import Driver, without_loop
+from fsm.verbs.moments import clock, read_clock
 from workers.dropping import Dropping
+from workers.retention import Retention, ages_of
 from workers.serving import Turn, serve
 from workers.shelf import Shelf
 
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from fsm.machine import Definition, Machine
     from fsm.store.calls import Claimed
     from fsm.store.keys import Keys
-    from fsm.store.requests import Request
 
 __all__ = ["InlineWorld", "Membership", "join"]
 
@@ -85,6 +86,7 @@ class InlineWorld:
         self._driver = Driver()
         self._guard = threading.Lock()
         self._number = 0
+        self._looked_at_ms = dict[str, int]()
         self._behaviours: dict[str, Behaviour] = {}
         self._given: set[str] = set()
         self._classes: dict[str, type[Machine[Any]]] = {}
@@ -161,6 +163,19 @@ class InlineWorld:
     def fire(self, keys: Keys) -> bool:
         """Do what is due by now: delayed events come in their time, which nobody waits for; False where nothing is."""
         return bool(self.redis.exists(keys.timers)) and run(self.redis, calls.due(keys))[0] > 0
+
+    def forget_finished(self, keys: Keys) -> None:
+        """Take away what its machine does not keep any longer, when a second has passed since the last look."""
+        ages = ages_of(one.definition for one in list(self._behaviours.values()))
+        if not ages:
+            return
+        # By the time of FSMs, which a test may have moved.
+        replies = run(self.redis, Request(list, commands=[*clock(), ("EXISTS", keys.states)]))
+        now_ms = read_clock(replies, len(replies) - 1)
+        if now_ms < self._looked_at_ms.get(keys.namespace, 0) + 1000:
+            return
+        self._looked_at_ms[keys.namespace] = now_ms
+        Retention(keys, ages).look(lambda request: run(self.redis, request))
 
     def _take_turn(self, keys: Keys) -> bool:
         """Apply the events of some FSMs; False where none is ready."""
@@ -285,6 +300,8 @@ class Membership:
         if inside.current.get() is None and self._world.fire(self._keys):
             # A worker would have done it before this call.
             self._world.settle(self._keys)
+        if inside.current.get() is None:
+            self._world.forget_finished(self._keys)
         reply = run(self.redis, request, "memory://")
         if request.script in _ENDING:
             self._world.drop(self._keys)

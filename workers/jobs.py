@@ -39,6 +39,7 @@ from workers import points
 from workers.dropping import Dropping
 from workers.executors import InlineExecutor
 from workers.lease import LeaseKeeper
+from workers.retention import Retention, ages_of
 from workers.serving import Turn, serve
 from workers.shelf import Shelf
 
@@ -119,6 +120,7 @@ def transition(namespace: str, name: str, event: str, _data: Any = None) -> Any:
                 job.result_ttl = run(client, _result_ttl(keys, job.id)) or job.result_ttl
                 _look_after_others(client, keys, job.origin)
                 Dropping(keys, shelf).look(lambda request: run(client, request))
+                Retention(keys, ages_of(app.definitions)).look(lambda request: run(client, request))
                 ticket.give_back()
                 return _end(job.id, seen, name, event)
             # Its FSM may wait in another queue by now than when it was sent.

@@ -2,8 +2,9 @@
 
 Nothing is armed for them: the index of those that have finished stands in the order in which they did, so a look at its
 beginning tells. A look is short, and comes each ten seconds; each second while there is more to do than one look does.
+Stock workers have no time of their own: there each job looks, when its event has ended. In memory each call does.
 
-Who calls this: the worker, between its claims, and the jobs of stock workers.
+Who calls this: the worker, between its claims, the jobs of stock workers, and the worker in memory.
 """
 
 from __future__ import annotations

@@ -5,22 +5,17 @@ Who calls this: `root`, by name.
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fsm.backup.directory import DIRECTORY, MAX_SNAPSHOTS
 from fsm.cli.backups import backup, directory_option, is_file
+from fsm.cli.bars import bar
 from fsm.cli.place import placed
 from fsm.cli.printing import Styled, complain, json_option, print_fields, print_json, print_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from fsm.archive import Restored, Saved
     from fsm.cli.place import Place
 
@@ -54,7 +49,7 @@ def save(place: Place, directory: str, max_snapshots: int, *, as_json: bool) -> 
     They go on meanwhile: each is saved as it stands at one moment, with its mail, delayed events, timers and open
     effects. Piped, a line is: id, FSMs, bytes, file. Exits with 1 where an FSM cannot be read.
     """
-    with place.client() as client, _bar("saving") as progress:
+    with place.client() as client, bar("saving") as progress:
         saved = client.backup(directory, max_snapshots=max_snapshots, progress=progress)
     _print_saved(saved, as_json=as_json)
     for name in saved.broken:
@@ -89,7 +84,7 @@ def restore(  # noqa: PLR0913 - one argument an option
     with 1 where an FSM of the backup is not there in the end, or no backup is good: then nothing was touched.
     """
     source, snapshot = (wanted, "") if wanted and is_file(wanted) else (directory, wanted)
-    with place.client() as client, _bar("restoring") as progress:
+    with place.client() as client, bar("restoring") as progress:
         restored = client.restore(
             source,
             snapshot,
@@ -193,15 +188,3 @@ _WHY = {
     "held": "a worker had what is there in hand all the time: begin again",
     "broken": "a key of it is of another type here, or what was saved is no snapshot: `fsm synch` tells which",
 }
-
-
-@contextmanager
-def _bar(doing: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a person how far it is; on stderr, for stdout is the outcome's."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=max(done, total))

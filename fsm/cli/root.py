@@ -50,7 +50,7 @@ _COMMANDS = {
     "tick": "fsm.cli.timers:tick",
     "pause": "fsm.cli.steering:pause",
     "resume": "fsm.cli.steering:resume",
-    "purge": "fsm.cli.sending:purge",
+    "purge": "fsm.cli.purging:purge",
     "synch": "fsm.cli.synching:synch",
     "drain": "fsm.cli.draining:drain",
     "backup": "fsm.cli.archive:backup",

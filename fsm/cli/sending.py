@@ -1,4 +1,4 @@
-"""Commands that change something: `fsm start`, `fsm transition`, `fsm purge`.
+"""Commands that change something: `fsm start`, `fsm transition`.
 
 Who calls this: `root`, by name.
 """
@@ -6,7 +6,6 @@ Who calls this: `root`, by name.
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from fsm.engine import Outcome
     from fsm.handles import TransitionJob
 
-__all__ = ["purge", "start", "tell_end", "tell_sent", "transition"]
+__all__ = ["start", "tell_end", "tell_sent", "transition"]
 
 
 def _json(value: str) -> Any:
@@ -221,40 +220,3 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
             ("not done", outcome.reason),
         ]
     )
-
-
-@click.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
-@json_option
-@placed
-def purge(place: Place, names: tuple[str, ...], *, is_sure: bool, as_json: bool) -> None:
-    """Take FSMs away.
-
-    Their mail goes with them, and their names are free afterwards. Asks on a terminal; elsewhere it wants --yes.
-    """
-    if not is_sure:
-        if not sys.stdin.isatty():
-            raise click.UsageError("purge takes FSMs away for good: say --yes where nobody can be asked")
-        what = f"FSM {names[0]!r}" if len(names) == 1 else f"{len(names)} FSMs"
-        if not click.confirm(f"Take away {what} for good?", err=True):
-            complain("nothing was purged")
-            click.get_current_context().exit(1)
-    errors: dict[str, FSMError] = {}
-    with place.client() as client:
-        for name in dict.fromkeys(names):
-            try:
-                client.purge(name)
-            except FSMError as error:
-                errors[name] = error
-                complain(error)
-            else:
-                if not as_json:
-                    print_line("purged", name)
-    if as_json:
-        print_array(
-            {"name": name, "purged": name not in errors, "error": str(errors[name]) if name in errors else None}
-            for name in dict.fromkeys(names)
-        )
-    if errors:
-        click.get_current_context().exit(1)

@@ -6,6 +6,7 @@ Who calls this: `root`, by name.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -144,7 +145,8 @@ def ls(  # noqa: PLR0913 - one parameter an option
     """List FSMs by machine and state.
 
     Those longest in their state come first; with --failed, those that failed first. Who comes to a state meanwhile is
-    left out. Piped, a line is: name, machine, state, status, version, last commit.
+    left out: a terminal is told since when, as is each object of --json. Piped, a line is: name, machine, state,
+    status, version, last commit.
     """
     if limit is None:
         limit = _SCREENFUL if is_terminal() and not as_json else 0
@@ -152,9 +154,11 @@ def ls(  # noqa: PLR0913 - one parameter an option
         check_filters(client, machine, in_state)
         found = _Found(client, limit, cursor, {"machine": machine, "state": in_state, **filters})
         if as_json:
-            print_array(snapshot.as_json() for snapshot in found)
+            print_array(snapshot.as_json() | {"as_of": found.as_of.isoformat()} for snapshot in found)
         else:
             print_table(("name", "machine", "state", "status", "version", "updated"), _rows(found))
+        if is_terminal() and not as_json:
+            complain(f"as of {found.as_of.astimezone():%H:%M:%S}")
         if found.is_cut_short():
             complain(f"… and more: --limit 0 shows all, --cursor {found.cursor} goes on")
 
@@ -167,6 +171,7 @@ class _Found:
         self._left = most or None
         self._filters = filters
         self.cursor = cursor
+        self.as_of = datetime.now(UTC)
 
     def __iter__(self) -> Iterator[Snapshot]:
         while self._left != 0:
@@ -174,7 +179,7 @@ class _Found:
             page = self._client.query(**self._filters, limit=limit, cursor=self.cursor)
             if self._left is not None:
                 self._left -= len(page)
-            self.cursor = page.cursor
+            self.cursor, self.as_of = page.cursor, page.as_of
             yield from page
             if not self.cursor:
                 return
@@ -211,13 +216,15 @@ def check_filters(client: Client, machine: str | None, in_state: str | None) -> 
         ConfigError: No machine has a state of this name.
     """
     known = client.machines()
-    if machine is not None and machine not in known:
+    pairs = [(of, name) for of, about in known.items() for name in about.get("states", ())]
+    # Those of older diagrams too: FSMs may be left there.
+    older: list[tuple[str, str]] = client.ask(verbs.indexed(client.keys))
+    pairs += older
+    if machine is not None and machine not in known and machine not in {of for of, _ in pairs}:
         raise UnknownMachineError(machine, tuple(known))
     if in_state is None:
         return
-    states = dict.fromkeys(
-        name for of, about in known.items() if machine in (None, of) for name in about.get("states", ())
-    )
+    states = dict.fromkeys(name for of, name in pairs if machine in (None, of))
     if in_state not in states:
         of = f"machine {machine!r} has" if machine else "the machines known here have"
         listed = ", ".join(states) or "none"

@@ -27,7 +27,7 @@ from fsm.verbs.looking import (
     states,
 )
 from fsm.verbs.plans import Plan, carry
-from fsm.verbs.purging import purge, purge_finished
+from fsm.verbs.purging import count_finished, purge, purge_finished
 from fsm.verbs.query import Snapshots, query
 from fsm.verbs.reaching import wait_for
 from fsm.verbs.roll import MOST_OF_PAGE, Page, Running, any_name, count, page
@@ -71,6 +71,7 @@ __all__ = [
     "carry",
     "check_deploy",
     "count",
+    "count_finished",
     "counts",
     "drain",
     "ended",

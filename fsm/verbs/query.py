@@ -12,16 +12,15 @@ Who calls this: the client.
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsm.errors import StoreError
 from fsm.store.codec import text, whole
-from fsm.store.keys import CLOCK
-from fsm.store.requests import TEST_CLOCK, Request
+from fsm.store.requests import Request
 from fsm.verbs.filters import LATEST_MS, Seat, read_cursor
 from fsm.verbs.looking import indexed, states
+from fsm.verbs.moments import clock, read_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -133,30 +132,24 @@ def _begin(keys: Keys, filters: Filters, seats: Sequence[Seat], began_ms: int) -
     Of a first page nothing is read in the ms in which it began: who comes to his state while it is read comes later.
     Where the clock of Redis was set back, some came to their state after that ms: they are to be found all the same.
     """
-    clock: list[tuple[Any, ...]] = [("TIME",)]
-    if os.environ.get(TEST_CLOCK) == "1":
-        clock.append(("GET", CLOCK))
     sized = [("ZCARD", _key(keys, seat)) for seat in seats]
     if began_ms:
         sizes = (yield _each(sized)) if sized else []
         return began_ms, {seat.where: int(size) for seat, size in zip(seats, sizes, strict=True)}
     last = [("ZRANGE", _key(keys, seat), 0, 0, "REV", "WITHSCORES") for seat in seats]
-    began = replies = yield _each(clock)
+    time = clock()
+    count = len(time)
+    began_ms = read_clock((yield _each(time)), count)
+    sizes = ends = []
     for _ in range(_MOST_ROUNDS):
-        replies = yield _each([*clock, *sized, *last])
-        if _ms(replies) != _ms(began):
+        replies = yield _each([*time, *sized, *last])
+        sizes, ends = replies[count : count + len(seats)], replies[count + len(seats) :]
+        if read_clock(replies, count) != began_ms:
             break
-    began_ms = _ms(began) + (whole(began[1]) if len(clock) > 1 else 0)
-    sizes, ends = replies[len(clock) : len(clock) + len(seats)], replies[len(clock) + len(seats) :]
     if filters.in_state_longer_than is None:
         latest = max((score for end in ends for _, score in _rows(end)), default=0.0)
         began_ms = int(max(began_ms, min(latest, LATEST_MS)))
     return began_ms, {seat.where: int(size) for seat, size in zip(seats, sizes, strict=True)}
-
-
-def _ms(replies: Sequence[Any]) -> int:
-    seconds, micros = replies[0]
-    return int(seconds) * 1000 + int(micros) // 1000
 
 
 def _key(keys: Keys, seat: Seat) -> str:

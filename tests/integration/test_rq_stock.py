@@ -21,7 +21,7 @@ from fsm.store.connection import connect
 from fsm.store.keys import Keys
 from fsm.testing import FaultPoint
 from tests.integration.conftest import Processes
-from tests.integration.tool_machines import Toll
+from tests.integration.tool_machines import Slip, Toll
 
 if TYPE_CHECKING:
     import subprocess
@@ -191,3 +191,24 @@ def test_killed_it_is_brought_back_by_rqs_scheduler_though_nothing_else_is_sent(
     assert [line["job"] for line in toll.log()].count(job.id) == 1
     until(lambda: returns_at(job.id) is None)
     assert job.id not in alone.failed()
+
+
+def test_what_has_finished_is_taken_away_by_stock_workers_and_by_ours(world: World, until: Callable[..., Any]) -> None:
+    # Seen to fail, the first half without the look in `workers.jobs`, the second without that in `TransitionWorker`.
+    def end(name: str) -> None:
+        world.client.start_fsm(Slip, name)
+        world.client.call(name, "end")
+        until(world.is_at_rest)
+        world.redis.zincrby(KEYS.finished_of("Slip", "off"), -60_000, name)
+
+    end("slip-1")
+    world.client.call(world.start().name, "note", 1)
+    until(lambda: not world.client.exists("slip-1"))
+    end("slip-2")
+    ours = world.processes.worker("--app", "tests.integration.tool_machines")
+    try:
+        until(lambda: not world.client.exists("slip-2"))
+    finally:
+        ours.terminate()
+        ours.communicate(timeout=20)
+    assert world.redis.keys("*slip-*") == []

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fsm import Machine, Reject, Retry, Transition, on
+from fsm import Machine, Reject, Retry, Settings, Transition, on
 
 
 def hold(path: str) -> None:
@@ -85,3 +85,15 @@ class Chain(Machine[list[str]]):
     @on("follow")
     def follow(self, t: Transition[list[str]]) -> None:
         t.payload.append("followed")
+
+
+class Slip(Machine[None]):
+    """Is not kept for long, once it has ended."""
+
+    settings = Settings(keep_finished="60s")
+    diagram = """
+    stateDiagram-v2
+        [*] --> on
+        on --> off : end
+        off --> [*]
+    """

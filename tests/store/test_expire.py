@@ -123,8 +123,25 @@ def test_one_that_cannot_be_purged_keeps_no_other(store: Store) -> None:
     store.redis.delete(store.keys.snapshot("a"))
     end(store, "d")
     store.redis.set(store.keys.lock("d"), "w/t", px=60_000)
+    end(store, "e")
+    store.redis.rpush(store.keys.mailbox("e"), "x")
     with pytest.raises(CallTimeoutError, match="a worker has it in hand"):
         purge_finished(store)
+    # Seen to fail where the first that was held ended it.
+    assert fsms(store) == ["d"]
+
+
+def test_what_would_be_taken_away_is_counted(store: Store) -> None:
+    def count(age_ms: int, machine: str | None = None) -> int:
+        return verbs.carry(verbs.count_finished(store.keys, age_ms, machine), lambda request: run(store.redis, request))
+
+    assert count(0) == 0
+    end(store, "old", ago_ms=60_000)
+    end(store, "new")
+    store.idle("open")
+
+    assert (count(30_000), count(0), count(0, "Ticket"), count(0, "Other")) == (1, 2, 2, 0)
+    assert fsms(store) == ["new", "old", "open"]
 
 
 def test_a_worker_takes_away_what_its_machines_do_not_keep(store: Store) -> None:

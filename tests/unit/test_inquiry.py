@@ -21,6 +21,7 @@ from fsm import (
     UnknownFSMError,
     on,
 )
+from fsm.testing import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,6 +159,16 @@ def test_without_an_audit_history_is_what_the_log_knows_of_this_life(client: Cli
         client.history("c")
 
 
+def test_history_of_an_fsm_that_was_started_when_a_test_had_moved_the_time(client: Client) -> None:
+    # Entries of the log are numbered by the true time. Seen to fail, as empty, where that was compared with the time by
+    # which FSMs live.
+    with Clock(client) as clock:
+        clock.advance("1d")
+        client.start_fsm(Plain, "a")
+
+        assert [line["event"] for line in client.history("a")] == ["[*]"]
+
+
 def test_what_has_finished_is_purged_with_all_that_was_kept_of_it(client: Client) -> None:
     for name in ("a", "b", "c"):
         client.start_fsm(Parcel, name)
@@ -165,7 +176,10 @@ def test_what_has_finished_is_purged_with_all_that_was_kept_of_it(client: Client
 
     assert client.purge_finished(older_than="1h") == 0
     assert client.purge_finished(older_than=0, machine=Plain) == 0
-    assert client.purge_finished(older_than=0, machine=Parcel) == 2
+    told: list[tuple[int, int]] = []
+    assert client.purge_finished(older_than=0, machine=Parcel, dry_run=True) == 2
+    assert client.purge_finished(older_than=0, machine=Parcel, progress=lambda *of: told.append(of)) == 2
+    assert told[-1] == (2, 2)
     assert [one.name for one in client.snapshots()] == ["c"]
     left = {key.decode().split(":", 2)[2] for key in client.redis.keys("fsm:default:*")}
     assert {key for key in left if key.endswith((":a", ":b"))} == set()

@@ -759,3 +759,27 @@ def test_an_fsm_sends_with_a_delay() -> None:
         assert client.job(job.job_id).result(10).ok
 
         assert fsm.state().payload == {"seen": [6, 5]}
+
+
+def test_what_a_machine_does_not_keep_is_gone_when_its_time_is_over() -> None:
+    # Seen to fail without `forget_finished`: it stayed for ever, where a worker would have taken it away.
+    class Note(Machine[dict[str, Any]]):
+        settings = Settings(keep_finished="30d")
+        diagram = """
+        stateDiagram-v2
+            [*] --> open
+            open --> done : close
+            done --> [*]
+        """
+
+    with Client("memory://") as client, Clock(client) as clock:
+        client.start_fsm(Note, "a")
+        client.start_fsm(Note, "b")
+        client.call("a", "close")
+        clock.advance("29d")
+        assert client.state("a").status == "finished"
+        clock.advance("1d1s")
+
+        assert [one.name for one in client.snapshots()] == ["b"]
+        client.start_fsm(Note, "a")
+        assert client.state("a").state == "open"

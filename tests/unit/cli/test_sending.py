@@ -270,6 +270,44 @@ def test_purge_takes_each_away_and_names_the_others(fsm: Run, client: Client) ->
     assert done.stderr.startswith("fsm: no FSM 'nobody'")
 
 
+def test_purge_takes_away_what_has_finished(fsm: Run, client: Client, work: Callable[[], None]) -> None:
+    fsm("start", "cli_shop:Door", "front", "back", "side")
+    for name in ("front", "back"):
+        fsm("transition", name, "push")
+        fsm("transition", name, "leave")
+    work()
+
+    late = fsm("purge", "--finished", "--older-than", "1h", "--machine", "Door", "--yes", "--json")
+    counted = fsm("purge", "--finished", "--older-than", "0", "--dry-run")
+    assert json.loads(late.stdout) == {"count": 0, "dry_run": False}
+    assert (counted.stdout, counted.exit_code) == ("counted: 2\n", 0)
+    assert fsm("purge", "--finished", "--older-than", "0", "--yes").stdout == "purged: 2\n"
+    assert [one.name for one in client.snapshots()] == ["side"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ((), 2, "name the FSMs, or say --finished"),
+        (("front", "--machine", "Door"), 2, "--older-than, --machine and --dry-run go with --finished"),
+        (("front", "--dry-run"), 2, "go with --finished"),
+        (("front", "--finished", "--older-than", "1d", "--yes"), 2, "--finished takes no names"),
+        (("--finished", "--yes"), 2, "--finished wants --older-than"),
+        (("--finished", "--older-than", "soon"), 2, "is no length of time"),
+        (("--finished", "--older-than", "1d"), 2, "say --yes"),
+        (("--finished", "--older-than", "1d", "--machine", "Dor"), 1, "unknown machine 'Dor'"),
+    ],
+)
+def test_purge_refuses_what_is_not_clear(fsm: Run, arguments: tuple[str, ...], code: int, text: str) -> None:
+    fsm("start", "cli_shop:Door", "front")
+
+    done = fsm("purge", *arguments)
+
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert text in done.stderr
+    assert fsm("state", "front").exit_code == 0
+
+
 @pytest.mark.parametrize(("answer", "code", "stays"), [("y\n", 0, False), ("n\n", 1, True)])
 def test_purge_asks_a_person(
     fsm: Run, client: Client, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, stays: bool
@@ -282,3 +320,19 @@ def test_purge_asks_a_person(
     assert done.exit_code == code, done.output
     assert client.exists("front") is stays
     assert "Take away FSM 'front' for good?" in done.stderr
+
+
+def test_purge_asks_a_person_for_how_many(
+    fsm: Run, client: Client, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsm("start", "cli_shop:Door", "front")
+    fsm("transition", "front", "push")
+    fsm("transition", "front", "leave")
+    work()
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
+
+    done = fsm("purge", "--finished", "--older-than", "0", "--machine", "Door", stdin="y\n")
+
+    assert done.exit_code == 0, done.output
+    assert "Take away 1 FSM of machine 'Door' that finished for good?" in done.stderr
+    assert not client.exists("front")

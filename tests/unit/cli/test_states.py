@@ -1,6 +1,7 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import Result
@@ -194,3 +195,30 @@ def test_ls_refuses_what_it_cannot_look_for(fsm: Run, arguments: tuple[str, ...]
 
     assert done.exit_code in (1, 2)
     assert text in done.stderr
+
+
+@pytest.mark.usefixtures("doors")
+def test_ls_finds_what_is_left_in_a_state_of_an_older_diagram(fsm: Run, client: Client) -> None:
+    # Seen to fail, as "no such state", where only announced diagrams were looked through.
+    about = json.loads(client.redis.hget(client.keys.machines, "Door"))
+    about["states"].remove("open")
+    client.redis.hset(client.keys.machines, "Door", json.dumps(about))
+
+    done = fsm("ls", "--machine", "Door", "--state", "open")
+
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["front"]
+    client.redis.hdel(client.keys.machines, "Door")
+    assert fsm("ls", "--machine", "Door", "--status", "finished").exit_code == 0
+
+
+@pytest.mark.usefixtures("doors")
+def test_ls_says_of_which_time_it_is(fsm: Run, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = [datetime.fromisoformat(one["as_of"]) for one in json.loads(fsm("ls", "--json").stdout)]
+    assert len(of) == 3
+    assert len(set(of)) == 1
+    assert abs(of[0] - datetime.now(UTC)) < timedelta(minutes=1)
+    monkeypatch.setattr("fsm.cli.states.is_terminal", lambda: True)
+
+    done = fsm("ls", "--limit", "1")
+
+    assert re.match(r"fsm: as of \d\d:\d\d:\d\d\nfsm: … and more: ", done.stderr)
