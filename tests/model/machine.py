@@ -28,12 +28,12 @@ from rq.serializers import JSONSerializer
 
 from fsm import Machine, RetryPolicy, Settings, Transition, on, verbs
 from fsm.engine import Behaviour
-from fsm.store import calls, commits, steering
+from fsm.store import calls, commits, retention, steering
 from fsm.store.alarms import Alarm, parse
 from fsm.store.keys import Keys
 from fsm.store.requests import run
 from fsm.verbs import steering as plans
-from tests.model.model import ATTEMPTS, MAX_ATTEMPTS, MAX_MAILBOX, Failure, Letter, Model, Order, Taken, Timer
+from tests.model.model import ATTEMPTS, END, MAX_ATTEMPTS, MAX_MAILBOX, Failure, Letter, Model, Order, Taken, Timer
 from workers.activation import Activation
 from workers.executors import InlineExecutor
 
@@ -634,7 +634,11 @@ class Driving(RuleBasedStateMachine):
     def operate_on_a_job(self, what: str, pick: int) -> None:
         getattr(self, what)(pick)
 
-    @rule(what=st.sampled_from(["purge", "empty", "lose_list", "cleanup"]), name=names, most=st.sampled_from([500, 1]))
+    @rule(
+        what=st.sampled_from(["purge", "expire", "empty", "lose_list", "cleanup"]),
+        name=names,
+        most=st.sampled_from([500, 1]),
+    )
     def operate(self, what: str, name: str, most: int) -> None:
         if what == "purge":
             self.purge(name, most)
@@ -655,6 +659,11 @@ class Driving(RuleBasedStateMachine):
         born = fsm.born if fsm and most == 1 else ""
         request = calls.purge(self.keys, name, born, most)
         self.do(Call("operator", request, lambda: self.model.purge(name, born, most)))
+
+    def expire(self) -> None:
+        """All that has finished is taken away, a worker's retention or an operator says; those with mail are left."""
+        request = retention.expire(self.keys, "Gate", END, 0)
+        self.do(Call("operator", request, self.model.expire, lambda reply: tuple(reply[:2])))
 
     @rule(
         name=names,
@@ -835,6 +844,7 @@ class Driving(RuleBasedStateMachine):
 
     def promises(self, world: World) -> None:
         """What holds in Redis at any moment, by itself."""
+        assert world.errors == {name for name, fsm in world.fsms.items() if fsm["has_error"]}, "found by a failure"
         for name, fsm in world.fsms.items():
             counts = Counter(_root(job_id) for job_id in fsm["applied"])
             for job_id, count in counts.items():
@@ -928,6 +938,7 @@ class World:
     chimes: dict[str, str]
     alarms: list[tuple[str, str, str]]
     later: dict[str, set[str]]
+    errors: set[str]
 
     @classmethod
     def of(cls, client: redis.Redis, keys: Keys) -> World:
@@ -948,7 +959,8 @@ class World:
             pipeline.zrange(keys.held, 0, -1, withscores=True)
             pipeline.lrange(keys.rq_list(keys.default_queue), 0, -1)
             pipeline.zrange(keys.timers, 0, -1, withscores=True)
-            *values, ready, held, listed, timers = pipeline.execute()
+            pipeline.zrange(keys.errors("Gate"), 0, -1)
+            *values, ready, held, listed, timers, errors = pipeline.execute()
         for (kind, name), value in zip(wanted, values, strict=True):
             found.setdefault(kind, {})[name] = _plain(value)
         assert set(found.get("lock", ())) <= set(found.get("snapshot", ()))
@@ -970,6 +982,7 @@ class World:
                     "mailbox": found.get("mailbox", {}).get(name, []),
                     "urgent": found.get("urgent", {}).get(name, []),
                     "timer": _timer(one.get("timers")),
+                    "has_error": "error" in one,
                     "lock": _holder(found.get("lock", {}).get(name)),
                 }
                 for name, one in found.get("snapshot", {}).items()
@@ -994,6 +1007,7 @@ class World:
             {alarm.of: _when(score) for alarm, score in alarms_of(timers) if alarm.kind == "timer"},
             [(alarm.what, alarm.of, _when(score)) for alarm, score in alarms_of(timers) if alarm.kind == "mail"],
             {name: set(members) for name, members in found.get("later", {}).items()},
+            set(_plain(errors)),
         )
 
 

@@ -102,6 +102,7 @@ class Fsm:
     paused: bool = False
     retry: str = ""  # "later" while its oldest event waits to be tried again, "due" when it may be
     timer: Timer | None = None
+    has_error: bool = False  # its last event failed, and none was done since
     lock: tuple[str, str] | None = None
 
     @property
@@ -745,6 +746,21 @@ class Model:
             index.get(fsm.state, set()).discard(name)
         return "PURGED"
 
+    def expire(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Take away those that have finished, but those with mail, or in somebody's hands, or that are being purged."""
+        gone, left = dict[str, str](), dict[str, str]()
+        for name in list(self.finished.get(END, ())):
+            fsm = self.fsms[name]
+            is_at_rest = not (fsm.lock or fsm.mailbox or fsm.urgent or self.later.get(name) or fsm.timer or fsm.retry)
+            if fsm.status != "finished" or not is_at_rest:
+                left[name] = fsm.born
+                continue
+            gone[name] = fsm.born
+            del self.fsms[name]
+            self.held.pop(name, None)
+            self.finished[END].discard(name)
+        return gone, left
+
     def steer(self, order: Order, failure: Failure) -> list[str]:
         """An operator's verb; what was done is remembered by its nonce."""
         known = self.steered.get(order.nonce)
@@ -993,7 +1009,7 @@ class _Run:
             self._one(job_id, job, n)
         block.urgent = min(self.taken.urgent, len(block.done))
         block.state = fsm.state
-        for name in ("state", "status", "applied", "failed_from", "timer"):
+        for name in ("state", "status", "applied", "failed_from", "timer", "has_error"):
             if getattr(fsm, name) != getattr(before, name):
                 block.fields[name] = getattr(fsm, name)
         block.fields["version"] = fsm.version
@@ -1076,7 +1092,7 @@ class _Run:
         elif job.if_version is not None and job.if_version != fsm.version - 1 and attempt == 1:
             self.block.operations.append(("D", job_id))
         elif key in RAISING and job.event in RETRIED and attempt < ATTEMPTS:
-            self.is_retried = True
+            self.is_retried = fsm.has_error = True
             self.block.operations.append(("R", job_id, str(attempt)))
             return False
         elif key in RAISING:
@@ -1094,6 +1110,7 @@ class _Run:
 
     def _fail(self, job_id: str, key: tuple[str, str]) -> None:
         self.block.operations.append(("D" if key in SOFT else "F", job_id))
+        self.fsm.has_error = self.fsm.has_error or key not in SOFT
         is_starting = self.fsm.status == "starting"
         if key[1] == "chime" and self.fsm.timer and self.arm == self.fsm.timer.arm:
             self.fsm.timer = replace(self.fsm.timer, when="failed")
@@ -1104,6 +1121,7 @@ class _Run:
 
     def _done(self, job_id: str, target: str) -> None:
         self.fsm.applied.append(job_id)
+        self.fsm.has_error = False
         self.fsm.state = target
         self.fsm.timer = Timer(self.fsm.version) if target == START else None
         self.block.operations.append(("D", job_id))
