@@ -1,9 +1,12 @@
 """Texts of the repository lead somewhere, and speak of nothing that is only true of one machine."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+
+from fsm.store import keys
 
 ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {".git", ".venv", ".venv-peers", "build", "dist", "htmlcov", "node_modules", "__pycache__"}
@@ -143,3 +146,32 @@ def test_a_line_that_is_too_wide_is_found_out() -> None:
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "docs/architecture.md"])
 def test_the_pages_that_a_newcomer_looks_for_are_there(name: str) -> None:
     assert (ROOT / name).is_file()
+
+
+# What only the machinery asks: numbers that it counts by, answers kept for a repeat, turns, and what tests move.
+UNASKED = {"ring", "replies", "hand", "sweep", "crew", "steered", "synced", "clock"}
+
+
+def test_each_key_is_told_in_the_architecture_and_has_a_line_for_redis_cli() -> None:
+    known = set(re.findall(r"^    fsm:(?:<ns>:)?(\w+)", keys.__doc__ or "", re.MULTILINE))
+    pages = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("architecture", "redis-cli")}
+    told = set(re.findall(r"^\| `fsm:(?:<ns>:)?(\w+)", pages["architecture"], re.MULTILINE))
+    lines = set(re.findall(r"\bfsm:(?:default:)?(\w+)", pages["redis-cli"]))
+
+    assert {"snapshot", "errors", "audit", "namespaces"} <= known
+    assert known - {"clock"} == told
+    assert known - UNASKED <= lines
+    assert not UNASKED & lines
+
+
+def test_each_key_that_is_made_is_in_the_list_of_keys() -> None:
+    listed = re.findall(r"^    (fsm:\S+)", keys.__doc__ or "", re.MULTILINE)
+    made = keys.Keys("<ns>")
+    attributes = {getattr(made, name) for name in made.__slots__} - {made.namespace, made.default_queue, made.prefix}
+    parts = ("<name>", "<queue>", "<worker>", "<host>", "<id>", "<m>", "<machine>", "<state>")
+    shaped = {re.sub(r"<(?!ns>)\w+>", "*", one) for one in listed}
+    assert attributes <= set(listed)
+    for name, method in vars(keys.Keys).items():
+        if not name.startswith("_") and inspect.isfunction(method):
+            count = method.__code__.co_argcount - 1
+            assert re.sub(r"<(?!ns>)\w+>", "*", getattr(made, name)(*parts[:count])) in shaped, name

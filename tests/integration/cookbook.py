@@ -88,7 +88,7 @@ class Order(Machine[Cart]):
 class Invoice(Machine):
     """Goes out by mail by itself, unless nobody comes for it."""
 
-    settings = Settings(result_ttl="10m")
+    settings = Settings(result_ttl="10m", audit=True)
     diagram = """
     stateDiagram-v2
         [*] --> open
