@@ -14,6 +14,7 @@ Who calls this: definitions write it; the store reads it. PURE.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 __all__ = ["DefinitionMark", "mark_of", "read_mark"]
@@ -44,6 +45,7 @@ def mark_of(fingerprint: str, version: int = 1, *, is_stored: bool = False) -> s
     return f"{fingerprint}{'' if version == 1 else f'.{version}'}{'+s' if is_stored else ''}"
 
 
+@lru_cache(maxsize=256)  # there are few, and each page of a query reads hundreds
 def read_mark(text: str) -> DefinitionMark:
     """Read a mark; what was edited by hand and is none, is taken for a fingerprint that nobody has.
 

@@ -39,7 +39,6 @@ _LOOKS_AT_ONCE = 250
 _OVERLAP = 16
 # A clock that stands still (in memory that of this process, which tests stop) is not waited for any longer.
 _MOST_ROUNDS = 1000
-_FIELDS = ("machine", "state", "status", "paused", "error", "born", "updated_at")
 _Index = tuple[str, str, str]
 
 
@@ -272,7 +271,9 @@ def _is_asked(filters: Filters, seat: Seat, snapshot: Snapshot) -> bool:
         # What it says of itself cannot be trusted; where it was found, the index says.
         unknown = (filters.failed, filters.started_after, filters.updated_before)
         return filters.status in (None, "damaged") and all(one is None for one in unknown)
-    born, updated_ms = whole(snapshot.born.encode()), round(snapshot.updated_at.timestamp() * 1000)
+    # Where they are not asked for, numbers cost more than they tell.
+    born = whole(snapshot.born) if filters.started_after is not None else 0
+    updated_ms = round(snapshot.updated_at.timestamp() * 1000) if filters.updated_before is not None else 0
     has_error = snapshot.error is not None
     facts = _Facts(snapshot.machine, snapshot.state, snapshot.status, has_error, born, updated_ms)
     if filters.in_state_longer_than is not None and not filters.failed and _place_of(facts).where != seat.where:
@@ -282,7 +283,8 @@ def _is_asked(filters: Filters, seat: Seat, snapshot: Snapshot) -> bool:
 
 def _looked(keys: Keys, filters: Filters, met: list[Seat], began_ms: int) -> Plan[list[Seat]]:
     """Look at the few fields that filters speak of, to read those FSMs alone that are asked for."""
-    commands = [("HMGET", keys.snapshot(text(seat.name)), *_FIELDS) for seat in met]
+    fields = _fields(filters)
+    commands = [("HMGET", keys.snapshot(text(seat.name)), *fields) for seat in met]
     if not commands:
         return []
     try:
@@ -292,7 +294,7 @@ def _looked(keys: Keys, filters: Filters, met: list[Seat], began_ms: int) -> Pla
             raise
         # Redis does not say of which key it speaks: each is read by itself, and that tells.
         return met
-    facts = [_facts(reply) for reply in replies]
+    facts = [_facts(filters, dict(zip(fields, reply, strict=True))) for reply in replies]
     hits = [(seat, one) for seat, one in zip(met, facts, strict=True) if _fits(filters, one)]
     if hits and filters.failed and filters.in_state_longer_than is not None:
         high = began_ms - filters.in_state_longer_than
@@ -305,12 +307,33 @@ def _place_of(one: _Facts) -> Seat:
     return Seat("finished" if one.status == "finished" else "state", one.machine, one.state)
 
 
-def _facts(reply: Sequence[bytes | None]) -> _Facts:
-    machine, state, status, paused, error, born, updated_at = reply
-    phase = text(status) or "running"
-    if paused is not None and phase in ("starting", "running"):
-        phase = "paused"
-    return _Facts(text(machine), text(state), phase, error is not None, whole(born), whole(updated_at))
+def _fields(filters: Filters) -> list[str]:
+    """Name the fields that tell what no index does; machine and state, where an index is theirs, it does."""
+    fields = []
+    if filters.failed and (filters.state is not None or filters.in_state_longer_than is not None):
+        fields += ["machine", "state"]
+    if filters.status is not None or (filters.failed and filters.in_state_longer_than is not None):
+        fields += ["status", "paused"]
+    asked = {"error": filters.failed, "born": filters.started_after, "updated_at": filters.updated_before}
+    return fields + [field for field, value in asked.items() if value is not None]
+
+
+def _facts(filters: Filters, known: Mapping[str, bytes | None]) -> _Facts:
+    """Read the fields that were asked for; of all else it is what is asked for."""
+    phase = filters.status or ""
+    if "status" in known:
+        phase = text(known["status"]) or "running"
+        if known["paused"] is not None and phase in ("starting", "running"):
+            phase = "paused"
+    is_placed = "machine" in known
+    return _Facts(
+        text(known["machine"]) if is_placed else filters.machine or "",
+        text(known["state"]) if is_placed else filters.state or "",
+        phase,
+        known["error"] is not None if "error" in known else False,
+        whole(known["born"]) if "born" in known else 0,
+        whole(known["updated_at"]) if "updated_at" in known else 0,
+    )
 
 
 def _fits(filters: Filters, one: _Facts) -> bool:
