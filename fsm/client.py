@@ -17,7 +17,7 @@ from fsm.archive import Archive
 from fsm.durable import Durable
 from fsm.engine import checked_name, inside
 from fsm.engine.timers import TICK
-from fsm.errors import PayloadError, StoreError, UnknownMachineError
+from fsm.errors import CallTimeoutError, PayloadError, StoreError, TransitionError, UnknownMachineError
 from fsm.handles import FSMHandle, TransitionJob
 from fsm.inquiry import Inquiry
 from fsm.machine import Definition, Machine
@@ -209,15 +209,16 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         pairs = [(item, None) if isinstance(item, str) else item for item in items]
         known, placer = self._known(machine), self._placer
         plan = verbs.start_many(self.keys, known, pairs, state=state, exist_ok=exist_ok, host=host, placer=placer)
-        return self._do_many(plan, self._keeping(durability))
+        return self._do_many(plan, self._keeping(durability), is_one=len(pairs) == 1)
 
-    def _do_many(self, plan: Plan[list[Verdict]], kept: Keeping | None) -> list[Verdict]:
-        """Carry a plan for many; where some of it was taken, until that is safe."""
+    def _do_many(self, plan: Plan[list[Verdict]], kept: Keeping | None, *, is_one: bool) -> list[Verdict]:
+        """Carry a plan for many, or one; where some of it was taken, until that is safe."""
         if kept is None:
             return self.do(plan)
-        verdicts = self.do(kept.noting(plan))
-        if any(verdict.ok for verdict in verdicts):
-            while not kept.hold():
+        verdicts = self.do(kept.noting(plan, is_one=is_one))
+        taken = [verdict.ok for verdict in verdicts]
+        if any(taken):
+            while not kept.hold(is_repeatable=all(taken)):
                 self._announced.clear()
         return verdicts
 
@@ -291,7 +292,7 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
             # Somebody else's call, who holds it when it is over.
             verdict = self.do(kept.noting(plan))[0]
         else:
-            verdict = self._do_many(plan, kept)[0]
+            verdict = self._do_many(plan, kept, is_one=True)[0]
         if verdict.error is not None:
             raise verdict.error
         return TransitionJob(self, verdict.job_id, name, event)
@@ -330,7 +331,8 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         """
         definition = None if machine is None else self._definition(machine)
         checked = verbs.sendings(definition, items, meta, delay=delay, at=at)
-        return self._do_many(verbs.send_many(self.keys, checked, definition), self._keeping(durability))
+        plan = verbs.send_many(self.keys, checked, definition)
+        return self._do_many(plan, self._keeping(durability), is_one=len(checked) == 1)
 
     def call(  # noqa: PLR0913 - as `transition`
         self,
@@ -357,7 +359,8 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
             settle: Wait also for the hard events that follow from it, and give the state in which the FSM comes to
                 rest. Where one failed and its `fails` edge led on, the outcome is not ok and has the reason.
             key: As in `transition`, like all others.
-            durability: What must be true before this returns: of the event, and of what was done because of it.
+            durability: What must be true before this returns, or tells that it was refused, failed, or has not ended in
+                time: of the event, and of what was done because of it. Seconds for that come on top of the time-out.
 
         Raises:
             RefusedError: It was refused; the class says why.
@@ -382,9 +385,20 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
         )
         wait = verbs.settle if settle else verbs.wait
         while True:
-            # An event with a key may be an older one, which has ended long ago.
-            outcome = self.do(wait(self.keys, job.id, name, event, timeout, just_sent=key is None))
-            if kept is None or kept.hold():
+            outcome: Outcome | TransitionError | CallTimeoutError
+            try:
+                # An event with a key may be an older one, which has ended long ago.
+                outcome = self.do(wait(self.keys, job.id, name, event, timeout, just_sent=key is None))
+            except (TransitionError, CallTimeoutError) as error:
+                # Told when it is safe, as a success is: that it was refused, and that it stays enqueued.
+                outcome = error
+            is_over = kept is None or kept.hold()
+            if kept is not None and isinstance(outcome, CallTimeoutError):
+                while not is_over:
+                    is_over = kept.hold()
+            if is_over:
+                if isinstance(outcome, Exception):
+                    raise outcome
                 return outcome
 
     def wait_for(

@@ -31,6 +31,7 @@ __all__ = ["Durable", "Keeping"]
 R = TypeVar("R")
 _PATIENCE = 10.0
 _TAKEN = ("SENT", "DUPLICATE")
+_BEFORE = ("DUPLICATE", "EXISTS")
 # What a repeat may say of what was said before.
 _AGAIN = {"SENT": _TAKEN, "DUPLICATE": _TAKEN, "CREATED": ("CREATED",), "EXISTS": ("EXISTS", "CREATED")}
 
@@ -40,7 +41,7 @@ class Durable(PlanCarrier):
 
     keys: Keys
     _durability: Durability
-    _barriers: dict[tuple[Durability, bool], Barrier]
+    _barriers: dict[Durability, Barrier]
     _run_id: str = ""
 
     @property
@@ -78,7 +79,7 @@ class Durable(PlanCarrier):
             return Synced("memory", 0, 0.0)
         _ = self.redis  # which notes whom it meets
         before = self._run_id
-        proof = _until(self._barrier(wanted, is_for_all=True), None, began + timeout, self.url, timeout)
+        proof = _until(self._barrier(wanted), None, began + timeout, self.url, timeout)
         self._run_id = proof.run
         if before not in ("", proof.run):
             raise StoreError(
@@ -93,12 +94,12 @@ class Durable(PlanCarrier):
             self._run_id = getattr(connection, "run_id", "")
         return connection
 
-    def _barrier(self, wanted: Durability, *, is_for_all: bool = False) -> Barrier:
-        """Give the barrier that all threads of this client pass which want this."""
-        made = self._barriers.get((wanted, is_for_all))
+    def _barrier(self, wanted: Durability) -> Barrier:
+        """Give the barrier of all threads of this client which want this."""
+        made = self._barriers.get(wanted)
         if made is None:
-            new = Barrier(wanted, self.ask, self.keys, self.url, embedded_home(self.url), is_for_all=is_for_all)
-            made = self._barriers.setdefault((wanted, is_for_all), new)
+            new = Barrier(wanted, self.ask, self.keys, self.url, embedded_home(self.url))
+            made = self._barriers.setdefault(wanted, new)
         return made
 
     def _keeping(self, durability: str | Keeping | None) -> Keeping | None:
@@ -137,17 +138,29 @@ class Keeping:
         self._ask = ask
         self._url = url
         self._noted: list[tuple[Request[Any], Any]] = []
+        # Of what was noted last, where that came with it.
+        self._proof: Proof | None = None
         self._life = barrier.life()
         self._began = time.monotonic()
 
-    def noting(self, plan: Plan[R]) -> Plan[R]:
-        """Give a plan that notes what it asks, with the replies, as it goes."""
+    def noting(self, plan: Plan[R], *, is_one: bool = False) -> Plan[R]:
+        """Give a plan that notes what it asks, with the replies, as it goes.
+
+        Args:
+            plan: Runs scripts.
+            is_one: It runs one, or few, and nothing comes behind it that has to be as safe: they are proven at once.
+        """
         try:
             asked = plan.send(None)
             while True:
+                self._proof = None
                 try:
-                    reply = yield asked
+                    if is_one and not isinstance(asked, Ticket) and asked.script and not asked.is_ahead:
+                        reply, self._proof = yield self._barrier.behind(asked)
+                    else:
+                        reply = yield asked
                 except StoreError as error:
+                    self._barrier.forget()
                     asked = plan.throw(error)
                     continue
                 if not isinstance(reply, Ticket):
@@ -157,8 +170,11 @@ class Keeping:
             result: R = end.value
             return result
 
-    def hold(self) -> bool:
+    def hold(self, *, is_repeatable: bool = True) -> bool:
         """Wait until all of it is as safe as was asked for.
+
+        Args:
+            is_repeatable: None of it was refused: the sender knows that as refused, and a repeat might be taken.
 
         Returns:
             False: Redis was restarted meanwhile, and has been told all of it again: look anew what comes of it, and
@@ -167,21 +183,26 @@ class Keeping:
         Raises:
             StoreError: It was not so in time; or Redis was restarted and has forgotten what it was told.
         """
-        proof = _until(self._barrier, self._life, time.monotonic() + _PATIENCE, self._url, _PATIENCE)
+        proof, self._proof = self._proof, None
+        if proof is None or proof.lacks or self._is_older():
+            until = time.monotonic() + _PATIENCE
+            proof = _until(self._barrier, self._life, until, self._url, _PATIENCE)
         if proof.life == self._life:
             return True
-        self._carry_again()
+        self._carry_again(is_repeatable=is_repeatable)
         return False
 
-    def _carry_again(self) -> None:
+    def _is_older(self) -> bool:
+        """Tell whether some of it was there before: what wrote that may be behind no proof of ours."""
+        return any(_kind(word) in _BEFORE for _, said in self._noted for word in said)
+
+    def _carry_again(self, *, is_repeatable: bool) -> None:
         """Tell another life of the server all that was said to the one before: each script knows its repeats."""
         lost = StoreError(
             f"Redis at {mask(self._url)} was restarted before this was safe, and may have forgotten it: "
             "repeat it with the same key"
         )
-        words = [word for _, said in self._noted for word in said]
-        if time.monotonic() - self._began > REPEAT_WITHIN or any(_kind(word) not in _AGAIN for word in words):
-            # Too late for a repeat to be known; or refused before, where a repeat might be taken.
+        if not is_repeatable or time.monotonic() - self._began > REPEAT_WITHIN:
             raise lost
         self._life = self._barrier.life()
         for request, said in self._noted:
@@ -199,7 +220,7 @@ def _check_timeout(timeout: Any) -> None:
 def _until(barrier: Barrier, life: tuple[str, str] | None, deadline: float, url: str, seconds: float) -> Proof:
     """Pass a barrier until nothing lacks, or the server turns out to be in another life than this."""
     while True:
-        proof = barrier.passed()
+        proof = barrier.passed(int(1000 * (deadline - time.monotonic())))
         is_another = life is not None and proof.life != life
         if is_another or (proof.how and not proof.lacks):
             return proof
@@ -217,7 +238,7 @@ def _kind(word: str) -> str:
 
 def _is_as_before(before: str, now: str) -> bool:
     """Tell whether a repeat says what was said before; of a key, the job must be the same too."""
-    if _kind(now) not in _AGAIN[_kind(before)]:
+    if _kind(now) not in _AGAIN.get(_kind(before), ()):
         return False
     if _kind(before) not in _TAKEN:
         return True

@@ -4,7 +4,9 @@
 there a reply is the proof, and one sync serves all who write in that turn. With `everysec` nothing tells of a single
 write before Redis 7.2: while a sync is under way, writes are acknowledged that are in memory alone. From 7.2 on,
 `WAITAOF` waits for the sync that covers what this connection has written, and `WAIT`, in any version, for replicas.
-So a barrier is a write of its own on one connection, behind all that was acknowledged before, and a wait for it.
+So a barrier is a write of its own on one connection, behind all that was acknowledged before, and a wait for it. What
+one script did is proven in the round trip of that script, by what comes right behind it over the same connection. Each
+thread has a connection of its own for that: Redis syncs once for all of them, so they need not wait for each other.
 
 All of this is about one life of the server. One that was killed after it acknowledged something, and came back without
 it, would let each barrier pass: so each look tells the `run_id` of the process, and who wants a proof compares it with
@@ -16,11 +18,10 @@ What it may import: `redis` for its errors, `fsm.config`, `fsm.errors`, and `emb
 
 from __future__ import annotations
 
-import os
-import threading
+import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -38,13 +39,20 @@ if TYPE_CHECKING:
 
 __all__ = ["ALWAYS", "MEMORY", "REPLICAS", "WAITAOF", "Barrier", "Durability", "Proof", "Synced", "read_durability"]
 
+R = TypeVar("R")
 ALWAYS, WAITAOF, REPLICAS = "always", "waitaof", "replicas"
 # How long Redis may hold back one reply: a connection waits 10 s for one, and there are two such waits in a barrier.
 _ROUND_MS = 2000
 _KEPT_MS = 60_000
 _WAITS = (7, 2)
-_SETTINGS = ("CONFIG", "GET", "*append*")
+_PROVES = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
+# A pattern is held against all settings there are, which takes Redis longer than the script before it; a list of names
+# is what 6.2 does not know.
+_SETTINGS = ("CONFIG", "GET", *_PROVES)
+_SETTINGS_6 = ("CONFIG", "GET", "*append*")
+_NAMES = (7, 0)
 _LIFE = ("INFO", "server")
+_RUN_ID = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +129,7 @@ class Proof:
 
 
 class Barrier:
-    """What all threads of a client pass that want the same; those who come while one is on its way share the next.
-
-    One that has been sent proves nothing to who comes after that: his write may lie behind it.
+    """How one client proves what it wants of one server; its threads share what was seen of it, and nothing else.
 
     Args:
         wanted: What must be true.
@@ -131,43 +137,31 @@ class Barrier:
         keys: Of the namespace.
         url: Where it leads, for messages.
         home: Directory of the server where it is an embedded one.
-        is_for_all: It is about all that was acknowledged, also before the server began to sync always; else about what
-            was written since the last look.
     """
 
-    def __init__(  # noqa: PLR0913 - what is wanted, of whom, and for what
+    def __init__(
         self,
         wanted: Durability,
         ask: Callable[[Request[Any]], Any],
         keys: Keys,
         url: str,
         home: Path | None = None,
-        *,
-        is_for_all: bool = False,
     ) -> None:
         self._wanted = wanted
         self._ask = ask
         self._keys = keys
         self._url = url
         self._home = home
-        self._is_for_all = is_for_all
-        self._pid = 0
-        self._renew()
-
-    def _renew(self) -> None:
-        """Begin anew: of what was under way, a forked child would never hear."""
-        self._pid = os.getpid()
-        self._turn = threading.Condition()
-        self._begun = self._ended = 0
-        self._last: Proof | StoreError | None = None
         self._seen: Proof | None = None
+        self._settings_command: tuple[str, ...] = _SETTINGS_6
 
     def life(self) -> tuple[str, str]:
         """Give the life in which the server was seen last: as good as now, for who compares it later."""
-        if self._pid != os.getpid():
-            self._renew()
-        seen = self._seen or self.look()
-        return seen.life
+        return (self._seen or self.look()).life
+
+    def forget(self) -> None:
+        """Look anew at the server before the next call: something went wrong with it."""
+        self._seen = None
 
     def look(self) -> Proof:
         """Say by what this server proves what is wanted, and which life it is in; an embedded one is made to prove it.
@@ -175,53 +169,62 @@ class Barrier:
         Raises:
             StoreError: It cannot be used, or has nothing by which it could prove that.
         """
-        about = self._ask(Request(_about, commands=[_LIFE]))
-        self._seen = seen = Proof(about["run_id"], self._way(about) if self._wanted.fsync else REPLICAS)
+        run, about = self._ask(Request(lambda reply: (_run_id(reply), _about(reply)), commands=[_LIFE]))
+        self._seen = seen = Proof(run, self._way(about) if self._wanted.fsync else REPLICAS)
         return seen
 
-    def passed(self) -> Proof:
+    def behind(self, request: Request[R]) -> Request[tuple[R, Proof]]:
+        """Put the proof of what a script does right behind it: they go to the same process, in one round trip.
+
+        Where the script finds that somebody did it before, this proves nothing of what he did: see `passed`.
+        """
+        how = (self._seen or self.look()).how
+        asked = self._asked(how, _ROUND_MS, is_written=how != ALWAYS or self._wanted.replicas > 0)
+        return Request(
+            lambda replies: (request.read(replies[0]), self._proof(how, asked, replies[1:])),
+            request.script,
+            request.keys,
+            request.arguments,
+            [*asked.values()],
+        )
+
+    def passed(self, within_ms: int = _ROUND_MS) -> Proof:
         """Wait until what was acknowledged before is as safe as wanted, a few seconds at most, and say how that stands.
+
+        Args:
+            within_ms: For the disk, and for replicas.
 
         Raises:
             StoreError: Redis cannot be used.
         """
-        if self._pid != os.getpid():
-            self._renew()
-        with self._turn:
-            mine = self._begun + 1
-            while self._ended < mine and self._begun > self._ended:
-                self._turn.wait()
-            if self._ended >= mine:
-                return _told(self._last)
-            self._begun += 1
-        said: Proof | StoreError = StoreError("the thread that asked for others too was interrupted: repeat the call")
-        try:
-            said = self._pass()
-        except StoreError as error:
-            said = error
-            raise
-        finally:
-            with self._turn:
-                self._last = said
-                self._ended += 1
-                self._turn.notify_all()
-        return said
-
-    def _pass(self) -> Proof:
-        """Send one barrier, and read what is said of it."""
         how = (self._seen or self.look()).how
-        wanted = self._wanted.replicas
+        asked = self._asked(how, max(1, min(within_ms, _ROUND_MS)), is_written=True)
+        try:
+            proof: Proof = self._ask(
+                Request(lambda replies: self._proof(how, asked, replies), commands=[*asked.values()])
+            )
+        except StoreError:
+            self.forget()
+            raise
+        return proof
+
+    def _asked(self, how: str, ms: int, *, is_written: bool) -> dict[str, tuple[Any, ...]]:
+        """Give what a barrier asks of Redis, by what that is."""
         asked: dict[str, tuple[Any, ...]] = {}
-        if how != ALWAYS or wanted or self._is_for_all:
+        if is_written:
             asked["write"] = self._write
         if how == WAITAOF:
-            asked["disk"] = ("WAITAOF", 1, 0, _ROUND_MS)
-        if wanted:
-            asked["replicas"] = ("WAIT", wanted, _ROUND_MS)
+            asked["disk"] = ("WAITAOF", 1, 0, ms)
+        if self._wanted.replicas:
+            asked["replicas"] = ("WAIT", self._wanted.replicas, ms)
         if how == ALWAYS:
-            asked["settings"] = _SETTINGS
+            asked["settings"] = self._settings_command
         asked["life"] = _LIFE
-        said = self._ask(Request(lambda replies: _read(asked, replies), commands=[*asked.values()]))
+        return asked
+
+    def _proof(self, how: str, asked: Iterable[str], replies: Iterable[Any]) -> Proof:
+        """Read what is said of a barrier."""
+        said = {name: _READERS[name](reply) for name, reply in zip(asked, replies, strict=True)}
         replicas = said.get("replicas", 0)
         lacks = ""
         if how == WAITAOF and said["disk"] < 1:
@@ -229,9 +232,9 @@ class Barrier:
         elif how == ALWAYS and not _syncs_always(said["settings"]):
             # Somebody changed that meanwhile: whoever compares lives sees another one, and looks anew.
             how = ""
-        if replicas < wanted:
-            lacks = f"is on {replicas} of {wanted} replicas"
-        proof = Proof(said["life"]["run_id"], how, replicas, lacks)
+        if replicas < self._wanted.replicas:
+            lacks = f"is on {replicas} of {self._wanted.replicas} replicas"
+        proof = Proof(said["life"], how, replicas, lacks)
         self._seen = proof if how else None
         return proof
 
@@ -242,8 +245,12 @@ class Barrier:
 
     def _way(self, about: Mapping[str, str]) -> str:
         """Find by what this server proves that something is on disk."""
+        version = tuple(int(part) for part in about.get("redis_version", "").split(".")[:2] if part.isdigit())
+        self._settings_command = _SETTINGS if version >= _NAMES else _SETTINGS_6
         found = self._settings()
         if _syncs_always(found):
+            if self._home is None:
+                self._refuse_beginners()
             return ALWAYS
         if self._home is not None:
             embedded.sync_always(self._home)
@@ -254,7 +261,6 @@ class Barrier:
         where = f"Redis at {mask(self._url)}"
         if found.get("appendonly") == "no":
             raise StoreError(f"{where} keeps no append-only file, so nothing is on disk: set `appendonly yes` there")
-        version = tuple(int(part) for part in about.get("redis_version", "").split(".")[:2] if part.isdigit())
         if version >= _WAITS and found.get("appendfsync") != "no":
             return WAITAOF
         unknown = "" if found else " (and does not let us ask for it: `+config|get` in its ACL)"
@@ -263,26 +269,35 @@ class Barrier:
             "`no-appendfsync-on-rewrite no` there, or use Redis 7.2 or newer with `appendfsync everysec`"
         )
 
+    def _refuse_beginners(self) -> None:
+        """Refuse a server that has just been told to keep a file.
+
+        Until it has written the first one whole, what it syncs is in a file that it forgets when it is restarted. One
+        that rewrites its file for the first time in its life looks the same.
+
+        Raises:
+            StoreError: It may be so.
+        """
+        about = self._ask(Request(_about, commands=[("INFO", "persistence")]))
+        is_writing = "1" in (about.get("aof_rewrite_in_progress"), about.get("aof_rewrite_scheduled"))
+        if is_writing and about.get("aof_last_rewrite_time_sec") == "-1":
+            raise StoreError(
+                f"Redis at {mask(self._url)} writes its append-only file for the first time just now, and may keep "
+                "nothing until that is done: wait for `aof_rewrite_in_progress:0` in `INFO persistence`"
+            )
+
     def _settings(self) -> dict[str, str]:
         """Ask how it syncs; nothing where it does not tell."""
         try:
-            return dict(self._ask(Request(_pairs, commands=[_SETTINGS])))
+            return dict(self._ask(Request(_pairs, commands=[self._settings_command])))
         except StoreError as error:
             if isinstance(error.__cause__, ResponseError):
                 return {}
             raise
 
 
-def _told(said: Proof | StoreError | None) -> Proof:
-    if isinstance(said, Proof):
-        return said
-    # Of its own for each thread: raising one error in several would mix their tracebacks.
-    raise StoreError(str(said)) from said
-
-
 def _syncs_always(found: Mapping[str, str]) -> bool:
-    wanted = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
-    return all(found.get(name) == value for name, value in wanted.items())
+    return all(found.get(name) == value for name, value in _PROVES.items())
 
 
 def _text(value: Any) -> str:
@@ -298,28 +313,33 @@ def _pairs(reply: Any) -> dict[str, str]:
 
 
 def _about(reply: Any) -> dict[str, str]:
-    """Read the reply to INFO, which some carriers have read already.
+    """Read the reply to INFO, which some carriers have read already."""
+    if isinstance(reply, dict):
+        return {_text(name): _text(value) for name, value in reply.items()}
+    lines = [line.partition(":") for line in _text(reply).splitlines()]
+    return {name: value for name, colon, value in lines if colon}
+
+
+def _run_id(reply: Any) -> str:
+    """Find the life of the server in the reply to INFO.
 
     Raises:
-        LookupError: It does not tell the life of the server.
+        LookupError: It does not tell.
     """
-    if isinstance(reply, dict):
-        found = {_text(name): _text(value) for name, value in reply.items()}
+    if isinstance(reply, bytes):
+        found = _RUN_ID.search(reply)
+        run = found[1].decode() if found else ""
     else:
-        lines = [line.partition(":") for line in _text(reply).splitlines()]
-        found = {name: value for name, colon, value in lines if colon}
-    if not found.get("run_id"):
+        run = _about(reply).get("run_id", "")
+    if not run:
         raise LookupError("run_id of the server")
-    return found
+    return run
 
 
-def _read(asked: Iterable[str], replies: Iterable[Any]) -> dict[str, Any]:
-    """Read the replies to a barrier, by what was asked."""
-    readers: dict[str, Callable[[Any], Any]] = {
-        "write": lambda reply: reply,
-        "disk": lambda reply: int(reply[0]),
-        "replicas": int,
-        "settings": _pairs,
-        "life": _about,
-    }
-    return {name: readers[name](reply) for name, reply in zip(asked, replies, strict=True)}
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "write": lambda reply: reply,
+    "disk": lambda reply: int(reply[0]),
+    "replicas": int,
+    "settings": _pairs,
+    "life": _run_id,
+}

@@ -74,11 +74,12 @@ class Request(Generic[R]):
     """One round trip.
 
     Args:
-        read: Turns the reply (a list of replies where there are several commands) into what was asked for.
+        read: Turns the reply (a list of replies where several things are asked) into what was asked for.
         script: Name of a script, or "" for plain commands.
         keys: KEYS of the script.
         arguments: ARGV of the script.
-        commands: Plain commands, sent in one pipeline.
+        commands: Plain commands, sent in one pipeline; with a script, behind it over the same connection, and their
+            replies are as Redis gives them.
         is_atomic: The commands are a transaction: nobody else's stands between them.
         is_ahead: The reply may be read later: a carrier that can gives a ticket, by which a plan asks for it.
     """
@@ -139,6 +140,8 @@ def _send(client: redis.Redis, request: Request[Any]) -> Any:
     # redis-py types what it sends only by its many methods; this one takes any command.
     execute: Callable[..., Any] = client.execute_command
     if request.script:
+        if request.commands:
+            return _send_with_script(client, request)
         text, sha = script(request.script)
         count = str(len(request.keys))
         try:
@@ -147,12 +150,28 @@ def _send(client: redis.Redis, request: Request[Any]) -> Any:
             return execute("EVALSHA", sha, count, *request.keys, *request.arguments)
         except redis.exceptions.NoScriptError:
             return execute("EVAL", text, count, *request.keys, *request.arguments)
-    if len(request.commands) == 1:
-        (command,) = request.commands
-        if isinstance(client, Wire) and command[0] not in client.response_callbacks:
-            return client.at_once(*command)
-        return execute(*command)
-    return _send_many(client, request)
+    if len(request.commands) > 1:
+        return _send_many(client, request)
+    (command,) = request.commands
+    if isinstance(client, Wire) and command[0] not in client.response_callbacks:
+        execute = client.at_once
+    return execute(*command)
+
+
+def _send_with_script(client: redis.Redis, request: Request[Any]) -> list[Any]:
+    """Run a script and what comes right behind it, and give the replies to all of it."""
+
+    def send(*call: Any) -> list[Any]:
+        commands = [call, *request.commands]
+        if isinstance(client, Wire):
+            return client.all_at_once(commands, as_it_came=True)
+        return _send_many(client, Request(request.read, commands=commands))
+
+    by_sha = command(request)
+    try:
+        return send(*by_sha)
+    except redis.exceptions.NoScriptError:
+        return send("EVAL", script(request.script)[0], *by_sha[2:])
 
 
 def _send_many(client: redis.Redis, request: Request[Any]) -> list[Any]:

@@ -54,8 +54,13 @@ class Wire(redis.Redis):
 
         return self._over_one(attempt)
 
-    def all_at_once(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    def all_at_once(self, commands: Sequence[Sequence[Any]], *, as_it_came: bool = False) -> list[Any]:
         """Run commands in one round trip, whose replies redis-py would give as a pipeline of its own does.
+
+        Args:
+            commands: Each with its arguments.
+            as_it_came: Leave the replies as Redis gave them: redis-py takes longer to read an INFO than Redis to write
+                it.
 
         Raises:
             RedisError: As of any command; an error that is a reply only when all other replies have been read.
@@ -70,6 +75,8 @@ class Wire(redis.Redis):
         for reply in replies:
             if isinstance(reply, redis.exceptions.ResponseError):
                 raise reply
+        if as_it_came:
+            return replies
         # Few names, each of them many times.
         known: dict[str, Any] = self.response_callbacks
         readers = {name: known.get(name) for name in {command[0] for command in commands}}
