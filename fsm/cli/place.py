@@ -41,13 +41,13 @@ class Place:
     namespace: str | None = None
     app: str | None = None
 
-    def client(self, cluster: ClusterInfo | None = None) -> Client:
-        """Make a client; it connects at its first call.
+    def client(self, cluster: ClusterInfo | None = None, durability: str | None = None) -> Client:
+        """Make a client; it connects at its first call. Where no durability is given, that of the settings counts.
 
         Raises:
             ConfigError: URL or namespace are wrong.
         """
-        return Client(self.url, namespace=self.namespace, cluster=cluster)
+        return Client(self.url, namespace=self.namespace, cluster=cluster, durability=durability)
 
     def cluster(self) -> ClusterInfo | None:
         """Give who knows the hosts for the application; `None` where no application is named, or it leaves that to us.

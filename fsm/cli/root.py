@@ -52,6 +52,7 @@ _COMMANDS = {
     "resume": "fsm.cli.steering:resume",
     "purge": "fsm.cli.purging:purge",
     "synch": "fsm.cli.synching:synch",
+    "sync": "fsm.cli.durable:sync",
     "drain": "fsm.cli.draining:drain",
     "backup": "fsm.cli.archive:backup",
     "storage": "fsm.cli.storage:storage",

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from fsm import config
+from fsm.cli.durable import durability_option
 from fsm.cli.lengths import length
 from fsm.cli.lengths import timeout as time_out
 from fsm.cli.place import placed
@@ -19,6 +21,8 @@ from fsm.cli.printing import complain, json_option, print_array, print_fields, p
 from fsm.errors import FSMError, TransitionError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fsm.cli.place import Place
     from fsm.engine import Outcome
     from fsm.handles import TransitionJob
@@ -63,6 +67,7 @@ def _refuse(word: str) -> NoReturn:
 @click.option("--state", metavar="STATE", help="Adopt what is alive already, in this state: no entry event is run.")
 @click.option("--exist-ok", is_flag=True, help="One of this name and MACHINE may exist; it is left as it is.")
 @click.option("--host", metavar="NAME", help="Run them on this host alone; they wait while no worker of it is there.")
+@durability_option
 @json_option
 @placed
 def start(  # noqa: PLR0913 - one parameter an option
@@ -74,6 +79,7 @@ def start(  # noqa: PLR0913 - one parameter an option
     state: str | None,
     exist_ok: bool,
     host: str | None,
+    durability: str | None,
     as_json: bool,
 ) -> None:
     """Start FSMs of a MACHINE.
@@ -81,7 +87,7 @@ def start(  # noqa: PLR0913 - one parameter an option
     MACHINE is its name, in --app or else as workers announced it, or module:Class. A worker runs their entry event.
     """
     of = place.known_machine(machine)
-    with place.client(place.cluster()) as client:
+    with place.client(place.cluster(), durability) as client:
         items = [(name, payload) for name in names]
         verdicts = client.start_many(of, items, state=state, exist_ok=exist_ok, host=host)
     if as_json:
@@ -117,6 +123,7 @@ def start(  # noqa: PLR0913 - one parameter an option
 @click.option("--job-id", metavar="ID", help="An id of your own in the place of a key, unique over all FSMs.")
 @click.option("--delay", type=length, metavar="TIME", help="Let it join the mailbox later: seconds, or as 1m30s.")
 @click.option("--at", type=_moment, metavar="WHEN", help="Or then: a moment with its zone, 2026-12-01T08:00+01:00.")
+@durability_option
 @json_option
 @placed
 def transition(  # noqa: PLR0913 - one parameter an option
@@ -135,6 +142,7 @@ def transition(  # noqa: PLR0913 - one parameter an option
     job_id: str | None,
     delay: float | None,
     at: datetime | None,
+    durability: str | None,
     as_json: bool,
 ) -> None:
     """Send an EVENT to the FSM called NAME.
@@ -144,7 +152,8 @@ def transition(  # noqa: PLR0913 - one parameter an option
     """
     is_waiting = is_waiting or is_settling
     machine = None if to_start is None else place.known_machine(to_start)
-    with place.client(None if to_start is None else place.cluster()) as client:
+    wanted = config.resolve("durability") if durability is None else durability
+    with place.client(None if to_start is None else place.cluster(), wanted) as client:
         job = client.transition(
             name,
             event,
@@ -159,7 +168,8 @@ def transition(  # noqa: PLR0913 - one parameter an option
             at=at,
         )
         if is_waiting:
-            tell_end(job, timeout, is_settling=is_settling, as_json=as_json)
+            # What the worker did because of it came after what was proven of the event.
+            tell_end(job, timeout, is_settling=is_settling, as_json=as_json, when=lambda: client.sync(wanted))
         else:
             tell_sent(job, as_json=as_json)
 
@@ -172,15 +182,29 @@ def tell_sent(job: TransitionJob, *, as_json: bool) -> None:
         print_line("sent", job.event, job.name, job.id)
 
 
-def tell_end(job: TransitionJob, timeout: float, *, is_settling: bool, as_json: bool) -> Outcome:
+def tell_end(
+    job: TransitionJob, timeout: float, *, is_settling: bool, as_json: bool, when: Callable[[], object] = bool
+) -> Outcome:
     """Wait for the end of an event and print it.
+
+    Args:
+        job: The event.
+        timeout: Seconds.
+        is_settling: Wait for the hard events that follow as well.
+        as_json: Print JSON.
+        when: Called when it has ended, or has not in time: it returns when that may be told.
 
     Raises:
         TransitionError: It was refused or failed; as JSON that is printed as well.
     """
     try:
         with spinner(f"waiting for job {job.id}"):
-            outcome = job.result(timeout, settle=is_settling)
+            try:
+                outcome = job.result(timeout, settle=is_settling)
+            except FSMError:
+                when()
+                raise
+            when()
     except FSMError as error:
         if as_json:
             print_json(_as_json(job, error))

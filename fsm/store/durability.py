@@ -260,7 +260,10 @@ class Barrier:
                 return ALWAYS
         where = f"Redis at {mask(self._url)}"
         if found.get("appendonly") == "no":
-            raise StoreError(f"{where} keeps no append-only file, so nothing is on disk: set `appendonly yes` there")
+            raise StoreError(
+                f"{where} keeps no append-only file, so nothing is on disk: `CONFIG SET appendonly yes` there, and "
+                "write that into its redis.conf"
+            )
         if version >= _WAITS and found.get("appendfsync") != "no":
             return WAITAOF
         unknown = "" if found else " (and does not let us ask for it: `+config|get` in its ACL)"
@@ -273,14 +276,14 @@ class Barrier:
         """Refuse a server that has just been told to keep a file.
 
         Until it has written the first one whole, what it syncs is in a file that it forgets when it is restarted. One
-        that rewrites its file for the first time in its life looks the same.
+        that began with nothing and rewrites its file for the first time looks the same.
 
         Raises:
             StoreError: It may be so.
         """
         about = self._ask(Request(_about, commands=[("INFO", "persistence")]))
         is_writing = "1" in (about.get("aof_rewrite_in_progress"), about.get("aof_rewrite_scheduled"))
-        if is_writing and about.get("aof_last_rewrite_time_sec") == "-1":
+        if is_writing and (about.get("aof_last_rewrite_time_sec"), about.get("aof_base_size")) == ("-1", "0"):
             raise StoreError(
                 f"Redis at {mask(self._url)} writes its append-only file for the first time just now, and may keep "
                 "nothing until that is done: wait for `aof_rewrite_in_progress:0` in `INFO persistence`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -11,10 +12,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import pytest
+from click.testing import CliRunner
 
 from fsm import CallTimeoutError, Client, FailedError, Machine, Settings, StoreError
+from fsm.cli import main
 from fsm.durable import Keeping
 from fsm.store import embedded
 from fsm.store.connection import connect
@@ -309,6 +313,7 @@ def test_a_call_waits_for_what_was_done_too(safe: EmbeddedServer, safe_client: C
 def test_a_send_is_proven_in_the_round_trip_that_carries_it(safe_client: Client) -> None:
     # Seen to fail with the look behind the reply, as it is for many.
     box = safe_client.start_fsm(Box, "box")
+    box.transition("put")  # so that Redis knows the script
     asked: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         for name in ("at_once", "all_at_once", "execute_command"):
@@ -317,7 +322,7 @@ def test_a_send_is_proven_in_the_round_trip_that_carries_it(safe_client: Client)
         for durability in ("fsync", "memory"):
             box.transition("put", durability=durability)
     assert len(asked) == 2
-    assert safe_client.redis.llen(safe_client.keys.mailbox("box")) == 3
+    assert safe_client.redis.llen(safe_client.keys.mailbox("box")) == 4
 
 
 def test_scripts_that_redis_has_forgotten_are_told_anew_with_what_comes_behind_them(safe_client: Client) -> None:
@@ -379,6 +384,44 @@ def test_a_redis_that_was_just_told_to_keep_a_file_keeps_nothing_yet_and_takes_n
             assert not client.exists("box")
     finally:
         stop(home)
+
+
+# --- on the command line
+
+
+def test_commands_wait_until_it_is_as_safe_as_their_option_says(
+    safe: EmbeddedServer, safe_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+
+    def fsm(*arguments: str) -> Any:
+        done = CliRunner().invoke(main, ["--url", safe.url, *arguments], prog_name="fsm")
+        return done.exit_code, done.stdout, done.stderr
+
+    held: list[Keeping] = []
+    real = Keeping.hold
+    monkeypatch.setattr(Keeping, "hold", lambda self, **more: (held.append(self), real(self, **more))[1])
+    assert fsm("start", "tests.integration.test_durability:Box", "box", "--durability", "fsync")[0] == 0
+    assert fsm("transition", "box", "put", "--durability", "fsync")[0] == 0
+    assert len(held) == 2
+    assert fsm("transition", "box", "put")[0] == 0
+    assert len(held) == 2
+
+    code, told, _ = fsm("sync", "--json")
+    assert code == 0
+    assert json.loads(told) == {"how": "always", "replicas": 0, "ms": ANY}
+    assert re.fullmatch(r"how: always\nms:  [\d.]+\n", fsm("sync")[1])
+    code, _, problem = fsm("sync", "--durability", "fsync+replicas:1", "--timeout", "50ms")
+    assert code == 1
+    assert "is on 0 of 1 replicas" in problem
+
+    # Seen to fail without the second look: what the worker did was told before it was safe.
+    synced: list[str] = []
+    monkeypatch.setattr(Client, "sync", lambda _self, durability: synced.append(durability))
+    code, _, problem = fsm("transition", "box", "put", "--wait", "--timeout", "50ms", "--durability", "fsync")
+    assert code == 1
+    assert "stays enqueued" in problem
+    assert synced == ["fsync"]
 
 
 # --- another server at the same address

@@ -46,7 +46,12 @@ class Server:
         self.replicas = 0
         self.refuses: dict[str, Exception] = {}
         self.words: list[str] = ["SENT"]
-        self.rewrite = {"aof_rewrite_in_progress": 0, "aof_rewrite_scheduled": 0, "aof_last_rewrite_time_sec": -1}
+        self.rewrite = {
+            "aof_rewrite_in_progress": 0,
+            "aof_rewrite_scheduled": 0,
+            "aof_last_rewrite_time_sec": -1,
+            "aof_base_size": 0,
+        }
         self.told: list[str] = []
         self.before: Callable[[str], None] = lambda _name: None
 
@@ -188,8 +193,11 @@ def test_a_server_that_has_only_just_been_told_to_keep_a_file_proves_nothing_yet
         kept(server)
     assert "send" not in server.told
 
-    server.rewrite["aof_last_rewrite_time_sec"] = 0
-    assert kept(server).hold()
+    # Neither one that has had a file since it began, nor one that has rewritten it before.
+    for name, value in (("aof_base_size", 88), ("aof_last_rewrite_time_sec", 0)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(server.rewrite, name, value)
+            assert kept(server).hold()
 
 
 @pytest.mark.parametrize(("version", "asked"), [("6.2.14", ("*append*",)), ("7.0.15", (*ALWAYS,))])

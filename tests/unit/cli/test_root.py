@@ -38,6 +38,7 @@ COMMANDS = [
         "resume",
         "purge",
         "synch",
+        "sync",
         "drain",
         "backup",
         "storage",

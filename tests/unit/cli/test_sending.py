@@ -336,3 +336,24 @@ def test_purge_asks_a_person_for_how_many(
     assert done.exit_code == 0, done.output
     assert "Take away 1 FSM of machine 'Door' that finished for good?" in done.stderr
     assert not client.exists("front")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("start", "cli_shop:Door", "front"), ("transition", "front", "push"), ("sync",)], ids=" ".join
+)
+def test_a_wrong_word_of_durability_is_wrong_use(fsm: Run, client: Client, arguments: tuple[str, ...]) -> None:
+    done = fsm(*arguments, "--durability", "disk")
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith("fsm: --durability: must be memory, fsync, replicas:N or fsync+replicas:N")
+    assert not client.exists("front")
+
+
+def test_the_durability_of_the_settings_counts_where_no_option_says_otherwise(
+    fsm: Run, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsm("start", "cli_shop:Door", "front")
+    monkeypatch.setenv("FSM_DURABILITY", "disk")
+
+    assert fsm("transition", "front", "push").exit_code == 2
+    assert fsm("transition", "front", "push", "--durability", "memory").exit_code == 0
