@@ -142,7 +142,8 @@ class InlineWorld:
 
     def settle(self, keys: Keys) -> None:
         """Apply what waits, and run effects, until there is nothing left to do."""
-        retries = 0
+        retries, shelf = 0, self._shelf(keys)
+        shelf.trouble = ""
         for _ in range(_MOST_TURNS):
             with self._guard:
                 is_moving = self._take_turn(keys)
@@ -150,6 +151,8 @@ class InlineWorld:
                 continue
             if self.fire(keys):
                 continue
+            if shelf.trouble:
+                raise StoreError(f"memory://: {shelf.trouble}")
             # What is to be tried again comes last: it may wait for one of those effects.
             retries += 1
             if not run(self.redis, calls.due(keys, ahead_ms=_FOR_EVER_MS, kind="retry"))[0]:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from fsm.engine import strangeness
 from fsm.engine.faults import said
-from fsm.errors import StoreError
+from fsm.errors import ConfigError, StoreError
 from fsm.machine.marks import read_mark
+from fsm.storage.memory import MemoryStorage
 from fsm.storage.protocol import MOST_ROWS, BatchStorage
 from fsm.storage.singly import Singly
 from fsm.store import storing
@@ -112,6 +113,8 @@ class Shelf:
         self._places: dict[int, _Place] = {}
         self._refused: OrderedDict[str, _Refusal] = OrderedDict()
         self._guard = threading.Lock()
+        # Why an FSM was put off last: for a world in memory, where nobody waits.
+        self.trouble = ""
 
     @staticmethod
     def of(keys: Keys, app: App, timer: Timer, ask: Ask) -> Shelf | None:
@@ -123,6 +126,30 @@ class Shelf:
         """Tell whether the payload of an FSM lies in a storage."""
         behaviour = self._behaviours().get(fsm.machine)
         return behaviour is not None and behaviour.definition.storage is not None
+
+    def check(self) -> None:
+        """Look whether the storages can be used, and say so where one cannot: it may come later.
+
+        Raises:
+            ConfigError: One never can, as where its driver is not installed.
+        """
+        storages: dict[int, tuple[Any, list[str]]] = {}
+        for machine in self.machines():
+            storage = self._behaviours()[machine].definition.storage
+            storages.setdefault(id(storage), (storage, []))[1].append(machine)
+        for storage, machines in storages.values():
+            names = ", ".join(sorted(machines))
+            if isinstance(storage, MemoryStorage):
+                about = "payloads of %s lie in the memory of this process: no other has them, and they are gone with it"
+                _log.warning(about, names)
+            try:
+                # Not all have it: it is no part of the protocol.
+                getattr(storage, "check", lambda: None)()
+            except ConfigError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a storage of a user's own raises
+                problem = error.problem if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+                _log.warning("the storage of %s cannot be used yet, and their FSMs wait for it: %s", names, problem)
 
     def machines(self) -> list[str]:
         """Name the machines that have a storage."""
@@ -242,12 +269,14 @@ class Shelf:
 
     def _waiting(self, one: Lent, claims: Claims, place: _Place, error: StoreError) -> Lent:
         _log.warning("FSM %r waits for its storage: %s", one.name, error)
+        self.trouble = f"FSM {one.name!r} waits for its storage: {error.problem}"
         wait_ms = max(_LEAST_MS, int(place.breaker.wait_s * 1000) + 50)
         one.ready = self._work(one, claims).put_off(wait_ms, "StoreError", error.problem)
         return one
 
     def _standing(self, one: Lent, claims: Claims, kind: str, text: str) -> Lent:
         _log.error("FSM %r is not run: %s", one.name, text)
+        self.trouble = f"FSM {one.name!r} is not run: {text}"
         one.ready = self._work(one, claims).put_off(_STANDING_MS, kind, text)
         return one
 
@@ -290,6 +319,7 @@ class Shelf:
         except StoreError as error:
             for block in blocks:
                 _log.warning("what FSM %r would be is not stored, and it waits: %s", block.row.name, error)
+                self.trouble = f"FSM {block.row.name!r} waits for its storage: {error.problem}"
                 wait_ms = max(_LEAST_MS, int(place.breaker.wait_s * 1000) + 50)
                 kept.blocks.append(block.work.anew().put_off(wait_ms, "StoreError", error.problem))
             return

@@ -340,6 +340,8 @@ class TransitionWorker(Listener):
     def register_birth(self) -> None:
         """Open the application, register with RQ, announce our machines, and begin to keep locks."""
         self.open_app()
+        if self._shelf is not None:
+            self._shelf.check()
         try:
             super().register_birth()  # type: ignore[no-untyped-call] # RQ is typed in part
         except OutOfMemoryError as error:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsm import Client, Machine, MemoryStorage
+from fsm import Client, Machine, MemoryStorage, verbs
 from fsm.store import calls, dropping, retention
 from fsm.store.requests import run
-from tests.storage.cabinet import KEYS, Cabinet, Office, book, plain_book
+from tests.storage.cabinet import KEYS, Cabinet, Killed, Office, book, plain_book
 from workers import breaker
 from workers.dropping import Dropping
 from workers.executors import InlineExecutor
@@ -44,6 +44,10 @@ def dropper(office: Office) -> Dropping:
 
 def look(office: Office) -> int:
     return dropper(office).look(lambda request: run(office.client, request))
+
+
+def killed() -> None:
+    raise Killed
 
 
 def purge(office: Office, *names: str) -> None:
@@ -90,8 +94,26 @@ def test_the_row_of_an_expired_fsm_is_dropped(office: Office, cabinet: Cabinet) 
     assert (notes(office), set(cabinet.rows)) == ([], {"b"})
 
 
+def test_the_row_of_one_that_was_purged_before_redis_was_told_of_it_is_dropped(
+    office: Office, cabinet: Cabinet
+) -> None:
+    # Seen to fail without the look at the machine's announcement in `note_drop`.
+    run(office.client, verbs.announce(KEYS, [office.machine.definition], 1))
+    office.start("a")
+    cabinet.after_store = [killed]
+    with pytest.raises(Killed):
+        office.turn("w1")
+    office.bury("w1")
+    assert b"+s" not in office.snapshot("a")[b"definition"]
+    purge(office, "a")
+
+    assert look(office) == 1
+    assert (notes(office), cabinet.rows) == ([], {})
+
+
 def test_nothing_is_noted_of_an_fsm_whose_payload_lies_in_redis(fake_redis: fakeredis.FakeRedis) -> None:
     office = Office(fake_redis, plain_book())
+    run(office.client, verbs.announce(KEYS, [office.machine.definition], 1))
     started(office, "a")
     purge(office, "a")
     assert notes(office) == []

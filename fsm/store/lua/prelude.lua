@@ -137,9 +137,11 @@ local function disarm(prefix, name, timers, retry_at)
 end
 
 -- A life ends: where the mark of its definition says that its payload lies in a storage, this is noted, for a worker that
--- knows the storage to drop the row there.
+-- knows the storage to drop the row there. Without the mark a worker may have died behind its first store: so the
+-- machine is asked as well, as it was announced.
 local function note_drop(prefix, machine, name, born, mark, ms)
-  if mark and string.sub(mark, -2) == '+s' then
+  local about = string.sub(mark or '', -2) ~= '+s' and try('HGET', prefix .. 'machines', machine or '')
+  if not about or type(about) == 'string' and string.find(about, '"storage":true', 1, true) then
     try('ZADD', prefix .. 'drops:' .. (machine or ''), ms, born .. ' ' .. name)
   end
 end
