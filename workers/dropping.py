@@ -2,7 +2,8 @@
 
 Who purges an FSM, or takes away what has finished long ago, needs Redis and nothing else. What of it lies in a storage
 is noted there in the same step; whoever looks next drops it, and then takes the note away. A name that lives again
-keeps what it has: its life is another one.
+keeps what it has: its life is another one. And so does a life that comes back from a backup: whoever restores it in the
+place of what is there purges that first, so what was noted less than a minute ago is left alone.
 
 Who calls this: the worker, between its claims; the jobs of stock workers; and `memory://`.
 """
@@ -28,6 +29,7 @@ __all__ = ["Dropping"]
 _log = logging.getLogger("fsm.worker")
 _LOOK_S = 10.0
 _SOON_S = 1.0
+_AGE_MS = 60_000
 
 
 class Dropping:
@@ -36,11 +38,13 @@ class Dropping:
     Args:
         keys: Of the namespace.
         shelf: The storages of the machines, if any has one.
+        age_ms: How long ago it was noted at least.
     """
 
-    def __init__(self, keys: Keys, shelf: Shelf | None) -> None:
+    def __init__(self, keys: Keys, shelf: Shelf | None, age_ms: int = _AGE_MS) -> None:
         self._keys = keys
         self._shelf = shelf
+        self._age_ms = age_ms
         self._due_at = 0.0
 
     def look(self, carry: Ask) -> int:
@@ -57,7 +61,7 @@ class Dropping:
         self._due_at = now + _LOOK_S
         machines = self._shelf.machines()
         count = 0
-        for machine, found in carry(dropping.over(self._keys, machines)).items() if machines else ():
+        for machine, found in carry(dropping.over(self._keys, machines, self._age_ms)).items() if machines else ():
             count += self._drop(carry, self._shelf, machine, found)
         return count
 

@@ -207,7 +207,7 @@ class InlineWorld:
     def drop(self, keys: Keys) -> None:
         """Drop what storages have of lives that are over."""
         # Without the lock: a handler may purge as well.
-        Dropping(keys, self._shelf(keys)).look(lambda request: run(self.redis, request))
+        Dropping(keys, self._shelf(keys), age_ms=0).look(lambda request: run(self.redis, request))
 
     def _unknown(self, fsm: Claimed, why: str) -> ConfigError:
         name, machine = fsm.name, fsm.machine

@@ -35,22 +35,29 @@ class Over(NamedTuple):
     lives: dict[str, str]
 
 
-def over(keys: Keys, machines: Sequence[str]) -> Request[dict[str, Over]]:
+def over(keys: Keys, machines: Sequence[str], age_ms: int) -> Request[dict[str, Over]]:
     """Read what is noted of machines, at most `MOST_AT_ONCE` of each; who has nothing is not in it.
 
     Args:
         keys: Of the namespace.
         machines: Their names, at least one.
+        age_ms: Only what was noted so long ago, at least.
     """
 
-    def read(reply: Any) -> dict[str, Over]:
-        replies = reply if len(machines) > 1 else [reply]
-        return {machine: _read(notes) for machine, notes in zip(machines, replies, strict=True) if notes}
+    def read(replies: list[Any]) -> dict[str, Over]:
+        (s, us), *noted = replies
+        until_ms = int(s) * 1000 + int(us) // 1000 - age_ms
+        found = {machine: _read(scored, until_ms) for machine, scored in zip(machines, noted, strict=True)}
+        return {machine: one for machine, one in found.items() if one.notes}
 
-    return Request(read, commands=[("ZRANGE", keys.drops(machine), 0, MOST_AT_ONCE - 1) for machine in machines])
+    looks = [("ZRANGE", keys.drops(machine), 0, MOST_AT_ONCE - 1, "WITHSCORES") for machine in machines]
+    return Request(read, commands=[("TIME",), *looks])
 
 
-def _read(notes: list[bytes]) -> Over:
+def _read(scored: list[Any], until_ms: int) -> Over:
+    # As pairs, or one behind the other.
+    pairs = scored if scored and not isinstance(scored[0], bytes) else zip(scored[::2], scored[1::2], strict=True)
+    notes = [note for note, at_ms in pairs if float(at_ms) <= until_ms]
     lives: dict[str, str] = {}
     for note in notes:
         born, _, name = text(note).partition(" ")

@@ -130,6 +130,7 @@ def test_while_a_database_cannot_be_used_its_fsms_wait_and_all_others_go_on(
 def test_stock_workers_of_rq_tell_the_storage_first_as_well(
     of_diaries: Processes,
     client: Client,
+    raw_redis: redis.Redis,
     until: Callable[..., Any],
     diary: type[Machine[Any]],
     storage: SqlStorage,
@@ -146,5 +147,7 @@ def test_stock_workers_of_rq_tell_the_storage_first_as_well(
 
     # What is over is dropped with whatever they do next.
     client.purge("a")
+    (noted,) = raw_redis.zrange("fsm:default:drops:Diary", 0, -1)
+    raw_redis.zadd("fsm:default:drops:Diary", {noted: 1})  # long ago
     client.start_fsm(diary, "b")
     until(lambda: storage.load("a") is None, 60)

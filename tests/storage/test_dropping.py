@@ -36,10 +36,10 @@ def office(fake_redis: fakeredis.FakeRedis, cabinet: Cabinet) -> Office:
     return Office(fake_redis, book(cabinet))
 
 
-def dropper(office: Office) -> Dropping:
+def dropper(office: Office, age_ms: int = 0) -> Dropping:
     behaviours = office.behaviours
     ask = lambda request: run(office.client, request)  # noqa: E731 - short
-    return Dropping(KEYS, Shelf(KEYS, lambda: behaviours, InlineExecutor(timed=False), ask))
+    return Dropping(KEYS, Shelf(KEYS, lambda: behaviours, InlineExecutor(timed=False), ask), age_ms)
 
 
 def look(office: Office) -> int:
@@ -139,6 +139,16 @@ def test_a_life_that_came_back_from_a_backup_keeps_its_row(office: Office, cabin
 
     assert look(office) == 0
     assert (notes(office), set(cabinet.rows)) == ([], {"a"})
+
+
+def test_what_was_purged_just_now_may_be_restored_and_is_left_for_a_while(office: Office, cabinet: Cabinet) -> None:
+    # Seen to fail without the look at when it was noted: a restore in the place of what is there purges first.
+    started(office, "a", "b")
+    purge(office, "a", "b")
+    office.client.zincrby(KEYS.drops("Book"), -60_000, next(note for note in notes(office) if note.endswith("b")))
+
+    assert dropper(office, 60_000).look(lambda request: run(office.client, request)) == 1
+    assert (set(cabinet.rows), len(notes(office))) == ({"a"}, 1)
 
 
 def test_while_the_storage_is_down_the_notes_stay_and_nobody_waits_for_it(
