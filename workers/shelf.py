@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING, Any
 from fsm.engine import strangeness
 from fsm.engine.faults import said
 from fsm.errors import ConfigError, StoreError
-from fsm.machine.marks import read_mark
 from fsm.storage.memory import MemoryStorage
 from fsm.storage.protocol import MOST_ROWS, BatchStorage
 from fsm.storage.singly import Singly
 from fsm.store import storing
 from fsm.store.calls import Claims
-from fsm.store.halves import read_half
 from workers.adoption import adopt, marks_of
 from workers.breaker import Breaker
+from workers.difference import half_of, trouble
 from workers.stored import Lent, StoredActivation, StoredBlock, finish, lent
 
 if TYPE_CHECKING:
@@ -221,13 +220,13 @@ class Shelf:
     def _lend(self, fsm: Claimed, row: Row | None, claims: Claims) -> Lent:
         """Compare what both sides have, and say what is to be done with it."""
         one = lent(fsm, row)
-        kind, text = _trouble(fsm, row)
+        kind, text = trouble(fsm, row)
         if kind:
             return self._standing(one, claims, kind, text)
         if row is None or row.born != fsm.born or row.version == fsm.version:
             return self._noted(one, claims)
         try:
-            half = _half(row)
+            half = half_of(row)
             if half is not None and row.base == fsm.version:
                 one.ready = finish(one, row)
                 return one
@@ -368,35 +367,6 @@ class Shelf:
             kept.lost.append(fsm)
 
 
-def _trouble(fsm: Claimed, row: Row | None) -> tuple[str, str]:
-    """Say of what kind the difference between Redis and the storage is, where no worker can mend it; and which."""
-    if row is None or row.born != fsm.born:
-        if read_mark(fsm.definition).is_stored:
-            there = "no row of it" if row is None else f"a row of another life (born {row.born})"
-            what = f"Redis says that version {fsm.version} lies in the storage, which has {there}"
-            return "StorageLost", f"{what}: restore the storage, or purge the FSM"
-        if row is not None and _is_later(row.born, fsm.born):
-            what = f"the storage has a later life of it (born {row.born}) than Redis (born {fsm.born})"
-            return "RedisLost", f"{what}: restore Redis, or delete the row"
-        return "", ""
-    both = f"the storage has version {row.version}, and Redis version {fsm.version}"
-    if row.version < fsm.version:
-        return "StorageLost", f"{both}: restore the storage, or purge the FSM"
-    return "", both
-
-
-def _half(row: Row) -> Half | None:
-    """Read what of its step Redis was to be told; None where the row was written by hand, and keeps an older one.
-
-    Raises:
-        ValueError: It cannot be read here.
-    """
-    if not row.pending:
-        return None
-    half = read_half(row.pending)
-    return half if half.version == row.version else None
-
-
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {said(error)}"
 
@@ -413,8 +383,3 @@ def _is_ours(row: Row, there: Row | None) -> bool:
 
 def _is_same(row: Row, other: Row | None) -> bool:
     return other is not None and (row.born, row.version, row.token) == (other.born, other.version, other.token)
-
-
-def _is_later(born: str, than: str) -> bool:
-    """Compare two lives; what is no number was written by hand, and is later than none."""
-    return born.isdecimal() and than.isdecimal() and int(born) > int(than)

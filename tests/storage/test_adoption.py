@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fsm import Machine, Retry, Settings, Transition, on
+from fsm import Client, Machine, Retry, Settings, Transition, on
 from fsm.engine.timers import read_timers
 from fsm.storage.memory import MemoryStorage
 from fsm.store import calls
@@ -22,6 +22,7 @@ from workers import breaker, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import redis
 
@@ -350,6 +351,35 @@ def trips(any_redis: redis.Redis, cabinet: Cabinet) -> Office:
     office.start("a")
     office.settle()
     return office
+
+
+def test_fsms_that_our_own_backup_brings_back_follow_their_rows(
+    raw_redis: redis.Redis, redis_url: str, cabinet: Cabinet, tmp_path: Path
+) -> None:
+    office = Office(raw_redis, book(cabinet))
+    names = [f"f{number}" for number in range(5)]
+    office.start(*names)
+    office.settle()
+    for name in names:
+        office.send(name, 1)
+    with Client(redis_url) as client:
+        client.backup(tmp_path)
+        for number in (2, 3):
+            office.settle()
+            for name in names:
+                office.send(name, number)
+        office.settle()
+        raw_redis.flushdb()
+        office.shelves.clear()
+        time.sleep(0.02)
+        assert client.restore(tmp_path).restored == 6
+    for name in names:
+        office.send(name, 4)
+    office.settle()
+
+    assert {cabinet.rows[name].payload for name in names} == {b"[1,2,3,4]"}
+    assert sorted(RUNS) == sorted((name, number) for name in names for number in (1, 2, 3, 4))
+    assert sorted(office.heard()) == sorted([3, 4] * len(names))
 
 
 def timers(office: Office) -> tuple[list[str], list[bytes]]:
