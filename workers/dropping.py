@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from fsm.errors import StoreError
 from fsm.store import dropping, storing
+from workers.carrier import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,14 +56,22 @@ class Dropping:
         Raises:
             StoreError: Redis is away.
         """
+        if self._shelf is None:
+            return 0
         now = time.monotonic()
-        if self._shelf is None or now < self._due_at:
+        if now < self._due_at:
             return 0
         self._due_at = now + _LOOK_S
-        machines = self._shelf.machines()
         count = 0
-        for machine, found in carry(dropping.over(self._keys, machines, self._age_ms)).items() if machines else ():
-            count += self._drop(carry, self._shelf, machine, found)
+        try:
+            if machines := self._shelf.machines():
+                for machine, found in carry(dropping.over(self._keys, machines, self._age_ms)).items():
+                    count += self._drop(carry, self._shelf, machine, found)
+        except StoreError as error:
+            if is_passing(error):
+                raise
+            # Somebody put something else there, or this user may not: no worker is to end by that.
+            _log.warning("rows of purged FSMs stay for now: %s", error)
         return count
 
     def _drop(self, carry: Ask, shelf: Shelf, machine: str, found: dropping.Over) -> int:

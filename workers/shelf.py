@@ -332,13 +332,14 @@ class Shelf:
             return
         for block in left:
             fsm, found = block.work.fsm, there.get(block.row.name)
-            if found is not None and block.row.over is not None and _is_same(found, fsm.row):
+            if _is_same(found, fsm.row):
                 # It has what was loaded, and did not take what follows: released, this would go on without end.
-                if found.payload != block.row.seen:
+                if found is not None and block.row.seen and found.payload != block.row.seen:
                     text = "its payload was changed in the storage while its events were run: they are run again on it"
                     wait_ms = _LEAST_MS
                 else:
-                    text = f"the storage does not take version {block.row.version} in the place of {found.version}"
+                    where = "where there is none" if found is None else f"in the place of {found.version}"
+                    text = f"the storage does not take version {block.row.version} {where}"
                     wait_ms = _STANDING_MS
                 _log.warning("FSM %r waits for its storage: %s", fsm.name, text)
                 kept.blocks.append(block.work.anew().put_off(wait_ms, "Conflict", text))
@@ -381,5 +382,7 @@ def _is_ours(row: Row, there: Row | None) -> bool:
     return there is not None and (there.born, there.version, there.token) == (row.born, row.version, row.token)
 
 
-def _is_same(row: Row, other: Row | None) -> bool:
-    return other is not None and (row.born, row.version, row.token) == (other.born, other.version, other.token)
+def _is_same(row: Row | None, other: Row | None) -> bool:
+    if row is None or other is None:
+        return row is other
+    return (row.born, row.version, row.token) == (other.born, other.version, other.token)
