@@ -5,6 +5,8 @@ then. What is between the two is found by whoever claims the FSM next, for the r
 Redis was not told: that is told then, once, and no handler is run for it. Who has lost the lock meanwhile, and stores
 late, is too late either in the storage, by the version, or in Redis, by the token.
 
+A row that is further ahead than that tells of a Redis that lost its tail: it follows the row (`adoption`).
+
 A storage that cannot be used puts its FSMs off: their events stay where they are, are not run, and use up no attempt.
 
 Who calls this: the worker, its committer, and `serving`. None where no machine has a storage.

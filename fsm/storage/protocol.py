@@ -211,7 +211,7 @@ class Row:
 
     - `version == V`: both agree, and `pending` is of no use any more.
     - `version > V` and `base == V`: a worker stored this step and did not come to tell Redis, which `pending` does.
-    - `version > V` and `base != V`: Redis lost more than one step.
+    - `version > V` and `base != V`: Redis lost more than one step, and follows the row.
     - `version < V`: the storage lost something.
 
     Args:
