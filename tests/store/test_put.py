@@ -225,3 +225,14 @@ def test_a_note_may_be_repeated(store: Store) -> None:
     store.idle("a")
 
     assert [note(store, "a", ERROR), note(store, "a", ERROR)] == ["NOTED", "NOTED"]
+
+
+def test_of_another_life_the_audit_is_not_that_of_the_old_one(store: Store) -> None:
+    # Seen to fail where only the snapshot was taken away: history told of events that the FSM had never had.
+    put(store)
+    store.redis.xadd(store.keys.audit("a"), {"line": "{}"})
+
+    assert put(store, expected="older", version="2", nonce="n2")[0] == "STORED"
+    assert store.redis.exists(store.keys.audit("a"))
+    assert put(store, expected="older", nonce="n3", born=LATER)[0] == "STORED"
+    assert not store.redis.exists(store.keys.audit("a"))

@@ -104,7 +104,7 @@ def test_hundreds_of_the_same_ms_come_once_each_while_half_of_them_leave(store: 
 
     for page in pages(store, limit=limit):
         met.update(one.name for one in page)
-        for name in [left.pop() for _ in range(min(len(left), 1 + limit // 2))]:
+        for name in [left.pop() for _ in range(min(len(left), 1 + 2 * limit))]:
             move(store, name)
 
     assert {f"t{at:04}" for at in range(1, count, 2)} <= set(met)

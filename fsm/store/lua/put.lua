@@ -2,7 +2,7 @@
 put: write the snapshot of one FSM from outside, in the place of what was read, or of whatever is older.
 
 Mail is not touched. Where the state or the life becomes another one, what belonged to the old one goes: timers, the time
-of a retry, an event that was owed; timers of the new state are not armed.
+of a retry, an event that was owed, and of an old life its audit; timers of the new state are not armed.
 
 KEYS      none: names come as arguments, and cluster mode is refused at connect
 ARGV      1 prefix   2 name   3 what is to be there: "none", "older", or this version of the same life   4 nonce
@@ -55,7 +55,7 @@ if not is_moved then
 end
 if is_other_life then
   if there then note_drop(prefix, f[3], name, there, f[11], ms) end
-  call('UNLINK', snapshot)
+  call('UNLINK', snapshot, prefix .. 'audit:' .. name)
 end
 call('HSET', snapshot, 'machine', machine, 'state', state, 'payload', ARGV[10], 'version', version, 'born', born,
   'definition', ARGV[12], 'updated_at', ms, 'put', nonce .. ' ' .. version .. ' ' .. ARGV[14])
