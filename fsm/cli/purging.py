@@ -46,8 +46,7 @@ def purge(  # noqa: PLR0913 - one argument an option
     """Take FSMs away.
 
     Their mail goes with them, and their names are free afterwards. Asks on a terminal; elsewhere it wants --yes. With
-    --finished it takes away, a few at a time, what finished longer ago than --older-than; piped, a line is: purged, or
-    with --dry-run counted, and how many.
+    --finished it takes away, a few at a time, what finished longer ago than --older-than.
     """
     if not finished:
         if older_than is not None or machine is not None or dry_run:

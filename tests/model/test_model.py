@@ -3,22 +3,24 @@
 Seen to fail within 30 to 60 examples when one of these was taken out, each by itself:
 
 - commit: the comparison of tokens (whole, or of the worker alone), the kept verdicts of a nonce, the ring of what has
-  mail left, the removal of urgent ids, `LPOP` from the head (from the tail instead), no ring while a retry waits;
+  mail left, the removal of urgent ids, `LPOP` from the head (from the tail instead), no ring while a retry waits, who
+  comes to those with an error and leaves them;
 - claim: `LATE`, the same FSMs for the same number, `NX` of the lock, freeing what the worker does not name and keeping
   what it names, an id that comes twice being done the second time, suspects alone, left to later claims and with one
   event, the note in `held`, only what failed being adopted, nothing of what waits for its time or is paused;
 - recover: the count of `tries`, the ring, the look at a lock that still stands, the token of a dead worker's claim;
 - release, extend: the token; send: the memory of the job id, and of what was deleted in a worker's hands; cancel:
-  what a worker holds, the ring, the alarm; purge: the lock; due: the ring, also of delayed mail; steer: the nonce,
-  `HELD`;
+  what a worker holds, the ring, the alarm; purge: the lock, and that it leaves those with an error; due: the ring, also
+  of delayed mail; steer: the nonce, `HELD`;
 - the activation: the place of an event whose id comes again, or that waits for its time, a hard event made again and
   owed while it waits, whether the timer of an event still stands; the dropping of ended records: the place of one that
   is in use again.
 
 Found by other examples, or by many more: the memory of an entry event's id, the hand of a worker that slept, `born` of
 a purge, a purge that leaves alone what was applied.
-Not found: the look at the version in steer, older verdicts that would take the place of newer ones; and what only
-hands in Redis lead to, mail of an earlier life in a mailbox and mail that somebody else than the holder took out.
+Not found: the look at the version in steer, older verdicts that would take the place of newer ones; whom `expire`
+leaves, for hardly one has mail when it has finished; and what only hands in Redis lead to, mail of an earlier life in a
+mailbox and mail that somebody else than the holder took out.
 
 HYPOTHESIS_PROFILE=long goes on for many minutes, with other examples each time.
 """

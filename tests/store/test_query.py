@@ -92,8 +92,8 @@ def test_what_was_started_just_now_is_found_at_once(store: Store) -> None:
 
 @pytest.mark.parametrize("limit", [1, 30])
 def test_hundreds_of_the_same_ms_come_once_each_while_half_of_them_leave(store: Store, limit: int) -> None:
-    # Seen to fail, with some missing, where `_behind` reads on at the number that was met (overlap 0), and with
-    # some that come twice where those of the same score and a smaller name are not passed over.
+    # Seen to fail, with some missing, where `_behind` reads on at the number that was met (no overlap, no step back),
+    # and with the same ones again, without end, where those of the same score and a smaller name are not passed over.
     count = 100 if limit == 1 else 400
     for at in range(count):
         put(store, f"t{at:04}", 5)
@@ -104,11 +104,22 @@ def test_hundreds_of_the_same_ms_come_once_each_while_half_of_them_leave(store: 
 
     for page in pages(store, limit=limit):
         met.update(one.name for one in page)
-        for name in [left.pop() for _ in range(min(len(left), 1 + 2 * limit))]:
+        for name in [left.pop() for _ in range(min(len(left), 1 + limit // 2))]:
             move(store, name)
 
     assert {f"t{at:04}" for at in range(1, count, 2)} <= set(met)
     assert set(met.values()) == {1}
+
+
+def test_of_the_same_ms_more_may_leave_between_two_pages_than_are_read_again(store: Store) -> None:
+    # Seen to fail, with some missing, without the step back in `_behind`.
+    for at in range(100):
+        put(store, f"t{at:02}", 5)
+    first = query(store, limit=60)
+    for one in first[:40]:
+        move(store, one.name)
+
+    assert [one.name for one in query(store, limit=60, cursor=first.cursor)] == [f"t{at}" for at in range(60, 100)]
 
 
 def test_whoever_stands_still_comes_once_and_nobody_twice_while_others_move(real_store: Store) -> None:
@@ -247,7 +258,7 @@ _asked = st.builds(lambda one, other: {**one, **other}, _filter, st.one_of(st.ju
 @settings(max_examples=120, deadline=None)
 @given(_fsms, _asked, st.integers(1, 30))
 def test_each_filter_finds_what_looking_at_all_of_them_finds(fsms: list[Any], asked: Any, limit: int) -> None:
-    # Seen to fail with each line of `_fits` taken out, with `high` of `_scores` one greater, and without ZSCORE.
+    # Seen to fail with each line of `_fits` taken out, but those of machine and state, which the index tells.
     store = Store(FakeRedis())
     now = int(store.redis.time()[0]) * 1000
     # One unit is a minute, so that the time which the test takes is nothing.
@@ -455,5 +466,8 @@ def test_one_that_moves_between_index_and_snapshot_is_told_as_it_is_and_not_in_a
     store.idle("a", "b")
     store.redis.hset(store.keys.snapshot("b"), "state", "shut")
 
+    # Seen to fail without the lines of state and of machine in `_fits`.
     assert [read(one) for one in query(store)] == [("a", "open"), ("b", "shut")]
     assert names(store, state="open") == ["a"]
+    store.redis.hset(store.keys.snapshot("b"), "machine", "Other")
+    assert names(store, machine="Ticket") == ["a"]
