@@ -14,7 +14,6 @@ from fsm.errors import PayloadError, UnknownFSMError
 from fsm.store.codec import text, whole
 from fsm.store.requests import Request
 from fsm.verbs.looking import read_log
-from fsm.verbs.moments import ahead_ms, clock
 
 if TYPE_CHECKING:
     from fsm.store.keys import Keys
@@ -35,23 +34,20 @@ def history(keys: Keys, name: str, after: str = "", limit: int = 100) -> Plan[li
     if type(limit) is not int or not 1 <= limit <= _MOST:
         problem = f"a page has 1 to {_MOST} lines, not {limit!r}"
         raise PayloadError(problem, "limit")
-    place, time = _checked_id(after), clock()
+    place = _checked_id(after)
     reply = yield Request(
         lambda reply: reply,
         commands=[
-            *time,
             ("HMGET", keys.snapshot(checked_name(name)), "born", "status"),
             ("EXISTS", keys.audit(name)),
         ],
     )
-    (born, status), is_audited = reply[len(time) :]
+    (born, status), is_audited = reply
     if born is None or status == b"purging":
         raise UnknownFSMError(name, keys.namespace)
     if is_audited:
         kept: list[dict[str, Any]] = yield _audit(keys, name, place, limit)
         return kept
-    # In µs it may be moved by tests; entries of the log are numbered by the true time.
-    began_ms = whole(born) // 1000 - ahead_ms(reply, len(time))
     found: list[dict[str, Any]] = []
     while len(found) < limit:
         lines = yield read_log(keys, place)
@@ -62,7 +58,7 @@ def history(keys: Keys, name: str, after: str = "", limit: int = 100) -> Plan[li
             {"id": entry, **line}
             for entry, line in lines
             # What is older is of an earlier life of the name.
-            if line.get("name") == name and line["at_ms"] >= began_ms
+            if line.get("name") == name and line["at_ms"] >= whole(born) // 1000
         )
     return found
 

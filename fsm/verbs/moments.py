@@ -15,7 +15,7 @@ from fsm.store.requests import TEST_CLOCK
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ahead_ms", "clock", "read_clock"]
+__all__ = ["clock", "read_clock"]
 
 
 def clock() -> list[tuple[Any, ...]]:
@@ -26,9 +26,4 @@ def clock() -> list[tuple[Any, ...]]:
 def read_clock(replies: Sequence[Any], count: int) -> int:
     """Read the time in ms out of the replies to so many commands of `clock`, and others behind them."""
     seconds, micros = replies[0]
-    return int(seconds) * 1000 + int(micros) // 1000 + ahead_ms(replies, count)
-
-
-def ahead_ms(replies: Sequence[Any], count: int) -> int:
-    """Read by how much the time of FSMs is ahead of the true one, by which Redis numbers the entries of streams."""
-    return whole(replies[1]) if count > 1 else 0
+    return int(seconds) * 1000 + int(micros) // 1000 + (whole(replies[1]) if count > 1 else 0)

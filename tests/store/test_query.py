@@ -258,7 +258,8 @@ _asked = st.builds(lambda one, other: {**one, **other}, _filter, st.one_of(st.ju
 @settings(max_examples=120, deadline=None)
 @given(_fsms, _asked, st.integers(1, 30))
 def test_each_filter_finds_what_looking_at_all_of_them_finds(fsms: list[Any], asked: Any, limit: int) -> None:
-    # Seen to fail with each line of `_fits` taken out, but those of machine and state, which the index tells.
+    # Seen to fail with each line of `_fits` taken out, but those of machine and state, which the index tells; and with
+    # `high` of `_scores` a unit greater for those long in their state.
     store = Store(FakeRedis())
     now = int(store.redis.time()[0]) * 1000
     # One unit is a minute, so that the time which the test takes is nothing.
@@ -341,6 +342,17 @@ def test_those_with_an_error_come_by_when_they_failed(store: Store) -> None:
     assert names(store, failed=True, state="shut", limit=1) == ["a"]
     assert names(store, failed=True, status="running") == ["b"]
     assert names(store, failed=True, machine="Other") == []
+
+
+def test_of_those_with_an_error_it_counts_how_long_they_are_in_their_state(store: Store) -> None:
+    # Seen to fail without ZSCORE: the index of errors tells when they failed.
+    now = int(store.redis.time()[0]) * 1000
+    put(store, "long", 1000, error=b"{}")
+    put(store, "over", 1000, "shut", "finished", error=b"{}")
+    put(store, "short", now - 1000, error=b"{}")
+    store.redis.zadd(store.keys.errors("Ticket"), {"long": now - 1000, "short": 1000})
+
+    assert names(store, failed=True, in_state_longer_than="1h") == ["over", "long"]
 
 
 def test_an_fsm_that_failed_after_its_last_commit_is_found_by_when_that_was(store: Store) -> None:
