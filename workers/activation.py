@@ -84,6 +84,8 @@ class Activation:
     done = 0
     failed = 0
     is_retried = False
+    # Whether an older definition wrote it last, and ours could not make it one of its own.
+    is_unmigrated = False
     # About how many bytes its block has.
     size = 0
     # The event that is run, or was last.
@@ -92,8 +94,6 @@ class Activation:
     _is_over = False
     _is_keyed = False
     _is_starting = False
-    # Whether an older definition wrote it last, and ours could not make it one of its own.
-    _is_unmigrated = False
     _ended_at = 0.0
 
     def __init__(  # noqa: PLR0913 - what the work is done with
@@ -135,7 +135,7 @@ class Activation:
         self._is_over = life.status == "failed"
         if fsm.definition != definition.mark and fsm.mail and is_outdated(behaviour, life.status, fsm.definition):
             await self._migrate(life, block)
-            if not (owed or self._is_unmigrated) and life.status == "running" and life.state in behaviour.hard:
+            if not (owed or self.is_unmigrated) and life.status == "running" and life.state in behaviour.hard:
                 # It has come to a state that nobody but itself leaves.
                 owed = derived_id(fsm.mail[0].job_id, "m1")
         for mail in fsm.mail:
@@ -178,7 +178,7 @@ class Activation:
     async def _migrate(self, life: Life, block: Block) -> None:
         """Make an FSM that an older definition wrote last one of ours; where that fails, it waits with all its mail."""
         behaviour, fsm = self.behaviour, self.fsm
-        self._is_unmigrated = True
+        self.is_unmigrated = True
         if fsm.tries > 2 * behaviour.settings.max_attempts:
             return  # workers died on it again and again, perhaps in this very method: its event is given up without it
         self.event = MIGRATE
@@ -199,7 +199,7 @@ class Activation:
                 job_id = head.job_id if self._is_whole(head) else derived_id(head.job_id, "m0")
                 self._put_off(block, put_off(life, fsm.definition, job_id, fsm.attempts or 0, fault))
                 return
-        self._is_unmigrated = False
+        self.is_unmigrated = False
         line = {"name": life.name, "machine": behaviour.name, "event": MIGRATE, "from": state, "to": life.state}
         block.log({**line, "version": life.version})
 
@@ -511,7 +511,7 @@ class Activation:
         if life.history != history:
             block.set("history", pack_history(life.history))
         mark = self.behaviour.definition.mark
-        if fsm.definition != mark and not self._is_unmigrated and fsm.status != "finished":
+        if fsm.definition != mark and not self.is_unmigrated and fsm.status != "finished":
             block.set("definition", mark)
         # What was taken away counts as well: the deaths were charged to it, and not to what lay behind it.
         if fsm.probation is not None and (self.done or self.failed or self.is_retried or block.taken):

@@ -30,7 +30,8 @@ from fsm import verbs
 from fsm.app import App
 from fsm.engine import inside
 from fsm.errors import ConfigError, StoreError
-from fsm.store import calls, effects
+from fsm.store import alarms, calls, effects
+from fsm.store.codec import text
 from fsm.store.connection import memory_parts
 from fsm.store.requests import Request, run
 from fsm.testing.driver import Driver, without_loop
@@ -92,6 +93,8 @@ class InlineWorld:
         self._classes: dict[str, type[Machine[Any]]] = {}
         self._opened: list[App] = []
         self._shelves: dict[str, Shelf] = {}
+        # FSMs that could not be migrated since the present call began.
+        self._unmigrated: set[str] = set()
 
     def _drive(self, work: Coroutine[Any, Any, R]) -> R:
         return self._driver.run(work, is_async=True)
@@ -142,7 +145,7 @@ class InlineWorld:
 
     def settle(self, keys: Keys) -> None:
         """Apply what waits, and run effects, until there is nothing left to do."""
-        retries, shelf = 0, self._shelf(keys)
+        retries, self._unmigrated, shelf = 0, set(), self._shelf(keys)
         shelf.trouble = ""
         for _ in range(_MOST_TURNS):
             with self._guard:
@@ -155,6 +158,8 @@ class InlineWorld:
                 raise StoreError(f"memory://: {shelf.trouble}")
             # What is to be tried again comes last: it may wait for one of those effects.
             retries += 1
+            if self._unmigrated and self._waiting(keys) <= self._unmigrated:
+                return  # they were tried just now; whoever waits for one of them is told why
             if not run(self.redis, calls.due(keys, ahead_ms=_FOR_EVER_MS, kind="retry"))[0]:
                 return
             if retries > _MOST_RETRIES:
@@ -162,6 +167,12 @@ class InlineWorld:
                 raise StoreError(f"memory://: {problem}")
         problem = f"more than {_MOST_TURNS} turns followed from one call: do machines send each other mail in a circle?"
         raise StoreError(f"memory://: {problem}")
+
+    def _waiting(self, keys: Keys) -> set[str]:
+        """Name the FSMs that are to be tried again."""
+        members: Any = self.redis.zrange(keys.timers, 0, -1)
+        found = (alarms.parse(text(member)) for member in members)
+        return {one.of for one in found if one is not None and one.kind == "retry"}
 
     def fire(self, keys: Keys) -> bool:
         """Do what is due by now: delayed events come in their time, which nobody waits for; False where nothing is."""
@@ -191,6 +202,7 @@ class InlineWorld:
             served = serve(turn, self._driver)
             for name, why in served.broken:
                 _log.error("a key of FSM %r is of another type and it cannot go on: %s", name, why)
+            self._unmigrated.update(served.unmigrated)
             if served.strange:
                 raise self._unknown(*served.strange[0])
             if served.written or served.lost:

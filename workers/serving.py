@@ -71,12 +71,14 @@ class Served:
     Args:
         written: How many FSMs were claimed, run and committed.
         strange: FSMs that were given back, for they cannot be run here, and for each a clause that says why.
+        unmigrated: Names of FSMs that wait for a `migrate` which raises no more; they count as written.
         lost: How many were run and released, for what came of them could not be stored: they are ready again.
         broken: FSMs with a key of a wrong type: name and why.
     """
 
     written: int = 0
     strange: list[tuple[Claimed, str]] = field(default_factory=list)
+    unmigrated: list[str] = field(default_factory=list)
     lost: int = 0
     broken: list[tuple[str, str]] = field(default_factory=list)
 
@@ -121,8 +123,7 @@ def serve(turn: Turn, executor: Executor, keeper: LeaseKeeper | None = None) -> 
             if behaviour is None or why:
                 served.strange.append((fsm, why))
                 continue
-            work = _work(turn, claims, fsm, executor)
-            blocks.append(executor.run(work.run(time.monotonic() + AHEAD_S), is_async=behaviour.is_async))
+            blocks.append(_run(_work(turn, claims, fsm, executor), executor, served))
         if served.strange:
             pairs = [(fsm.name, token) for fsm, _ in served.strange]
             run(client, calls.release(keys, worker, pairs, tail=True))
@@ -145,6 +146,14 @@ def _work(turn: Turn, claims: Claims, fsm: Claimed, executor: Executor) -> Activ
         return Activation(behaviour, fsm, keys, executor, *times)
     (one,) = turn.shelf.lend(replace(claims, held=[fsm])).held
     return StoredActivation(behaviour, one, keys, executor, *times)
+
+
+def _run(work: Activation, executor: Executor, served: Served) -> list[Any]:
+    """Run the events of one FSM; gives the block for its commit."""
+    block = executor.run(work.run(time.monotonic() + AHEAD_S), is_async=work.behaviour.is_async)
+    if work.is_unmigrated:
+        served.unmigrated.append(work.fsm.name)
+    return block
 
 
 def _store(turn: Turn, blocks: list[list[Any]], served: Served) -> list[list[Any]]:
