@@ -232,7 +232,9 @@ class Activation:
         meta = _meta(mail.meta) if mail.meta else {}
         if_version = None if mail.if_version is None else _version(mail.if_version)
         raw, fault = b"null", ""
-        if life.status != "starting":  # an entry event carries no data
+        if life.status == "starting":  # an entry event carries no data, and is ours by whatever name
+            name = self.behaviour.graph.entry
+        else:
             try:
                 raw = event_data(mail.data, self.keys.namespace, fsm.name, name)
             except (ValueError, TypeError) as error:
@@ -338,8 +340,10 @@ class Activation:
         return (derived_id(owed, "again"), hard) if hard else None
 
     def _is_entry(self, mail: Mail) -> bool:
-        """Tell whether this is the entry event of this life, to be applied."""
-        return self._is_whole(mail) and mail.event == self.behaviour.graph.entry
+        """Tell whether this is the entry event of this life, to be applied: by its name of here or elsewhere."""
+        graph, fsm = self.behaviour.graph, self.fsm
+        is_former = fsm.definition != self.behaviour.definition.mark and mail.event not in graph.events
+        return self._is_whole(mail) and (mail.event == graph.entry or (is_former and mail is fsm.mail[0]))
 
     async def _make(self, life: Life, block: Block, job_id: str, name: str) -> None:
         """Make an entry or hard event anew, and apply it."""

@@ -203,6 +203,22 @@ def test_one_that_was_started_by_an_older_definition_begins_by_the_newer_one(sho
     assert (shop.snapshot().state, shop.snapshot().status, shop.snapshot().definition_version) == ("cart", "running", 2)
 
 
+def test_an_entry_event_that_has_another_name_now_is_the_entry_event(shop: Shop) -> None:
+    # Seen to fail by its name alone: it was taken for one that was deleted, made anew, and refused itself.
+    class Named(V1):
+        settings = V1.settings
+        diagram = V1.diagram.replace("[*] --> cart", "[*] --> cart : begin")
+
+    shop.start(Named)
+    shop.turn(V2())
+
+    assert (shop.snapshot().status, shop.snapshot().version, shop.snapshot().refused) == ("running", 1, None)
+    assert [(line["event"], line.get("refused")) for line in shop.log()] == [
+        ("migrate", None),
+        (V2.definition.graph.entry, None),
+    ]
+
+
 def test_a_failed_event_fails_in_the_migrated_fsm(shop: Shop) -> None:
     shop.in_review()
     shop.send("note", b'"bad"')
@@ -473,25 +489,24 @@ def test_in_memory_who_cannot_be_migrated_waits_and_holds_up_nobody() -> None:
     # "events were tried again 100 times".
     class Picky(V2):
         settings = V2.settings
-        is_picky = True
 
         def migrate(self, snapshot: Migration, from_version: int) -> None:
-            if snapshot.name == "bad" and self.is_picky:
+            if snapshot.name in names:
                 raise KeyError("reviewer")
             super().migrate(snapshot, from_version)
 
-    machine = Picky()
+    names = {"bad"}
     with Client("memory://raises", app=App([V1])) as first:
         for name in ("good", "bad"):
             first.start_fsm(V1, name).transition("pay")
-        with Client("memory://raises", app=App([machine])) as second:
+        with Client("memory://raises", app=App([Picky()])) as second:
             with pytest.raises(CallTimeoutError) as caught:
                 second.call("bad", "note", "a", timeout=0.05)
             assert "could not be migrated (KeyError" in str(caught.value)
             assert second.call("good", "note", "b").state == "approving"
             assert second.state("bad").definition_version == 1
 
-            machine.is_picky = False
+            names.clear()
             assert second.call("good", "note", "c").ok
             assert second.state("bad").payload == {"by": "ann", "note": "a"}
 
