@@ -507,7 +507,8 @@ class TransitionWorker(Listener):
             if is_busy:
                 # What is in hand may make others ready.
                 idle_since, empty = time.monotonic(), -1
-            empty = 0 if self._intake.is_passing else empty + 1
+            # Nor one that brought none but FSMs for other workers, as long as there may be others behind them.
+            empty += not self._intake.is_passing
             # A claim that brought nothing may have put requeued events into mailboxes: it takes two of them to say so.
             if is_burst and empty > 1:
                 return None

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from fsm import Client
+
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "deploys.md").read_text("utf-8")
 
 
@@ -23,3 +25,6 @@ def test_the_tests_of_the_page_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(tests) == 1
     for test in tests:
         test()
+    new = vars(sys.modules["orders_2"])["Order"]
+    with Client("memory://the-page-of-deploys") as client:
+        assert vars(sys.modules["deploy_gate"])["may_be_deployed"](client, new)

@@ -184,6 +184,44 @@ def test_a_worker_that_is_suspended_stops_when_told(
     assert worker._stop_requested
 
 
+def test_a_burst_comes_to_what_lies_behind_fsms_that_it_cannot_run_and_ends(
+    hire: Callable[..., TransitionWorker], fake_redis: fakeredis.FakeRedis
+) -> None:
+    # Seen to fail where a claim that brought such alone counted as an empty one: after two of them the burst was over.
+    worker = hire()
+    crowd(fake_redis)
+    for number in range(40):
+        fake_redis.hset(KEYS.snapshot(f"f{number:02}"), "machine", "Elsewhere")
+    run(fake_redis, calls.start(KEYS, Box.definition, [calls.Birth("own", codec.new_ids(1)[0], b"{}")]))
+
+    claims, queue = worker.dequeue_job_and_maintain_ttl(None)
+    assert [fsm.name for fsm in claims.held] == ["own"]
+    worker.execute_job(claims, queue)
+
+    assert worker.dequeue_job_and_maintain_ttl(None) is None
+    assert fake_redis.zcard(KEYS.ready("fsm")) == 40
+
+
+def test_among_fsms_that_it_cannot_run_a_worker_sleeps_without_redis(
+    hire: Callable[..., TransitionWorker],
+    fake_redis: fakeredis.FakeRedis,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Seen to fail with a sleep in Redis: it ended at once, and claimed what then lay in hand for the whole pause.
+    worker = hire()
+    crowd(fake_redis)
+    for number in range(40):
+        fake_redis.hset(KEYS.snapshot(f"f{number:02}"), "machine", "Elsewhere")
+    slept: list[float] = []
+    monkeypatch.setattr(worker._intake, "sleep", lambda *_, **__: slept.append(clock.now))
+
+    assert worker.dequeue_job_and_maintain_ttl(1, max_idle_time=1) is None
+
+    assert slept == []
+    assert locks(fake_redis) == []
+
+
 def test_a_burst_ends_where_workers_are_suspended(worker: TransitionWorker, fake_redis: fakeredis.FakeRedis) -> None:
     suspend(fake_redis)
 
