@@ -165,6 +165,8 @@ class Voyage:
             is_last = number + 1 == len(blows)
             if self.plan.deploy and number == len(blows) // 3:
                 self.fleet.deploy()
+                # Else the others might be through with all events before it has come up.
+                self._until(lambda: self.fleet.slots[0].definition == 2 and self.fleet.slots[0].is_at_work, _STUCK_S)
             # As much waits as keeps all busy: were it more, one would measure how long FSMs wait for their turn.
             self._until(lambda: sum(self.producers.sent) - self.witness.noted < _BACKLOG * self.plan.fsms, _STUCK_S)
             self.producers.allow((number + 1) / (len(blows) + 3))
