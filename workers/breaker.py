@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from fsm.errors import StoreError
+from fsm.storage.persistable import RowBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,7 @@ class Breaker:
 
         Raises:
             StoreError: It could not be used, or not shortly before.
+            RowBusyError: It can, but for one row, which is no reason to leave it alone.
         """
         with self._guard:
             if time.monotonic() < self._open_until:
@@ -47,17 +49,22 @@ class Breaker:
         for pause in pauses:
             try:
                 return ask()
+            except RowBusyError:
+                raise
             except StoreError:
                 time.sleep(pause)
         try:
             answer = ask()
+        except RowBusyError:
+            raise
         except StoreError as error:
-            self._open(error.problem)
+            self.open(error.problem)
             raise
         self._open_s = self._open_until = 0.0
         return answer
 
-    def _open(self, problem: str) -> None:
+    def open(self, problem: str) -> None:
+        """Leave the storage alone for a time."""
         with self._guard:
             self._problem = problem
             if time.monotonic() < self._open_until:

@@ -18,12 +18,13 @@ import logging
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsm.engine import strangeness
 from fsm.engine.faults import said
 from fsm.errors import ConfigError, StoreError
 from fsm.storage.memory import MemoryStorage
+from fsm.storage.persistable import RowBusyError
 from fsm.storage.protocol import MOST_ROWS, BatchStorage
 from fsm.storage.singly import Singly
 from fsm.store import storing
@@ -47,11 +48,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Kept", "Shelf"]
 
+_FSM = TypeVar("_FSM", "Claimed", "StoredBlock")
+
 _log = logging.getLogger("fsm.worker")
 # How long an FSM waits whose storage cannot be used: as long as that is left alone, and not in step with all others.
 _LEAST_MS = 1_000
 # How long one waits that no waiting helps: somebody must look at it.
 _STANDING_MS = 30_000
+# How long one waits whose row somebody holds: each look costs the bound of a statement.
+_BUSY_MS = 5_000
+# So many rows that are held are waited for in one claim, one after the other.
+_MOST_BUSY = 2
 # Of so many FSMs is known that an event of theirs cannot be stored.
 _MOST_REFUSED = 1000
 
@@ -203,18 +210,22 @@ class Shelf:
         # Of the thread of relief and of the main one: whoever is second finds what the first made.
         return self._places.get(id(storage)) or self._places.setdefault(id(storage), _Place(storage))
 
-    def _load(self, fsms: Sequence[Claimed], claims: Claims) -> list[Lent]:
+    def _load(self, fsms: Sequence[Claimed], claims: Claims, busy: int = 0) -> list[Lent]:
         if not fsms:
             return []
         place, names = self._place(fsms[0].machine), [fsm.name for fsm in fsms]
         try:
             rows = place.breaker.call(lambda: place.batch.load_many(self._keys.namespace, names))
+        except RowBusyError as error:
+            mine, others = _apart(fsms, error, place, busy)
+            waiting = [self._waiting(lent(fsm, None), claims, place, error) for fsm in mine]
+            return [*waiting, *self._load(others, claims, busy + 1)]
         except StoreError as error:
             return [self._waiting(lent(fsm, None), claims, place, error) for fsm in fsms]
         except Exception as error:  # noqa: BLE001 - one row that cannot be read must not stop its neighbours
             if len(fsms) > 1:
                 half = len(fsms) // 2
-                return [*self._load(fsms[:half], claims), *self._load(fsms[half:], claims)]
+                return [*self._load(fsms[:half], claims, busy), *self._load(fsms[half:], claims, busy)]
             _log.exception("what the storage has of FSM %r cannot be read", fsms[0].name)
             return [self._standing(lent(fsms[0], None), claims, type(error).__name__, str(error))]
         return [self._lend(fsm, rows.get(fsm.name), claims) for fsm in fsms]
@@ -271,8 +282,7 @@ class Shelf:
     def _waiting(self, one: Lent, claims: Claims, place: _Place, error: StoreError) -> Lent:
         _log.warning("FSM %r waits for its storage: %s", one.name, error)
         self.trouble = f"FSM {one.name!r} waits for its storage: {error.problem}"
-        wait_ms = max(_LEAST_MS, int(place.breaker.wait_s * 1000) + 50)
-        one.ready = self._work(one, claims).put_off(wait_ms, "StoreError", error.problem)
+        one.ready = self._work(one, claims).put_off(_wait_ms(place, error), "StoreError", error.problem)
         return one
 
     def _standing(self, one: Lent, claims: Claims, kind: str, text: str) -> Lent:
@@ -304,7 +314,9 @@ class Shelf:
                 self._store(mine[first : first + MOST_ROWS], kept)
         return kept
 
-    def _store(self, blocks: list[StoredBlock], kept: Kept) -> None:
+    def _store(self, blocks: Sequence[StoredBlock], kept: Kept, busy: int = 0) -> None:
+        if not blocks:
+            return
         place, namespace = self._place(blocks[0].work.fsm.machine), self._keys.namespace
         rows = [block.row for block in blocks]
         there: dict[str, Row] = {}
@@ -317,18 +329,19 @@ class Shelf:
                 there = place.breaker.call(lambda: place.batch.load_many(namespace, names))
                 stored = stored | {block.row.name for block in left if _is_ours(block.row, there.get(block.row.name))}
                 left = [block for block in left if block.row.name not in stored]
+        except RowBusyError as error:
+            mine, others = _apart(blocks, error, place, busy)
+            self._put_off(mine, place, error, kept)
+            self._store(others, kept, busy + 1)
+            return
         except StoreError as error:
-            for block in blocks:
-                _log.warning("what FSM %r would be is not stored, and it waits: %s", block.row.name, error)
-                self.trouble = f"FSM {block.row.name!r} waits for its storage: {error.problem}"
-                wait_ms = max(_LEAST_MS, int(place.breaker.wait_s * 1000) + 50)
-                kept.blocks.append(block.work.anew().put_off(wait_ms, "StoreError", error.problem))
+            self._put_off(blocks, place, error, kept)
             return
         except Exception as error:  # noqa: BLE001 - whatever is raised is about a row, and its neighbours stand
             if len(blocks) > 1:
                 half = len(blocks) // 2
-                self._store(blocks[:half], kept)
-                self._store(blocks[half:], kept)
+                self._store(blocks[:half], kept, busy)
+                self._store(blocks[half:], kept, busy)
             else:
                 self._refuse(blocks[0], error, kept)
             return
@@ -350,6 +363,12 @@ class Shelf:
             kept.lost.append(fsm)
         kept.blocks += [block for block in blocks if block.row.name in stored]
 
+    def _put_off(self, blocks: Sequence[StoredBlock], place: _Place, error: StoreError, kept: Kept) -> None:
+        for block in blocks:
+            _log.warning("what FSM %r would be is not stored, and it waits: %s", block.row.name, error)
+            self.trouble = f"FSM {block.row.name!r} waits for its storage: {error.problem}"
+            kept.blocks.append(block.work.anew().put_off(_wait_ms(place, error), "StoreError", error.problem))
+
     def _refuse(self, block: StoredBlock, error: Exception, kept: Kept) -> None:
         """Find out which event it is that cannot be stored, one claim after the other; then it fails."""
         fsm = block.work.fsm
@@ -368,6 +387,29 @@ class Shelf:
             kept.blocks.append(block.work.anew().put_off(_STANDING_MS, type(error).__name__, str(error)))
         else:
             kept.lost.append(fsm)
+
+
+def _wait_ms(place: _Place, error: StoreError) -> int:
+    """Say how long an FSM waits for its storage, or for a row there that somebody holds."""
+    if isinstance(error, RowBusyError) and not place.breaker.wait_s:
+        return _BUSY_MS
+    return max(_LEAST_MS, int(place.breaker.wait_s * 1000) + 50)
+
+
+def _apart(
+    all_of: Sequence[_FSM], error: RowBusyError, place: _Place, busy: int
+) -> tuple[Sequence[_FSM], Sequence[_FSM]]:
+    """Divide those that have to wait from the others: where many rows are held, all of them wait for the storage."""
+    if busy < _MOST_BUSY:
+        mine = [one for one in all_of if _name(one) == error.name]
+        if mine:
+            return mine, [one for one in all_of if _name(one) != error.name]
+    place.breaker.open(error.problem)
+    return all_of, ()
+
+
+def _name(one: Claimed | StoredBlock) -> str:
+    return one.row.name if isinstance(one, StoredBlock) else one.name
 
 
 def _said(error: Exception) -> str:

@@ -29,6 +29,8 @@ _UNDEFINED_TABLE = "42P01"
 # What is wrong with a table, and not with what was to be stored there: it or a column is not there, or not for us.
 _SCHEMA = (_UNDEFINED_TABLE, "42703", "42501", "3F000")
 _MISSING = ("no such table", "no such column", "has no column")
+# A lock that was not had in time, or could not be: by the bound of a statement or of locks, or in a circle.
+_LOCKS = ("57014", "55P03", "40P01", "40001")
 _IN_TRANSACTION = 2  # PQTRANS_INTRANS: not idle, and not failed
 _PLAIN_ERROR = 1  # SQLITE_ERROR: neither locked, nor full, nor broken
 
@@ -169,6 +171,11 @@ class Engines:
         if self.is_sqlite:
             return bool(driver.in_transaction)
         return bool(driver.info.transaction_status == _IN_TRANSACTION)
+
+    @staticmethod
+    def is_about_a_lock(error: sa.exc.DBAPIError) -> bool:
+        """Tell whether somebody else holds the row; in SQLite somebody holds all of them, which is another thing."""
+        return getattr(error.orig, "sqlstate", None) in _LOCKS
 
     def explained(self, error: sa.exc.DBAPIError, where: str = "") -> Exception:
         """Say in one sentence what the database has.

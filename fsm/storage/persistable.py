@@ -19,12 +19,12 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from fsm.errors import ConfigError
+from fsm.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Owner", "Persistable", "checked_class"]
+__all__ = ["Owner", "Persistable", "RowBusyError", "checked_class"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,23 @@ class Owner:
     version: int
 
 
+class RowBusyError(StoreError):
+    """One row cannot be had now, as where somebody holds it locked; the others of the storage can.
+
+    Attributes:
+        name: Of the FSM that has to wait.
+    """
+
+    name = ""
+
+
 @runtime_checkable
 class Persistable(Protocol):
     """A payload that loads and stores itself, in the transaction of its FSM's row.
 
     All of it is done by the `connection`, an `sqlalchemy.Connection`, or a `Session` over it: nothing else is
     undone where the transaction is. It is neither committed nor rolled back here. Of one event it may be done several
-    times, of which one counts. A `StoreError` that it raises says that it cannot be done now: all of the batch waits.
+    times, of which one counts. A `StoreError` that it raises says that it cannot be done now: this FSM waits.
 
     A class may have `discard(cls, connection, owner)` too, a class method: called where the row of the FSM is removed,
     as after a purge. Without it, the row of yours stays as it is.

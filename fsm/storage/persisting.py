@@ -1,7 +1,7 @@
 """How `SqlStorage` has payloads load and store themselves, within its own transactions.
 
-What the user's methods raise is about one row, and is told so; only what says that the database cannot be used now is a
-`StoreError`, for which all FSMs of the storage wait.
+What the user's methods raise is about one row, and is told so: also that somebody holds it locked. Only what says that
+the database cannot be used now is a plain `StoreError`, for which all FSMs of the storage wait.
 
 Who calls this: `database`. As `tables` and `engines` it may import SQLAlchemy.
 """
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from fsm.errors import FSMError, PayloadError
+from fsm.errors import FSMError, PayloadError, StoreError
 from fsm.machine.values import codec_for
-from fsm.storage.persistable import Owner
+from fsm.storage.persistable import Owner, RowBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -132,7 +132,12 @@ class Persisting:
             with self._engines.lent(connection):
                 yield
         except sa.exc.DBAPIError as error:
-            raise self._engines.explained(error, where) from error
+            found = self._engines.explained(error, where)
+            if isinstance(found, StoreError) and self._engines.is_about_a_lock(error):
+                found = _busy(found, owner)
+            raise found from error
+        except StoreError as error:
+            raise _busy(error, owner) from error
         except FSMError:
             raise
         except Exception as error:
@@ -146,3 +151,9 @@ class Persisting:
     def _name(self, method: str, owner: Owner) -> str:
         of = f" of FSM {owner.name!r}" if owner.name else ""
         return f"{self._persist.__name__}.{method}{of}"
+
+
+def _busy(error: StoreError, owner: Owner) -> RowBusyError:
+    found = RowBusyError(error.problem)
+    found.name = owner.name
+    return found
