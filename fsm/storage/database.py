@@ -9,6 +9,7 @@ Who calls this: `sql`, which imports it when a database is wanted.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -16,11 +17,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from fsm.errors import StoreError
 from fsm.storage.asking import Mark
+from fsm.storage.batches import PostgresBatches, SqliteBatches
 from fsm.storage.engines import Engines
 from fsm.storage.persistable import Owner
 from fsm.storage.persisting import Persisting
 from fsm.storage.protocol import Row
-from fsm.storage.rows import fits, is_newer, refuse_older, since_of
+from fsm.storage.rows import fits, is_newer, refuse_older
 from fsm.storage.tables import FORM, Text, tables
 
 if TYPE_CHECKING:
@@ -54,10 +56,7 @@ class Database:
         self._persisting = None if persist is None else Persisting(persist, self.engines)
         self.masked = self.engines.masked
         self.metadata, self.rows, self.forms = tables(table)
-        self._load = sa.select(self.rows).where(
-            self.rows.c.namespace == sa.bindparam("ns"),
-            self.rows.c.name.in_(sa.bindparam("names", expanding=True)),
-        )
+        self._batches = (SqliteBatches if self.engines.is_sqlite else PostgresBatches)(table)
         self._seen = sa.select(
             *(self.rows.c[name] for name in ("name", "born", "version", "machine", "state", "since"))
         )
@@ -68,21 +67,34 @@ class Database:
         """Give rows by name."""
         if not names:
             return {}
+        if self._persisting is None:
+            with self.engines.single() as connection:
+                return self._batches.load(connection, namespace, names)
         with self.engines.transaction(writes=False) as connection:
-            found = connection.execute(self._load, {"ns": namespace, "names": list(names)}).all()
-            rows = self._fetched(connection, namespace, map(_row, found))
-        return {row.name: row for row in rows}
+            rows = self._batches.load(connection, namespace, names)
+            return {row.name: row for row in self._persisting.fetched(connection, namespace, list(rows.values()))}
 
     def store(self, namespace: str, rows: Sequence[Row]) -> set[str]:
         """Store rows by compare-and-set: the names of those that were stored."""
         if not rows:
             return set()
+        ordered = sorted(rows, key=lambda row: row.name)
+        if self._persisting is not None:
+            return self._store_both(self._persisting, namespace, ordered)
+        is_one = not self.engines.is_sqlite and len({row.over is None for row in ordered}) == 1
+        # In PostgreSQL one statement is all that there is to it, and a transaction by itself.
+        with self.engines.single() if is_one else self.engines.transaction(writes=True) as connection:
+            return self._batches.store(connection, namespace, ordered)
+
+    def _store_both(self, persisting: Persisting, namespace: str, rows: list[Row]) -> set[str]:
+        """Store rows, and what the payloads keep in step with them."""
         with self.engines.transaction(writes=True) as connection:
             there = self._take(connection, namespace, [row.name for row in rows])
             fitting = [row for row in rows if fits(row, *_life(there.get(row.name)))]
-            if self._persisting is not None:
-                fitting = self._persisting.unchanged(connection, namespace, fitting, there)
-            return self._write(connection, namespace, fitting, there)
+            unchanged = persisting.unchanged(connection, namespace, fitting, there)
+            stored = self._batches.store(connection, namespace, unchanged) if unchanged else set()
+            persisting.save(connection, namespace, [row for row in unchanged if row.name in stored])
+            return stored
 
     def put(self, namespace: str, row: Row) -> None:
         """Store a row over whatever is older.
@@ -96,7 +108,11 @@ class Database:
                 seen = there.get(row.name)
                 if seen is not None and is_newer(str(seen.born), seen.version, row):
                     raise refuse_older(row, seen.state, str(seen.born), seen.version)
-                if self._write(connection, namespace, [row], there):
+                over = None if seen is None else str(seen.born)
+                expected = {row.name: 0 if seen is None else seen.version}
+                if self._batches.replace(connection, namespace, [replace(row, over=over)], expected):
+                    if self._persisting is not None:
+                        self._persisting.save(connection, namespace, [row])
                     return
         problem = f"storage {self.masked}: FSM {row.name!r} comes and goes while it is put; try again"
         raise StoreError(problem)
@@ -187,35 +203,6 @@ class Database:
         found = connection.execute(taken, {"ns": namespace, "names": names})
         return {row.name: row for row in found}
 
-    def _write(
-        self, connection: sa.Connection, namespace: str, rows: Sequence[Row], there: Mapping[str, Any]
-    ) -> set[str]:
-        """Write rows whose place is taken, and such as nobody has yet: of those the first one wins."""
-        ordered = sorted(rows, key=lambda row: row.name)
-        values = [_values(namespace, row, there.get(row.name)) for row in ordered]
-        changes = [one for one in values if one["name"] in there]
-        births = [one for one in values if one["name"] not in there]
-        stored = {str(one["name"]) for one in changes}
-        if changes:
-            here = self.rows.c
-            change = self.rows.update().where(
-                here.namespace == sa.bindparam("of_ns"), here.name == sa.bindparam("of_name")
-            )
-            fields: dict[str, Any] = {
-                name: sa.bindparam(name) for name in values[0] if name not in ("namespace", "name")
-            }
-            of = [{"of_ns": namespace, "of_name": one.pop("name"), **one} for one in changes]
-            for one in of:
-                del one["namespace"]
-            connection.execute(change.values(fields), of)
-        if births:
-            insert = (sqlite if self.engines.is_sqlite else postgresql).insert(self.rows)
-            first = insert.on_conflict_do_nothing().returning(self.rows.c.name)
-            stored |= set(connection.execute(first, births).scalars())
-        if self._persisting is not None:
-            self._persisting.save(connection, namespace, [row for row in rows if row.name in stored])
-        return stored
-
     def _conditions(self, namespace: str, question: Question, began_ms: int) -> list[Any]:
         here = self.rows.c
         # The sum is to be no column: an index over `since` alone has all rows, and not in the order that is wanted.
@@ -301,30 +288,6 @@ class Database:
 
 def _life(seen: Any) -> tuple[str | None, int]:
     return (None, 0) if seen is None else (str(seen.born), int(seen.version))
-
-
-def _values(namespace: str, row: Row, seen: Any) -> dict[str, Any]:
-    """Give the columns of a row."""
-    before = None if seen is None else (str(seen.born), seen.machine, seen.state, seen.since)
-    return {
-        "namespace": namespace,
-        "name": row.name,
-        "born": int(row.born),
-        "machine": row.machine,
-        "state": row.state,
-        "status": row.status,
-        "version": row.version,
-        "base": row.base,
-        "payload": row.payload,
-        "definition": row.definition,
-        "started_at": row.started_ms,
-        "updated_at": row.updated_ms,
-        "since": since_of(row, before),
-        "error": row.error,
-        "last_job": row.last_job,
-        "token": row.token,
-        "pending": row.pending,
-    }
 
 
 def _row(found: Any) -> Row:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import math
 import os
+import sqlite3
+import time
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,7 @@ __all__ = ["Engines"]
 _POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
 _WRITES = "fsm_writes"
 _LENT = "fsm_lent"
+_SINGLE = "fsm_single"
 # SQLSTATE: a limit of the program, such as the size of a value, is the fault of what was to be stored.
 _LIMIT_OF_PROGRAM = "54"
 _UNDEFINED_TABLE = "42P01"
@@ -33,6 +37,16 @@ _MISSING = ("no such table", "no such column", "has no column")
 _LOCKS = ("57014", "55P03", "40P01", "40001")
 _IN_TRANSACTION = 2  # PQTRANS_INTRANS: not idle, and not failed
 _PLAIN_ERROR = 1  # SQLITE_ERROR: neither locked, nor full, nor broken
+# The fault of what was to be stored, too.
+_FAULTS = (sa.exc.DataError, sa.exc.IntegrityError, sqlite3.DataError, sqlite3.IntegrityError)
+# After the time-out the server itself ends a statement; so much later nobody expects an answer any more.
+_LATE_S = 1.0
+# A connection that nobody used for so long is asked whether it lives before it is used: the server may have been
+# started anew. Where there is work, none is asked.
+_IDLE_S = 1.0
+_USED_AT = "fsm_used_at"
+# Of SQLite, for forks.
+_ENGINES: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 
 
 class Engines:
@@ -58,8 +72,10 @@ class Engines:
         setting = f"SqlStorage({self.masked!r})"
         try:
             url = sa.make_url(text)
-        except sa.exc.ArgumentError as error:
-            raise ConfigError(setting, "is no URL: write sqlite:////file or postgresql://user@host/name") from error
+        except (sa.exc.ArgumentError, ValueError):
+            # Its words are not passed on: where an @ or a : of a password is not escaped, they hold a part of it.
+            problem = "is no URL: write sqlite:////file or postgresql://user@host/name, and %40 for an @ in a password"
+            raise ConfigError(setting, problem) from None
         if url.drivername in _POSTGRES:
             url = url.set(drivername="postgresql+psycopg")
             with _missing(setting, "postgres"):
@@ -110,10 +126,13 @@ class Engines:
             sa.event.listen(engine, "connect", _prepare_sqlite)
             sa.event.listen(engine, "begin", _begin_sqlite)
             sa.event.listen(engine, "commit", _keep_open)
+            _ENGINES.add(engine)
             return engine
         given = self._url.query.get("options", "")
         options = {
             "statement_timeout": self._timeout_ms,
+            # Else a database whose owner wants more would refuse one of two batches where one may wait for the other.
+            "default_transaction_isolation": r"read\ committed",
             # A process that was stopped in the middle must not keep its rows from the others.
             "idle_in_transaction_session_timeout": self._timeout_ms,
         }
@@ -125,13 +144,20 @@ class Engines:
                 "application_name": self._url.query.get("application_name", "fsm"),
                 "options": " ".join([str(given), *(f"-c {name}={value}" for name, value in options.items())]).strip(),
             },
-            hide_parameters=True,  # what is stored is not for the log
-            isolation_level="READ COMMITTED",
+            # Of the driver: where there are to be transactions we begin them ourselves.
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
             pool_size=self._pool,
             max_overflow=0,
             pool_timeout=seconds,
         )
         sa.event.listen(engine, "commit", _keep_open)
+        from fsm.storage.bounded import connector  # noqa: PLC0415 - it imports the driver
+
+        sa.event.listen(engine, "do_connect", connector(seconds + _LATE_S))
+        sa.event.listen(engine, "begin", _begin_postgres)
+        sa.event.listen(engine, "checkin", _note_use)
+        sa.event.listen(engine, "checkout", _see_that_it_lives)
         return engine
 
     @contextmanager
@@ -142,13 +168,35 @@ class Engines:
             StoreError: The database cannot be used now.
             PayloadError: It does not take what it was given.
         """
+        with (
+            self._explaining(),
+            self.engine.connect() as connection,
+            connection.execution_options(**{_WRITES: writes}).begin(),
+        ):
+            yield connection
+
+    @contextmanager
+    def single(self) -> Iterator[sa.Connection]:
+        """Give a connection for one statement, which the database itself does as a whole, or not at all.
+
+        Without a transaction around it there is one round trip, and not three.
+
+        Raises:
+            StoreError: The database cannot be used now.
+            PayloadError: It does not take what it was given.
+        """
+        with self._explaining(), self.engine.connect() as connection:
+            yield connection.execution_options(**{_SINGLE: True})
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
         try:
-            with self.engine.connect() as connection:
-                connection = connection.execution_options(**{_WRITES: writes})  # noqa: PLW2901 - the same one
-                with connection.begin():
-                    yield connection
+            yield
         except sa.exc.DBAPIError as error:
-            raise self.explained(error) from error
+            raise self._explained(error.orig, is_data=isinstance(error, _FAULTS)) from error
+        except sqlite3.Error as error:
+            # Of a statement that was given to the driver itself.
+            raise self._explained(error, is_data=isinstance(error, _FAULTS)) from error
         except sa.exc.TimeoutError as error:
             problem = f"storage {self.masked}: no connection was free in time; raise SqlStorage(pool=…)"
             raise StoreError(problem) from error
@@ -177,26 +225,31 @@ class Engines:
         """Tell whether somebody else holds the row; in SQLite somebody holds all of them, which is another thing."""
         return getattr(error.orig, "sqlstate", None) in _LOCKS
 
-    def explained(self, error: sa.exc.DBAPIError, where: str = "") -> Exception:
-        """Say in one sentence what the database has.
+    def explained(self, error: sa.exc.DBAPIError, where: str) -> Exception:
+        """Say in one sentence what the database has against a statement of the user's.
+
+        What is wrong with it is about one row; and that its table is not there is not told as if it were ours.
 
         Args:
-            error: As the driver raised it.
-            where: A method of the user's in which it did: what is wrong with its statement is about one row, and that
-                its table is not there is not told as if it were ours.
+            error: As it was raised.
+            where: The method in which it was.
         """
-        state = str(getattr(error.orig, "sqlstate", "") or "")
-        said = " ".join(str(error.orig).split())
-        if self._url.password:
-            said = said.replace(str(self._url.password), "***")
-        if where:
-            if _is_away(error, state, said):
-                return StoreError(f"storage {self.masked}: {where}: {said}")
-            return PayloadError(f"cannot be stored: storage {self.masked}: {said}", where)
+        state, said = str(getattr(error.orig, "sqlstate", "") or ""), self._said(error.orig)
+        if _is_away(error, state, said):
+            return StoreError(f"storage {self.masked}: {where}: {said}")
+        return PayloadError(f"cannot be stored: storage {self.masked}: {said}", where)
+
+    def _said(self, error: BaseException | None) -> str:
+        said = " ".join(str(error).split())
+        return said.replace(str(self._url.password), "***") if self._url.password else said
+
+    def _explained(self, error: BaseException | None, *, is_data: bool) -> Exception:
+        """Say in one sentence what the database has."""
+        state, said = str(getattr(error, "sqlstate", "") or ""), self._said(error)
         text = f"storage {self.masked}: {said}"
         if state == _UNDEFINED_TABLE or "no such table" in said:
             return StoreError(f"{text}; run `fsm storage init` once")
-        if isinstance(error, sa.exc.DataError | sa.exc.IntegrityError) or state.startswith(_LIMIT_OF_PROGRAM):
+        if is_data or state.startswith(_LIMIT_OF_PROGRAM):
             return PayloadError(f"cannot be stored: {text}")
         return StoreError(text)
 
@@ -227,9 +280,15 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    # A transaction that reads first and writes then would be refused its write where another has written in between.
-    is_writing = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get(_SINGLE):
+        # A transaction that reads first and writes then would be refused its write where another has written between.
+        connection.connection.cursor().execute("BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN")
+
+
+def _begin_postgres(connection: sa.Connection) -> None:
+    if not connection.get_execution_options().get(_SINGLE):
+        connection.exec_driver_sql("BEGIN")
 
 
 def _keep_open(connection: sa.Connection) -> None:
@@ -237,3 +296,28 @@ def _keep_open(connection: sa.Connection) -> None:
         connection.info[_LENT] = False
         problem = "this transaction is ended by the storage whose connection it is: commit nothing here"
         raise sa.exc.InvalidRequestError(problem)
+
+
+def _note_use(_: Any, record: Any) -> None:
+    record.info[_USED_AT] = time.monotonic()
+
+
+def _see_that_it_lives(connection: Any, record: Any, _: Any) -> None:
+    used_at = record.info.get(_USED_AT)
+    if used_at is None or time.monotonic() - used_at < _IDLE_S:
+        return
+    try:
+        connection.execute("SELECT 1")
+    except Exception as error:
+        # By this SQLAlchemy opens another one in its place.
+        raise sa.exc.DisconnectionError from error
+
+
+def _close_files() -> None:
+    """Close what no thread uses: SQLite takes a file that was open in the parent for locked by the child."""
+    for engine in tuple(_ENGINES):
+        engine.dispose()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close_files)

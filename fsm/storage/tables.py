@@ -7,7 +7,7 @@ JSON is kept as the text that it came as: PostgreSQL's JSONB would refuse NUL in
 compared byte by byte, so that both databases have one order. PostgreSQL keeps no NUL in text, so names that hold one
 are written in another way (see `Text`).
 
-Who calls this: `database`. Beside it this is the only room that imports SQLAlchemy.
+Who calls this: `database` and `batches`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,24 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-__all__ = ["FORM", "Text", "tables"]
+__all__ = ["FORM", "Text", "escaped", "plain", "tables"]
 
 # Version of the form of our tables.
 FORM = 1
 # Begins a text that is written in another way.
 _ESCAPE = "\x1f"
+
+
+def escaped(text: str) -> str:
+    """Give a text as it is written."""
+    if "\x00" not in text and _ESCAPE not in text:
+        return text
+    return text.replace(_ESCAPE, f"{_ESCAPE}E").replace("\x00", f"{_ESCAPE}0")
+
+
+def plain(text: str) -> str:
+    """Give a text as it was before `escaped`."""
+    return text.replace(f"{_ESCAPE}0", "\x00").replace(f"{_ESCAPE}E", _ESCAPE) if _ESCAPE in text else text
 
 
 class Text(sa.types.TypeDecorator[str]):
@@ -40,15 +52,11 @@ class Text(sa.types.TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
         """Write a text."""
-        if value is None or ("\x00" not in value and _ESCAPE not in value):
-            return value
-        return value.replace(_ESCAPE, f"{_ESCAPE}E").replace("\x00", f"{_ESCAPE}0")
+        return value if value is None else escaped(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
         """Read a text."""
-        if value is None or _ESCAPE not in value:
-            return value if value is None else str(value)
-        return str(value).replace(f"{_ESCAPE}0", "\x00").replace(f"{_ESCAPE}E", _ESCAPE)
+        return value if value is None else plain(value)
 
 
 class _JsonColumn(sa.types.UserDefinedType[str]):

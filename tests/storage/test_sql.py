@@ -18,7 +18,6 @@ import sqlalchemy as sa
 
 from fsm.errors import ConfigError, PayloadError, StoreError
 from fsm.storage.asking import Mark, Question, read_filters
-from fsm.storage.database import _values
 from fsm.storage.sql import SqlStorage
 from fsm.testing.storage import row, snapshot
 
@@ -194,20 +193,40 @@ def test_who_stopped_with_a_row_in_hand_does_not_keep_it(
 def test_of_two_batches_that_bring_the_same_new_fsms_none_waits_for_the_other_in_a_circle(
     postgres_storage: SqlStorage, request: pytest.FixtureRequest
 ) -> None:
-    # Seen to fail without the sort in `_write`: the batch had "c" already, and each waited for the other.
+    # Seen to fail without the sort in `store` and ORDER BY: the batch had "c", and each waited for the other.
     patient = another(postgres_storage, request, timeout="60s")
     database = patient._database
-    values = {one.name: _values("default", one, None) for one in (row("b"), row("c"))}
     with ThreadPoolExecutor(1) as pool, database.engines.engine.connect() as first:
-        first.execute(database.rows.insert(), [values["b"]])
+        database._batches.store(first, "default", [row("b")])
         second = pool.submit(patient.store_many, "default", [row("c"), row("b")])
         waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
         deadline = time.monotonic() + 30
         while not first.execute(waits).scalar() and not second.done() and time.monotonic() < deadline:
             time.sleep(0.005)
-        first.execute(database.rows.insert(), [values["c"]])
+        database._batches.store(first, "default", [row("c")])
         first.rollback()
         assert second.result(30) == {"b", "c"}
+
+
+def test_of_two_batches_over_the_same_fsms_one_waits_and_compares_with_what_is_there_then(
+    postgres_storage: SqlStorage, request: pytest.FixtureRequest
+) -> None:
+    # Seen to fail without `taken` in `PostgresBatches`: the second took "c" first, and each waited for the other.
+    patient = another(postgres_storage, request, timeout="60s")
+    patient.store_many("default", [row(name) for name in "cab"])
+    database = patient._database
+    with ThreadPoolExecutor(1) as pool, database.engines.engine.connect() as first:
+        database._batches.store(first, "default", [row("a", version=2)])
+        second = pool.submit(patient.store_many, "default", [row(name, version=2, token="second") for name in "cab"])
+        waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        deadline = time.monotonic() + 30
+        while not first.execute(waits).scalar() and not second.done() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        database._batches.store(first, "default", [row("b", version=2)])
+        first.commit()
+        assert second.result(30) == {"c"}
+    found = patient.load_many("default", "abc")
+    assert {name: one.token for name, one in found.items()} == {"a": "", "b": "", "c": "second"}
 
 
 def test_what_cannot_be_stored_takes_its_batch_with_it(postgres_storage: SqlStorage) -> None:
