@@ -1,8 +1,8 @@
 """Many rows at once, as workers load and store them: by one statement that the database has seen before.
 
 Built by SQLAlchemy anew for each call, these statements cost more than the database takes for them. So they are written
-here, once for each database. In PostgreSQL the rows of a batch go into one of them, as one JSON document: a statement is
-a round trip. In SQLite it is a function call, and each row has its own.
+here, once for each database. In PostgreSQL the rows of a batch go into one of them, as one JSON document, for
+a statement is a round trip. In SQLite it is a function call, and each row has its own.
 
 **Compare and set** is the WHERE of the change itself. PostgreSQL takes the rows in the order of their names before it
 changes them, so that of two batches over the same rows one waits for the other, and never each for the other; who has
