@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
     from fsm.store.calls import Claimed, Claims
 
-__all__ = ["Batch", "InHand", "Relief"]
+__all__ = ["COMMIT_WITHIN_S", "STORE_WITHIN_S", "Batch", "InHand", "Relief"]
 
 _log = logging.getLogger("fsm.worker")
 # What is done is committed so soon, though its neighbours still run; looked at twice in that time.
-_COMMIT_WITHIN_S = 0.010
+COMMIT_WITHIN_S = 0.010
+# Where each commit is a transaction of a database beside it, there are fewer of them.
+STORE_WITHIN_S = 0.025
 _LOOK_S = 0.005
 # For some 50 ms after the last batch.
 _IDLE_LOOKS = 10
@@ -47,17 +49,22 @@ class Batch:
         give_back: Releases FSMs unworked.
         drop_ahead: Releases what was claimed ahead.
         until: `time.monotonic()` after which the rest is given back, but for the first: another worker that is idle
-            gets it at once.
+            gets it at once. What commits take is not counted.
+        within_s: What is done is committed so soon, though its neighbours still run.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - who does what, and when
         self,
         claims: Claims,
         commit: Callable[[str, Sequence[list[Any]], Sequence[str], bool], None],
         give_back: Callable[[Sequence[Claimed]], None],
         drop_ahead: Callable[[], None],
         until: float = math.inf,
+        within_s: float = COMMIT_WITHIN_S,
     ) -> None:
+        self._within_s = within_s
+        # What the commits of the main thread took.
+        self.committing_s = 0.0
         self._at = claims.at
         self._rest = deque(claims.held)
         self._commit = commit
@@ -89,8 +96,8 @@ class Batch:
                     self._first_done_at = now
                 self._blocks.append(block)
                 self._bytes += size
-            if self._blocks and (now - self._first_done_at > _COMMIT_WITHIN_S or self._bytes > _COMMIT_BYTES):
-                self._flush()
+            if self._blocks and (now - self._first_done_at > self._within_s or self._bytes > _COMMIT_BYTES):
+                self._until += self._flush_timed(now)
                 now = time.monotonic()
             if self.begun_at and (is_over or now > self._until):
                 self._drop_rest()
@@ -104,7 +111,7 @@ class Batch:
         """Commit what is done, and give back what was not begun."""
         with self._guard:
             self.begun_at = 0.0
-            self._flush()
+            self._flush_timed(time.monotonic())
             self._drop_rest()
 
     def relieve(self) -> None:
@@ -119,6 +126,12 @@ class Batch:
             if time.monotonic() - begun_at > _SLOW_S:
                 self._drop_rest()
                 self._drop_ahead()
+
+    def _flush_timed(self, begin: float) -> float:
+        self._flush()
+        took = time.monotonic() - begin
+        self.committing_s += took
+        return took
 
     def _flush(self, *, later: bool = True) -> None:
         if self._blocks:
