@@ -40,6 +40,9 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Each transition is in two databases there, and takes some times as long.
+CHAOS_STORED := --fsms 100 --events 20000 --workers 4 --kills 60 --stops 6 --redis-restarts 2
+
 .PHONY: help demo examples test chaos cluster oracle mermaid check bench bench-peers clean
 
 help:  ## show this list
@@ -59,8 +62,10 @@ test: $(DEV)  ## run the tests; PYTEST_ARGS='-k mailbox' runs some of them
 # keep for the end, are those that take long.
 	@$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-chaos: $(DEV)  ## kill 200 workers under 100,000 events and count them, in minutes, as JSON; CHAOS_ARGS='--seed 2'
+chaos: $(DEV)  ## kill 200 workers under 100,000 events and count them, in minutes, as JSON; then with payloads in databases
 	@$(BIN)/python -m tests.chaos --fsms 200 --events 100000 --workers 4 --kills 200 --stops 20 --redis-restarts 3 --json $(CHAOS_ARGS)
+	@$(BIN)/python -m tests.chaos --storage sqlite $(CHAOS_STORED) --json $(CHAOS_ARGS)
+	@$(BIN)/python -m tests.chaos --storage postgres $(CHAOS_STORED) --json $(CHAOS_ARGS)
 
 cluster: $(DEV)  ## lose, cut off, join and drain hosts under CLUSTER_EVENTS=100000 events, in minutes
 	@CLUSTER_EVENTS=$(CLUSTER_EVENTS) $(BIN)/python -m pytest tests/cluster -s $(PYTEST_ARGS)

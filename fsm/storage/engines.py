@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 
 from fsm.errors import ConfigError, PayloadError, StoreError
 from fsm.store.connection import mask
@@ -124,6 +125,7 @@ class Engines:
                 pool_timeout=seconds,
             )
             sa.event.listen(engine, "connect", _prepare_sqlite)
+            engine.dialect.statement_compiler = _Hinting
             sa.event.listen(engine, "begin", _begin_sqlite)
             sa.event.listen(engine, "commit", _keep_open)
             _ENGINES.add(engine)
@@ -270,6 +272,14 @@ def _missing(setting: str, extra: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ConfigError(setting, f"its driver is missing: pip install 'fsm-workers[{extra}]'") from error
+
+
+class _Hinting(SQLiteCompiler):
+    """As for all of SQLite, and writes which index is to be used, where a statement says so."""
+
+    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:  # noqa: ARG002 - SQLAlchemy's
+        """Give what stands behind the name of a table."""
+        return text
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

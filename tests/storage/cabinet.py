@@ -1,8 +1,9 @@
-"""A storage in memory that breaks where a test says so, and a worker that dies where it says so."""
+"""A storage that breaks where a test says so, in memory or a database, and a worker that dies where it says so."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import MutableMapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,14 @@ from workers.serving import Turn, serve
 from workers.shelf import Shelf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     import redis
 
     from fsm.storage.protocol import Row
+    from fsm.storage.sql import SqlStorage
 
-__all__ = ["KEYS", "Cabinet", "Killed", "Office", "book", "plain_book", "ring"]
+__all__ = ["KEYS", "Cabinet", "Killed", "Office", "Vault", "book", "plain_book", "ring"]
 
 KEYS = Keys("default")
 _LEASE_MS = 60_000
@@ -69,10 +71,7 @@ class Cabinet:
         assert namespace == "default"
         self.calls += 1
         self._meet(self.before_store)
-        for row in rows:
-            if self.refuses(row):
-                problem = f"no place for {row.payload!r}"
-                raise ValueError(problem)
+        self._refuse(rows)
         stored = set()
         with self.guard:
             for row in rows:
@@ -85,6 +84,12 @@ class Cabinet:
                 stored.add(row.name)
         self._meet(self.after_store)
         return stored
+
+    def _refuse(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            if self.refuses(row):
+                problem = f"no place for {row.payload!r}"
+                raise ValueError(problem)
 
     def drop_many(self, namespace: str, lives: Mapping[str, str]) -> int:
         assert namespace == "default"
@@ -101,6 +106,58 @@ class Cabinet:
             raise StoreError(problem)
         if faults:
             faults.pop(0)()
+
+
+class Vault(Cabinet):
+    """The same in a database: it breaks as the cabinet does, and what it is asked and told the database is.
+
+    Args:
+        storage: The database, empty.
+    """
+
+    def __init__(self, storage: SqlStorage) -> None:
+        super().__init__()
+        self._storage = storage
+        self.rows = _Rows(storage)  # type: ignore[assignment] # it is used as one
+
+    def load_many(self, namespace: str, names: Collection[str]) -> dict[str, Row]:
+        self.calls += 1
+        self._meet(self.before_load)
+        return self._storage.load_many(namespace, names)
+
+    def store_many(self, namespace: str, rows: Sequence[Row]) -> set[str]:
+        self.calls += 1
+        self._meet(self.before_store)
+        self._refuse(rows)
+        stored = self._storage.store_many(namespace, rows)
+        self._meet(self.after_store)
+        return stored
+
+    def drop_many(self, namespace: str, lives: Mapping[str, str]) -> int:
+        return self._storage.drop_many(namespace, lives)
+
+
+class _Rows(MutableMapping[str, "Row"]):
+    """What lies in a database, as a dict."""
+
+    def __init__(self, storage: SqlStorage) -> None:
+        self._storage = storage
+
+    def __getitem__(self, name: str) -> Row:
+        return self._storage.load_many("default", [name])[name]
+
+    def __setitem__(self, name: str, row: Row) -> None:
+        self._storage.purge(name)
+        assert self._storage.store_many("default", [replace(row, over=None)]) == {name}
+
+    def __delitem__(self, name: str) -> None:
+        assert self._storage.purge(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for page in self._storage.lives() for name in page)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._storage.lives()))
 
 
 RUNS: list[tuple[str, Any]] = []
