@@ -24,6 +24,7 @@ from bench import meter
 from bench.machine import EVENT, FIRST_COUNT, Pendulum, new_payload
 from bench.worker import BenchError, WorkerProcess
 from fsm import Client
+from fsm.store.halves import PLACEHOLDER
 from fsm.store.keys import Keys
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Lane:
             gives memory in steps, so of one length all that is told is on which side of a step it stands.
         durability: What must be true before something counts as sent, as in `Client`.
         environment: Further variables of the workers.
-        storage: Where the machine keeps payloads, if not in Redis.
+        storage: Where the machine keeps payloads, if not in Redis nor in the memory of its worker.
     """
 
     def __init__(  # noqa: PLR0913 - what tells one lane from another
@@ -286,7 +287,11 @@ class Lane:
                         raise BenchError(
                             f"FSM {name!r} is at version {int(version)} in Redis, and in the storage {row}"
                         )
-                    applied += orjson.loads(payload if row is None else row.payload)["count"] - FIRST_COUNT
+                    if row is None and payload == PLACEHOLDER:
+                        # It lies in the memory of the worker: of this the versions tell.
+                        applied += int(version) - entries[name]
+                    else:
+                        applied += orjson.loads(payload if row is None else row.payload)["count"] - FIRST_COUNT
                     steps += int(version)
         sent = sum(events[name] for name in names)
         steps -= sum(entries[name] for name in names)

@@ -1,9 +1,10 @@
 """`python -m bench.persistence [--json] [--save]`: what it costs to keep things, and how fast they come back.
 
 **A transition, by storage.** A worker drains a backlog of `bench.persistence_machines.Kept`, an event each, with the
-payload in Redis, in a file of SQLite and in a PostgreSQL of the benchmark's own, both of which sync what they commit.
-With `--batch 100` a claim's FSMs share a transaction, with `--batch 1` each has its own. `redis_us` is Redis's scripts,
-`worker_us` the processor time of the worker; what the database uses beside that is in the time of the row only.
+payload in Redis, in the memory of the worker (what a storage costs beside a database), in a file of SQLite and in a
+PostgreSQL of the benchmark's own, both of which sync what they commit. With `--batch 100` a claim's FSMs share a
+transaction, with `--batch 1` each has its own. `redis_us` is Redis's scripts, `worker_us` the processor time of the
+worker; what the database uses beside that is in the time of the row only.
 
 **Sends, by durability.** `transition` one by one and by eight threads, and `transition_many`, to Redis as it is
 configured by default (`memory`), to an embedded one that syncs before it replies (`fsync`), and to one with a replica
@@ -39,7 +40,7 @@ from typing import TYPE_CHECKING, Any, Self
 from bench import arrivals, meter, postgres, suite
 from bench.lane import QUIET, Lane, numbered
 from bench.machine import EVENT, FIRST_COUNT, Pendulum
-from bench.persistence_machines import PLACE, Errand, Kept, storage_at, why_none
+from bench.persistence_machines import MEMORY, PLACE, Errand, Kept, storage_at, why_none
 from bench.suite import Result, Row
 from bench.worker import BenchError
 from fsm import Client
@@ -108,7 +109,7 @@ def _transitions(options: argparse.Namespace, stack: ExitStack) -> tuple[list[Ro
                     app=_APP,
                     options=(*QUIET, "--batch", str(batch)),
                     environment={PLACE: url} if url else {},
-                    storage=inner.enter_context(storage_at(url)) if url else None,
+                    storage=inner.enter_context(storage_at(url)) if url not in ("", MEMORY) else None,
                 )
                 lanes[place, batch] = inner.enter_context(lane), numbered("fsm", count // _part(options))
         for key, (lane, names) in lanes.items():
@@ -145,7 +146,7 @@ def _transitions(options: argparse.Namespace, stack: ExitStack) -> tuple[list[Ro
 
 def _places(stack: ExitStack) -> tuple[dict[str, str], dict[str, str]]:
     """Give the URL of each storage, "" for Redis itself, and say which is missing and why."""
-    places, missing = {"redis": ""}, {}
+    places, missing = {"redis": "", "memory": MEMORY}, {}
     why = why_none()
     if why:
         return places, {"sqlite": why, "postgres": why}
@@ -157,7 +158,7 @@ def _places(stack: ExitStack) -> tuple[dict[str, str], dict[str, str]]:
     else:
         suite.say("starting a PostgreSQL")
         places["postgres"] = stack.enter_context(postgres.Postgres(programs)).url
-    for url in filter(None, places.values()):
+    for url in set(places.values()) - {"", MEMORY}:
         with storage_at(url) as storage:
             storage.init()
     return places, missing

@@ -11,10 +11,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from bench.machine import Pendulum
-from fsm import Machine, Transition, on
+from fsm import Machine, MemoryStorage, Transition, on
 
-__all__ = ["PLACE", "Errand", "Kept", "storage_at", "why_none"]
+__all__ = ["MEMORY", "PLACE", "Errand", "Kept", "storage_at", "why_none"]
 
+# In the place of a URL: in the memory of the worker, which costs all that a storage costs beside a database.
+MEMORY = "memory:"
 # Names the database of `Kept` to its worker.
 PLACE = "FSM_BENCH_STORAGE"
 
@@ -29,7 +31,9 @@ def why_none() -> str:
 
 
 def storage_at(url: str) -> Any:
-    """Give the storage in a database."""
+    """Give the storage in a database, or in memory."""
+    if url == MEMORY:
+        return MemoryStorage()
     return import_module("fsm.storage.sql").SqlStorage(url)
 
 

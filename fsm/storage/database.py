@@ -149,7 +149,7 @@ class Database:
         order = (here.machine, here.state, here.since, here.name)
         asked = sa.select(self.rows).order_by(*order).limit(question.limit + 1)
         if question.failed:
-            # Without statistics SQLite takes one of all rows for as good, where it was created before, and reads all rows.
+            # Without statistics SQLite takes one over all rows for as good, if it is the older one, and reads all rows.
             asked = asked.with_hint(self.rows, f"INDEXED BY {self.rows.name}_by_error", "sqlite")
         with self.engines.transaction(writes=False) as connection:
             began_ms = question.began_ms
