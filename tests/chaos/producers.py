@@ -21,13 +21,16 @@ _CHUNK = 25
 _PAUSE_S = 0.05
 # Of so many chunks, one is sent again though it was accepted.
 _AGAIN = 15
+# And not later than this: `dedup` of the machines is twice as long.
+_KNOWN_S = 60.0
 
 
 def main(url: str, number: int, plan: Plan) -> None:
     """Send this producer's share."""
     by, sent, allowed = f"p{number}", 0, 0
     draw = random.Random(f"{plan.seed}/again/{number}")
-    letters, earlier = plan.letters(number), []
+    letters = plan.letters(number)
+    earlier: list[tuple[float, list[tuple[str, int]]]] = []
     with Client(url) as client:
         while sent < plan.share(number):
             while allowed <= sent:
@@ -37,9 +40,11 @@ def main(url: str, number: int, plan: Plan) -> None:
             sent += len(chunk)
             sys.stdout.write(f"{sent}\n")
             sys.stdout.flush()
-            earlier.append(chunk)
-            if draw.randrange(_AGAIN) == 0:
-                _send(client, by, draw.choice(earlier[-20:]))
+            earlier.append((time.monotonic(), chunk))
+            # A key is known for two minutes, and on a busy machine twenty chunks may be older than that.
+            earlier = [one for one in earlier[-20:] if time.monotonic() - one[0] < _KNOWN_S]
+            if draw.randrange(_AGAIN) == 0 and earlier:
+                _send(client, by, draw.choice(earlier)[1])
 
 
 def _send(client: Client, by: str, chunk: list[tuple[str, int]]) -> None:
