@@ -242,12 +242,13 @@ class Database:
         Raises:
             StoreError: The database cannot be used, or its tables were made by a newer version of ours.
         """
-        if self.form() == FORM:
-            return False
+        is_there = self.form() == FORM
         if self.engines.is_sqlite:
-            # Readers and the one writer do not wait for each other. It stays so, once said.
+            # Readers and the one writer do not wait for each other. It stays so, once said; a copy may have lost it.
             with self.engines.engine.connect() as connection, suppress(sa.exc.DBAPIError):
                 connection.connection.dbapi_connection.execute("PRAGMA journal_mode=WAL")  # type: ignore[union-attr] # it is connected
+        if is_there:
+            return False
         with self.engines.transaction(writes=True) as connection:
             if not self.engines.is_sqlite:
                 # Of two that do this at once one waits, and then finds nothing missing.

@@ -125,6 +125,19 @@ def test_several_create_the_tables_at_once(
         storages[0]._database.rows.drop(connection)
 
 
+def test_a_copy_of_a_file_has_its_log_again_after_init(
+    sqlite_storage: SqlStorage, tmp_path: Path, opened: Callable[..., SqlStorage]
+) -> None:
+    # Seen to fail with the log asked for only where tables are created: VACUUM INTO writes a file without one.
+    with sqlite_storage._database.engines.engine.connect() as connection:
+        connection.connection.cursor().execute(f"VACUUM INTO '{tmp_path}/copy.db'")
+    copy = opened(f"sqlite:///{tmp_path}/copy.db")
+    assert copy.init() is False
+    with copy._database.engines.engine.connect() as connection:
+        assert connection.connection.cursor().execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.connection.cursor().execute("PRAGMA synchronous").fetchone() == (2,)
+
+
 def test_tables_of_another_version_of_ours_are_left_alone(
     sql_storage: SqlStorage, request: pytest.FixtureRequest
 ) -> None:
