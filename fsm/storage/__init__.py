@@ -2,7 +2,7 @@
 
 Reading order: `protocol` (what a storage is, for users and for workers), `memory` (all of it, plainly), `rows` (how a
 snapshot becomes what is stored), `asking` (what a query may ask for), `sql`,
-`database`, `engines` and `tables` (SQLite and PostgreSQL), `persistable` and
+`database`, `batches`, `engines`, `bounded` and `tables` (SQLite and PostgreSQL), `persistable` and
 `persisting` (payloads that keep a row of the user's own in step), `redis`.
 
 Who calls this: applications give a machine its storage; the client reads by it; workers load and store by it.
