@@ -41,6 +41,7 @@ __all__ = [
     "is_stored",
     "raw_of",
     "read_line",
+    "resting_fsm",
     "saved_event",
     "saved_fsm",
     "saved_machine",
@@ -105,7 +106,7 @@ class SavedMachine(msgspec.Struct, tag_field="kind", tag="machine", omit_default
         return raw_of(self.text) if self.announced is UNSET else bytes(self.announced)
 
 
-class SavedEvent(msgspec.Struct, omit_defaults=True):
+class SavedEvent(msgspec.Struct, omit_defaults=True, gc=False):
     """An event that waits, and RQ's record of it.
 
     Args:
@@ -129,8 +130,8 @@ class SavedEvent(msgspec.Struct, omit_defaults=True):
         return fields
 
 
-class SavedFSM(msgspec.Struct, tag_field="kind", tag="fsm", omit_defaults=True):
-    """One FSM with all that is its own, as it was at one moment.
+class SavedFSM(msgspec.Struct, tag_field="kind", tag="fsm", omit_defaults=True, gc=False):
+    """One FSM with all that is its own, as it was at one moment; it has no cycles, so Python does not look for them.
 
     Args:
         name: Of the FSM.
@@ -279,13 +280,20 @@ def saved_fsm(  # noqa: PLR0913 - the parts of an FSM
     effects: Sequence[bytes],
 ) -> SavedFSM:
     """Give an FSM as a line; the snapshot and the effects as HGETALL lists them."""
+    line = resting_fsm(name, snapshot)
+    line.urgent, line.mail, line.later = urgent, mail, later
+    line.effects = fields_of(effects) if effects else {}
+    return line
+
+
+def resting_fsm(name: bytes, snapshot: Sequence[bytes]) -> SavedFSM:
+    """Give an FSM that has nothing but its snapshot as a line; the snapshot as HGETALL lists it."""
     fields = fields_of(snapshot)
     kept = fields.get("payload")
     payload = _json(kept.encode()) if isinstance(kept, str) else UNSET
     if payload is not UNSET:
         del fields["payload"]
-    noted = fields_of(effects) if effects else {}
-    return SavedFSM(text_of(name), fields, payload, urgent, mail, later, noted, is_stored=is_stored(fields))
+    return SavedFSM(text_of(name), fields, payload, is_stored=is_stored(fields))
 
 
 def is_stored(snapshot: Mapping[str, object]) -> bool:

@@ -2,7 +2,7 @@
 
 All that are there from the beginning to the end are met, for their names come by SCAN, which no move of an FSM touches:
 by their states, one that moves from a state that is yet to be read into one that was read would be left out. Each is
-taken in one step of Redis, so it is whole and is what it was at one moment; two of them may be of different moments.
+taken as it was at one moment, and whole; two of them may be of different moments.
 
 Who calls this: the client, by `fsm.archive`. It may import the store, the verbs and what lies beside it.
 """
@@ -10,12 +10,13 @@ Who calls this: the client, by `fsm.archive`. It may import the store, the verbs
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from fsm.backup.form import SavedLog, fields_of, saved_event, saved_fsm, saved_machine, text_of
-from fsm.errors import UnknownFSMError
+from fsm.backup.form import SavedLog, fields_of, resting_fsm, saved_event, saved_fsm, saved_machine, text_of
+from fsm.errors import StoreError, UnknownFSMError
 from fsm.store import dumping
 from fsm.store.ahead import Ticket
 from fsm.store.codec import text
@@ -25,8 +26,8 @@ from fsm.verbs.verdicts import broken
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fsm.backup.form import SavedEvent, SavedFSM, SavedMachine
-    from fsm.store.dumping import Dump, Dumped
+    from fsm.backup.form import SavedEvent, SavedFSM, SavedMachine, Text
+    from fsm.store.dumping import Dumped
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
@@ -36,7 +37,7 @@ __all__ = ["export", "line_of", "save"]
 
 R = TypeVar("R")
 # Calls under way at once: one is executed by Redis, one is on its way, and the reply to one is read here.
-_MOST_AHEAD = 3
+_MOST_AHEAD = 4
 
 
 def save(keys: Keys, write: Write) -> Plan[list[str]]:
@@ -50,20 +51,110 @@ def save(keys: Keys, write: Write) -> Plan[list[str]]:
     """
     for name, about in (yield dumping.announced(keys)):
         write(saved_machine(name, about))
-    broken: list[str] = []
-    under_way: deque[tuple[Any, list[bytes]]] = deque()
-    page = yield dumping.names(keys, 0)
-    while page is not None:
-        cursor, wanted = yield from _reply(page)
-        page = (yield dumping.names(keys, cursor)) if cursor else None
-        for first in range(0, len(wanted), dumping.MOST_DUMPED):
-            part = wanted[first : first + dumping.MOST_DUMPED]
-            under_way.append(((yield dumping.dump(keys, part)), part))
-            if len(under_way) > _MOST_AHEAD:
-                yield from _written(keys, *under_way.popleft(), write, broken)
-    for dump, wanted in under_way:
-        yield from _written(keys, dump, wanted, write, broken)
-    return broken
+    return (yield from _Save(keys, write).run())
+
+
+class _Save:
+    """What is asked for, and what became of it.
+
+    Most FSMs rest, and have nothing but a snapshot. Plain commands cost Redis half of what a script does: by them it is
+    asked who has nothing else, then for the snapshots, then since when these are in their states. That is as if all
+    were asked at once: who was written before the first of the three stood like this then, and who has moved since is
+    no longer in the index of that state, or has come into it after its snapshot was written. These are read by the
+    script, and so are all that have more than a snapshot.
+
+    Args:
+        keys: Of the namespace.
+        write: Is given each line.
+    """
+
+    def __init__(self, keys: Keys, write: Write) -> None:
+        self._keys = keys
+        self._write = write
+        self._broken: list[str] = []
+        # Names that are yet to be asked for, and those that are the script's.
+        self._names: list[bytes] = []
+        self._others: list[bytes] = []
+        # So many are asked for in one call of the script; and whether most of them have more than a snapshot.
+        self._portion = dumping.MOST_DUMPED
+        self._are_busy = False
+        self._under_way: deque[Callable[[], Plan[None]]] = deque()
+
+    def run(self) -> Plan[list[str]]:
+        page = yield dumping.names(self._keys, 0)
+        while page is not None or self._names or self._others or self._under_way:
+            if page is not None and len(self._names) < dumping.MOST_DUMPED:
+                cursor, found = yield from _reply(page)
+                page = (yield dumping.names(self._keys, cursor)) if cursor else None
+                # Those of one page are all different, and there may be a few of the one before.
+                self._names += found
+            elif len(self._under_way) < _MOST_AHEAD and (self._names or self._others):
+                yield from self._ask(is_last=page is None and not self._names)
+            else:
+                yield from self._under_way.popleft()()
+        return self._broken
+
+    def _ask(self, *, is_last: bool) -> Plan[None]:
+        if self._others and (is_last or len(self._others) >= self._portion):
+            part, self._others = self._others[: self._portion], self._others[self._portion :]
+            self._under_way.append(partial(self._dumped, (yield dumping.dump(self._keys, part)), part))
+            return
+        part, self._names = self._names[: dumping.MOST_DUMPED], self._names[dumping.MOST_DUMPED :]
+        if self._are_busy:
+            self._others += part
+            return
+        try:
+            asked = yield dumping.at_rest(self._keys, part)
+        except StoreError:
+            self._others += part
+        else:
+            self._under_way.append(partial(self._looked_at, asked, part))
+
+    def _looked_at(self, reply: Any, part: list[bytes]) -> Plan[None]:
+        """Ask since when those are in their states that have nothing but a snapshot."""
+        try:
+            asked_at, snapshots = yield from _reply(reply)
+        except StoreError:
+            # Of one the snapshot is of another type: the script says of which. If Redis is away, it says so again.
+            self._others += part
+            return
+        resting: dict[str, list[tuple[bytes, SavedFSM]]] = {}
+        before = len(self._others)
+        for name, snapshot in zip(part, snapshots, strict=True):
+            if snapshot is None:
+                self._others.append(name)
+            elif snapshot:
+                line = resting_fsm(name, snapshot)
+                resting.setdefault(_index(self._keys, line.fields, str(asked_at)), []).append((name, line))
+        self._are_busy = 2 * (len(self._others) - before) > len(part)
+        # With those that are damaged, or being purged, or have moved just now, the script knows what to do.
+        self._others += [name for name, _ in resting.pop("", ())]
+        if resting:
+            asked = yield dumping.since([(index, [name for name, _ in fsms]) for index, fsms in resting.items()])
+            self._under_way.append(partial(self._timed, asked, list(resting.values())))
+
+    def _timed(self, reply: Any, resting: list[list[tuple[bytes, SavedFSM]]]) -> Plan[None]:
+        """Write the lines of those that have not moved meanwhile."""
+        for fsms, times in zip(resting, (yield from _reply(reply)), strict=True):
+            for (name, line), since in zip(fsms, times, strict=True):
+                line.since = since.decode()
+                if not since or _is_before(str(line.fields["updated_at"]), line.since):
+                    self._others.append(name)
+                else:
+                    self._write(line)
+
+    def _dumped(self, reply: Any, part: list[bytes]) -> Plan[None]:
+        """Write the lines of those that the script gave."""
+        count, fsms = yield from _reply(reply)
+        # Of large ones fewer are asked for at once, and those that were too many again.
+        self._portion = max(1, count) if count < len(part) else min(2 * self._portion, dumping.MOST_DUMPED)
+        self._others[:0] = part[count:]
+        self._are_busy = 2 * sum(bool(one.records) for one in fsms) > len(fsms)
+        for one in fsms:
+            if one.snapshot is None:
+                self._broken.append(text(one.name))
+            else:
+                self._write(line_of(self._keys, one))
 
 
 def export(keys: Keys, name: str, write: Write, most_lines: int = 1000) -> Plan[None]:
@@ -99,6 +190,22 @@ def _logged(keys: Keys, name: str, most: int) -> Plan[list[dict[str, Any]]]:
     return found[:most]
 
 
+def _index(keys: Keys, fields: dict[str, Text], now: str) -> str:
+    """Name the index in which an FSM is; "" where that cannot be told, or it has moved at this ms or since."""
+    machine, state, updated_at = map(fields.get, ("machine", "state", "updated_at"))
+    status = fields.get("status")
+    if status == "purging" or not (type(machine) is type(state) is type(updated_at) is str):
+        return ""
+    if not _is_before(updated_at, now):
+        return ""
+    return keys.finished_of(machine, state) if status == "finished" else keys.state(machine, state)
+
+
+def _is_before(one: str, other: str) -> bool:
+    """Compare two times, whole ms; `False` where they are not of as many digits, as those of our days are."""
+    return len(one) == len(other) and one < other
+
+
 def _reply(what: R | Ticket[R]) -> Plan[R]:
     """Wait for what was sent ahead."""
     if isinstance(what, Ticket):
@@ -107,25 +214,10 @@ def _reply(what: R | Ticket[R]) -> Plan[R]:
     return what
 
 
-def _written(keys: Keys, dump: Dump | Ticket[Dump], wanted: list[bytes], write: Write, broken: list[str]) -> Plan[None]:
-    """Write the lines of a call, and of further ones where their bytes were too many for one."""
-    while True:
-        count, fsms = yield from _reply(dump)
-        for one in fsms:
-            if one.snapshot is None:
-                broken.append(text(one.name))
-            else:
-                write(line_of(keys, one))
-        wanted = wanted[count:]
-        if not wanted:
-            return
-        dump = yield dumping.dump(keys, wanted)
-
-
 def line_of(keys: Keys, one: Dumped) -> SavedFSM:
     """Give the line of an FSM."""
     if not (one.mail or one.urgent or one.later or one.effects):
-        line = saved_fsm(one.name, one.snapshot or [], [], [], [], [])
+        line = resting_fsm(one.name, one.snapshot or [])
         line.since = text(one.since)
         return line
     events = _events(keys, one)

@@ -21,6 +21,7 @@ from fsm.errors import StoreError
 from fsm.store.connection import REPEAT_WITHIN, explain
 from fsm.store.passing import is_demoted
 from fsm.store.requests import Request, command, drop_demoted, read, run
+from fsm.store.wire import read_all, send_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,7 @@ class Ahead:
         self._under_way: deque[Ticket[Any]] = deque()
 
     def post(self, request: Request[R]) -> Ticket[R]:
-        """Send a script or one plain command, whose reply is read as it comes, and give the ticket for its reply.
+        """Send a script or plain commands, whose replies are read as they come, and give the ticket for what they say.
 
         Raises:
             StoreError: Redis cannot be reached. What goes wrong after that is told with the result.
@@ -71,7 +72,10 @@ class Ahead:
         ticket = Ticket(request, time.monotonic())
         self._under_way.append(ticket)
         try:
-            self._connection.send_command(*command(request))
+            if len(request.commands) > 1:
+                send_all(self._connection, request.commands)
+            else:
+                self._connection.send_command(*command(request))
         except redis.RedisError as error:
             self._carry_all_again(error)
         return ticket
@@ -102,7 +106,7 @@ class Ahead:
         """Read the oldest reply."""
         ticket = self._under_way[0]
         try:
-            reply = self._connection.read_response()
+            reply = self._reply(ticket.request)
         except redis.exceptions.NoScriptError:
             # Those behind it keep their place: a plan sends ahead only what need not come after what is under way.
             self._carry_again(ticket)
@@ -120,6 +124,15 @@ class Ahead:
             except StoreError as problem:
                 ticket.error = problem
         self._end(ticket)
+
+    def _reply(self, request: Request[Any]) -> Any:
+        if len(request.commands) <= 1:
+            return self._connection.read_response()
+        replies = read_all(self._connection, len(request.commands))
+        for reply in replies:
+            if isinstance(reply, redis.exceptions.ResponseError):
+                raise reply
+        return replies
 
     def _carry_all_again(self, cause: redis.RedisError) -> None:
         """Carry all that has no reply by other connections, in order; this one is never read again."""

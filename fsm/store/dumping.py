@@ -24,20 +24,25 @@ __all__ = [
     "Dumped",
     "Restore",
     "announced",
+    "at_rest",
     "audit",
     "dump",
     "enlist",
     "names",
     "restore",
+    "since",
 ]
 
-# One call of `dump` looks at so many FSMs, and one of `restore` writes so many: a few ms in which Redis serves nobody
-# else.
-MOST_DUMPED = 200
+# One call of `dump` looks at so many FSMs, and one of `restore` writes so many: a ms or a few in which Redis serves
+# nobody else. A reply has to fit into what a socket takes at once (64 KiB of Redis): else Redis goes on only when it
+# was read, and the two wait for each other in turn.
+MOST_DUMPED = 50
 MOST_RESTORED = 100
-# So many bytes are enough for one reply of `dump`; of an FSM with more mail there are more.
-_ENOUGH_BYTES = 4 << 20
-_SCANNED = 1000
+# So many bytes are enough for one reply of `dump`, for the same reason; of an FSM with more mail there are more.
+_ENOUGH_BYTES = 48 << 10
+_SCANNED = 400
+# Of so many FSMs it is asked at once whether any has more than a snapshot: one command for each costs as much again.
+_TOGETHER = 10
 
 
 class Dumped(NamedTuple):
@@ -124,6 +129,53 @@ def dump(keys: Keys, wanted: Sequence[bytes | str], enough: int = _ENOUGH_BYTES)
         return Dump(reply[1], found)
 
     return Request(read, "dump", (), [keys.prefix, enough, *wanted], is_ahead=True)
+
+
+def at_rest(keys: Keys, wanted: Sequence[bytes]) -> Request[tuple[int, list[list[bytes] | None]]]:
+    """Give the snapshots of FSMs that have nothing else, and when it was asked who has more, ms: before any was read.
+
+    By plain commands, in this order, which cost Redis half of what `dump` does. Of those that have more there is
+    `None`; a few are asked about together, and where one of them has more, there is `None` of each of them.
+
+    Raises:
+        StoreError: A snapshot is of another type: `dump` tells which.
+    """
+    snapshot = keys.snapshot("").encode()
+    more = [part("").encode() for part in (keys.mailbox, keys.urgent, keys.later, keys.effects_of)]
+    commands: list[tuple[Any, ...]] = [("TIME",)]
+    commands += [
+        ("EXISTS", *[part + name for name in wanted[first : first + _TOGETHER] for part in more])
+        for first in range(0, len(wanted), _TOGETHER)
+    ]
+    groups = len(commands)
+    commands += [("HGETALL", snapshot + name) for name in wanted]
+
+    def read(replies: list[Any]) -> tuple[int, list[list[bytes] | None]]:
+        s, us = map(int, replies[0])
+        found = [None if replies[1 + at // _TOGETHER] else _flat(one) for at, one in enumerate(replies[groups:])]
+        return 1000 * s + us // 1000, found
+
+    return Request(read, commands=commands, is_ahead=True)
+
+
+def since(indexes: Sequence[tuple[str, Sequence[bytes]]]) -> Request[list[list[bytes]]]:
+    """Tell since when FSMs are in the states of these indexes, ms; b"" of those that are not in theirs."""
+    commands = [("ZMSCORE", index, *wanted) for index, wanted in indexes]
+
+    def read(replies: list[Any]) -> list[list[bytes]]:
+        all_of = replies if len(commands) > 1 else [replies]
+        # redis-py may have made numbers of them.
+        return [
+            [b"" if at is None else b"%.17g" % at if isinstance(at, float) else at for at in scores]
+            for scores in all_of
+        ]
+
+    return Request(read, commands=commands, is_ahead=True)
+
+
+def _flat(found: Any) -> list[bytes]:
+    """Give a hash as Redis lists it; redis-py may have made a mapping of it."""
+    return [part for pair in found.items() for part in pair] if isinstance(found, dict) else found
 
 
 def restore(keys: Keys, fsms: Iterable[Restore], *, is_check: bool = False) -> Request[list[str]]:

@@ -5,12 +5,12 @@ look at whether that raised (3.5.0: `pack_command` in its `pack.c`). Workers are
 SIGTERM, ours for a second one, and the alarm of an event that takes too long. Where one of them came upon a number the
 whole process ended with SIGSEGV, without giving back what it held. So numbers are turned into text before.
 
-Who calls this: `connection`, for each pool that it makes.
+Who calls this: `connection`, for each pool that it makes, and `wire`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis.connection import HiredisRespSerializer
 from redis.exceptions import DataError
@@ -19,7 +19,10 @@ from redis.utils import HIREDIS_AVAILABLE
 if HIREDIS_AVAILABLE:
     from hiredis import pack_command
 
-__all__ = ["Packer", "packer"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Packer", "packed", "packer"]
 
 
 class Packer(HiredisRespSerializer):
@@ -42,6 +45,18 @@ class Packer(HiredisRespSerializer):
             return [pack_command(words)]
         except TypeError as error:
             raise DataError(error) from error
+
+
+def packed(commands: Sequence[tuple[Any, ...]], connection: Any) -> bytes:
+    """Pack commands for a connection of redis-py, in one piece; many short ones cost half of what each by itself does.
+
+    Raises:
+        DataError: An argument is none of bytes, text, int and float.
+    """
+    is_plain = HIREDIS_AVAILABLE and _WHOLE.issuperset({type(word) for command in commands for word in command})
+    if is_plain and not any(type(name) is bytes or " " in name for name in {command[0] for command in commands}):
+        return b"".join([pack_command(command) for command in commands])
+    return b"".join([chunk for command in commands for chunk in connection.pack_command(*command)])
 
 
 def packer() -> Packer | None:

@@ -8,7 +8,7 @@ that asks for a script, and whatever goes wrong goes the way that redis-py would
 Nothing may lie unread on a connection: one on which anything was broken off, also by a signal, is closed. One that the
 server has closed is noticed when it is used, and the repeat connects anew; each script knows its repeats.
 
-Who calls this: `connection` makes it, `requests` runs scripts over it.
+Who calls this: `connection` makes it, `requests` runs scripts over it; `ahead` sends and reads as it does.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import redis
 from redis.client import Pipeline
 
+from fsm.store.packing import packed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Wire"]
+__all__ = ["Wire", "read_all", "send_all"]
 
 R = TypeVar("R")
 
@@ -54,7 +56,7 @@ class Wire(redis.Redis):
 
         return self._over_one(attempt)
 
-    def all_at_once(self, commands: Sequence[Sequence[Any]], *, as_it_came: bool = False) -> list[Any]:
+    def all_at_once(self, commands: Sequence[tuple[Any, ...]], *, as_it_came: bool = False) -> list[Any]:
         """Run commands in one round trip, whose replies redis-py would give as a pipeline of its own does.
 
         Args:
@@ -67,9 +69,8 @@ class Wire(redis.Redis):
         """
 
         def attempt(connection: Any) -> list[Any]:
-            packed = [chunk for command in commands for chunk in connection.pack_command(*command)]
-            connection.send_packed_command([b"".join(packed)])
-            return [_reply_or_error(connection) for _ in commands]
+            send_all(connection, commands)
+            return read_all(connection, len(commands))
 
         replies = self._over_one(attempt)
         for reply in replies:
@@ -132,6 +133,24 @@ class Wire(redis.Redis):
         with suppress(IndexError):
             while True:
                 self.connection_pool.release(self._idle.pop())
+
+
+def send_all(connection: Any, commands: Sequence[tuple[Any, ...]]) -> None:
+    """Send commands over a connection of redis-py, in one piece.
+
+    Raises:
+        RedisError: The connection broke.
+    """
+    connection.send_packed_command([packed(commands, connection)])
+
+
+def read_all(connection: Any, count: int) -> list[Any]:
+    """Read the replies to so many commands, as they come; an error of the server is one of them.
+
+    Raises:
+        RedisError: The connection broke.
+    """
+    return [_reply_or_error(connection) for _ in range(count)]
 
 
 def _reply_or_error(connection: Any) -> Any:
