@@ -85,6 +85,7 @@ class Restored:
         is_dry_run: Nothing was written, and this is what would be done.
         stored: Of so many of those that were restored the payload was not in the backup, but is in the storage of their
             machine.
+        repeated: So many lines are a later look at an FSM that an earlier line has restored: it is as it was then.
     """
 
     path: Path
@@ -101,6 +102,19 @@ class Restored:
     passed_over: tuple[Backup, ...]
     is_dry_run: bool
     stored: int = 0
+    repeated: int = 0
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What is not there now, in words: what was done after the backup was begun is never in it."""
+        why = (
+            (self.existing, "whose names are taken"),
+            (self.held, "that a worker had in hand"),
+            (self.broken, "that cannot be written"),
+            (self.stored, "have their payloads in a storage alone"),
+        )
+        told = [f"{count} FSM{'' if count == 1 else 's'} {which}" for count, which in why if count]
+        return (f"what was done after {self.created_at}", *told)
 
     @property
     def is_whole(self) -> bool:
@@ -124,6 +138,8 @@ class Restored:
             "passed_over": [one.as_json() for one in self.passed_over],
             "dry_run": self.is_dry_run,
             "stored": self.stored,
+            "repeated": self.repeated,
+            "missing": list(self.missing),
         }
 
 
@@ -235,6 +251,7 @@ class Archive(PlanCarrier):
             chosen.passed_over,
             dry_run,
             count.stored,
+            count.repeated,
         )
 
     def export_fsm(self, name: str, file: Path | str) -> Saved:

@@ -275,14 +275,15 @@ def writing_file(path: Path | str, namespace: str, *, redis: str = "") -> Iterat
     """
     whole = Path(path)
     part = beside(whole, PART)
+    # Before anything is touched: a `.part` beside it may be a whole one that somebody wants to restore.
+    _refuse_what_is_there(whole)
     with _telling(whole):
         file = _locked(part)
     with file:
         if not _is_at(file, part):
             raise BackupError(str(whole), "another process has just written it: choose another name")
         with _removed_on_error(part):
-            if os.path.lexists(whole):
-                raise BackupError(str(whole), "there is such a file: choose another name, or remove it")
+            _refuse_what_is_there(whole)
             with _telling(whole):
                 file.truncate(0)
             with Writer(file, whole, new_header(namespace, redis, "fsm")) as writer:
@@ -292,6 +293,11 @@ def writing_file(path: Path | str, namespace: str, *, redis: str = "") -> Iterat
                 part.rename(whole)
         with _telling(whole):
             _see_to_disk(whole.parent)
+
+
+def _refuse_what_is_there(path: Path) -> None:
+    if os.path.lexists(path):
+        raise BackupError(str(path), "there is such a file: choose another name, or remove it")
 
 
 @contextmanager

@@ -164,6 +164,8 @@ def _print_restored(restored: Restored, *, as_json: bool) -> None:
                 ("name is taken", Styled(restored.existing, "red") if restored.existing else None),
                 ("in hand", Styled(restored.held, "red") if restored.held else None),
                 ("broken", Styled(restored.broken, "red") if restored.broken else None),
+                ("met twice", restored.repeated or None),
+                ("missing", "; ".join(restored.missing)),
             ]
         )
         for name, why in restored.left[:_MOST_TOLD]:

@@ -82,15 +82,15 @@ def list_backups(place: Place, directory: str, *, as_json: bool) -> None:
 
 
 @backup.command()
-@click.argument("wanted", metavar="[FILE|ID]...", nargs=-1)
+@click.argument("wanted", metavar="[FILE|ID|DIR]...", nargs=-1)
 @directory_option
 @json_option
 @placed
 def verify(place: Place, wanted: tuple[str, ...], directory: str, *, as_json: bool) -> None:
     """Read backups from the first byte to the last, and tell whether they are as they were written.
 
-    FILE is any file of a backup, ID one that `fsm backup list` shows; without either it is the newest of the namespace.
-    Exits with 1 where one is not good.
+    FILE is any file of a backup, ID one that `fsm backup list` shows, and DIR stands for the newest in it of the
+    namespace; without any it is the newest of --dir. Exits with 1 where one is not good.
     """
     found = [_verified(place, directory, one) for one in wanted or ("",)]
     if as_json:
@@ -109,6 +109,9 @@ def _verified(place: Place, directory: str, wanted: str) -> Backup:
     backups = backups_of(place, directory)
     path = Path(wanted)
     try:
+        if wanted and path.is_dir():
+            path = backups_of(place, wanted).stable
+            return verify_file(path, "stable")
         if is_file(wanted):
             return verify_file(path)
         path = backups.snapshot(wanted) if wanted else backups.stable

@@ -479,6 +479,12 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     assert path.read_text("utf-8") == "mine"
     assert left_in(tmp_path) == {"ann.fsm.gz"}
 
+    # Seen to fail where the `.part` was opened first: it was removed with the error.
+    (tmp_path / "ann.fsm.gz.part").write_text("left by one that died", "utf-8")
+    with pytest.raises(BackupError, match="there is such a file"), writing_file(path, "shop"):
+        pass
+    assert left_in(tmp_path) == {"ann.fsm.gz", "ann.fsm.gz.part"}
+
 
 # --- what the system may do to us
 

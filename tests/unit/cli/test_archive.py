@@ -39,6 +39,7 @@ def test_what_was_saved_is_restored(fsm: Run, front: None, client: Client) -> No
 
     assert done.exit_code == 0
     assert (told(done)["id"], told(done)["restored"]) == (made, "1")
+    assert told(done)["missing"].startswith("whatwasdoneafter20")
     assert client.state("front") == before
     assert client.redis.llen(client.keys.mailbox("front")) == 2
     assert told(fsm("backup", "restore"))["kept"] == "1"
