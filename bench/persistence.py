@@ -14,7 +14,8 @@ synced, again and again.
 **Backups.** FSMs at rest, with payloads of which no two are alike, are saved from one Redis and restored into another,
 which is empty; so are such that have mail. Each restore is counted, and a sample of it held against what was saved.
 `redis_us` and `python_us` are processor time of that Redis and of this process, threads included: where processors are
-busy with something else, they tell more than the rate.
+busy with something else, they tell more than the rate. A process that only saves tells how much memory it had at most,
+with few FSMs and with thirty times as many.
 
 **Queries.** Among a million FSMs of two machines, some of which have finished or failed, the caller waits for a page of
 100 for each filter that is served by an index: the first page, and those behind nine tenths of what there is to find.
@@ -28,6 +29,8 @@ from __future__ import annotations
 import os
 import random
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +45,7 @@ from bench.lane import QUIET, Lane, numbered
 from bench.machine import EVENT, FIRST_COUNT, Pendulum
 from bench.persistence_machines import MEMORY, PLACE, Errand, Kept, storage_at, why_none
 from bench.suite import Result, Row
-from bench.worker import BenchError
+from bench.worker import ROOT, BenchError
 from fsm import Client
 from fsm.store.connection import connect
 from fsm.store.embedded import EmbeddedServer
@@ -68,6 +71,15 @@ _REPLICA_S = 30.0
 # Saved and restored: at rest, and with events that wait.
 _SAVED = 200_000
 _WITH_MAIL, _EVENTS_EACH = 20_000, 5
+# Of so many it is told how much memory a process has at most that saves them.
+_FEW_SAVED, _MORE_SAVED = 10_000, 300_000
+_SAVER = """
+import resource, sys
+from fsm import Client
+with Client(sys.argv[1], namespace="bench") as client:
+    client.backup(sys.argv[2], max_snapshots=0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 _SAMPLE = 500
 _PORTION = 5000
 _PAGE = 100
@@ -78,6 +90,7 @@ _DEEP = 0.9
 # Of all FSMs, the shares that are on the right, have finished, and have failed; the others are on the left.
 _RIGHT, _FINISHED, _FAILED = 0.25, 0.10, 0.05
 _US, _PER_S, _FSMS_PER_S, _MS = "µs", "events a second", "FSMs a second", "ms"
+_MB = "MB"
 # Each is served by an index.
 _FILTERS: dict[str, dict[str, Any]] = {
     "no filter": {},
@@ -401,6 +414,28 @@ def _backups(options: argparse.Namespace) -> tuple[list[Row], dict[str, float]]:
     }
 
 
+def _peaks(options: argparse.Namespace) -> tuple[list[Row], dict[str, float]]:
+    """Measure how much memory a process has at most that saves few FSMs, and many."""
+    rows: list[Row] = []
+    with (
+        EmbeddedServer(_OPTIONS) as server,
+        Client(server.url, namespace="bench") as client,
+        tempfile.TemporaryDirectory(prefix="fsm-bench-") as directory,
+    ):
+        there = 0
+        for fsms in (_FEW_SAVED // _part(options), _MORE_SAVED // _part(options)):
+            _start(client, numbered("fsm", fsms)[there:], "left")
+            there = fsms
+            command = [sys.executable, "-c", _SAVER, server.url, directory]
+            # In kilobytes, on Linux.
+            peaks = [
+                int(subprocess.check_output(command, cwd=ROOT)) / 1024  # noqa: S603 - our own words
+                for _ in range(options.rounds)
+            ]
+            rows.append(Row("a process that saves, at most", {"FSMs": fsms}, peaks, unit=_MB))
+    return rows, {"save_peak_few_mb": round(rows[0].median, 1), "save_peak_more_mb": round(rows[1].median, 1)}
+
+
 def _start(client: Client, names: Sequence[str], state: str) -> None:
     """Start FSMs at rest, with payloads of 100 bytes of which no two are alike: what is packed is not all the same."""
     draw = random.Random(state)
@@ -555,7 +590,7 @@ def measure(options: argparse.Namespace) -> Result:
     """
     with ExitStack() as stack:
         rows, figures, missing = _transitions(options, stack)
-    for measured in (_sends, _backups):
+    for measured in (_sends, _backups, _peaks):
         more, also = measured(options)
         rows += more
         figures |= also

@@ -51,6 +51,7 @@ _FIGURES = {
         "bulk_memory_per_s",
         "saved_per_s",
         "restored_with_mail_per_s",
+        "save_peak_more_mb",
         "largest_query_page_ms",
     },
 }
