@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsm import config, verbs
-from fsm.backup import restoring, saving
-from fsm.backup.choosing import choose_file
-from fsm.backup.directory import DIRECTORY, MAX_SNAPSHOTS, Backups, writing_file
+from fsm.backup import DIRECTORY, MAX_SNAPSHOTS
 from fsm.carrier import PlanCarrier
 from fsm.engine import checked_name
 from fsm.errors import BackupError, StoreError
@@ -171,6 +169,10 @@ class Archive(PlanCarrier):
             BackupError: It cannot be written: the disk is full, there is no permission, or somebody else writes there.
             StoreError: Redis cannot be used.
         """
+        # Here and below: each client has these verbs, few call them, and what writes files takes a while to import.
+        from fsm.backup import saving  # noqa: PLC0415 - as said above
+        from fsm.backup.directory import Backups  # noqa: PLC0415 - as above
+
         target = Backups(directory, self.keys.namespace)
         with target.writing(redis=self._version(), max_snapshots=max_snapshots) as writer:
             total = 0 if progress is None else self.do(verbs.count(self.keys, finished=True))
@@ -212,6 +214,10 @@ class Archive(PlanCarrier):
             ConfigError: The namespace cannot be one.
             StoreError: Redis cannot be used.
         """
+        from fsm.backup import restoring  # noqa: PLC0415 - as above
+        from fsm.backup.choosing import choose_file  # noqa: PLC0415 - as above
+        from fsm.backup.directory import Backups  # noqa: PLC0415 - as above
+
         path = Path(source)
         if snapshot and path.is_file():
             raise BackupError(str(path), "it is a file: an id names a snapshot in a directory")
@@ -268,6 +274,9 @@ class Archive(PlanCarrier):
             BackupError: The file cannot be written.
             StoreError: Redis cannot be used.
         """
+        from fsm.backup import saving  # noqa: PLC0415 - as above
+        from fsm.backup.directory import writing_file  # noqa: PLC0415 - as above
+
         checked_name(name)
         with writing_file(file, self.keys.namespace, redis=self._version()) as writer:
             self.do(saving.export(self.keys, name, writer.write))
@@ -282,6 +291,8 @@ class Archive(PlanCarrier):
             BackupError: The file does not verify, is of another namespace, or of a whole one.
             StoreError: Redis cannot be used.
         """
+        from fsm.backup.choosing import choose_file  # noqa: PLC0415 - as above
+
         with choose_file(Path(file)) as chosen:
             if chosen.reader.header.scope != "fsm":
                 raise BackupError(str(chosen.backup.path), "it is of a whole namespace: `fsm backup restore` takes it")

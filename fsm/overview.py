@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fsm import registry, verbs
+from fsm import verbs
 from fsm.carrier import PlanCarrier
 from fsm.engine import checked_name
 from fsm.errors import UnknownMachineError
@@ -38,6 +38,8 @@ class Overview(PlanCarrier):
 
     def cluster(self) -> Cluster:
         """Look at Redis, hosts, workers, queues and machines: what `fsm info` shows."""
+        from fsm import registry  # noqa: PLC0415 - most clients never ask
+
         return self.do(registry.cluster(self.keys))
 
     def count(

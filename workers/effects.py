@@ -10,6 +10,8 @@ Who calls this: `fsm worker`.
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import logging
 import os
 import secrets
@@ -264,4 +266,6 @@ def _end_at_once(worker: Worker) -> None:
 
 
 if __name__ == "__main__":
+    # As in `fsm.cli`: Python's last look for garbage takes longer than all else that it does to end.
+    atexit.register(gc.freeze)
     main()

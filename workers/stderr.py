@@ -9,9 +9,6 @@ import logging
 import sys
 from typing import Any
 
-from rich.console import Console
-from rich.logging import RichHandler
-
 from fsm.cli.printing import safe
 
 __all__ = ["log_to_stderr"]
@@ -29,6 +26,9 @@ def log_to_stderr(level: str, worker: str = "") -> None:
     who = f"{worker} ".replace("%", "%%") if worker else ""
     handler: logging.Handler
     if sys.stderr.isatty():
+        from rich.console import Console  # noqa: PLC0415 - slow to import, and most workers write where nobody looks
+        from rich.logging import RichHandler  # noqa: PLC0415 - as above
+
         handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
         pattern = f"{who}%(whose)s%(message)s"
     else:

@@ -27,6 +27,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fsm.backup import DIRECTORY, MAX_SNAPSHOTS
 from fsm.backup.choosing import OLD, PART, beside, choose_file, looked_at, verify_file
 from fsm.backup.file import Reader, Writer, told
 from fsm.backup.form import Header
@@ -38,11 +39,7 @@ if TYPE_CHECKING:
 
     from fsm.backup.choosing import Backup, Chosen, Role
 
-__all__ = ["DIRECTORY", "MAX_SNAPSHOTS", "Backups", "new_header", "writing_file"]
-
-# Where the commands look when they are told nothing else.
-DIRECTORY = "backups"
-MAX_SNAPSHOTS = 10
+__all__ = ["Backups", "new_header", "writing_file"]
 
 _SUFFIX = ".fsm.gz"
 _FOLLOWING = ".old.new"

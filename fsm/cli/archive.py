@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fsm.backup.directory import DIRECTORY, MAX_SNAPSHOTS
+from fsm.backup import DIRECTORY, MAX_SNAPSHOTS
 from fsm.cli.backups import backup, directory_option, is_file
 from fsm.cli.bars import bar
 from fsm.cli.place import placed

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fsm import config
+from fsm.backup import DIRECTORY
 from fsm.backup.choosing import looked_at, verify_file
-from fsm.backup.directory import DIRECTORY, Backups
+from fsm.backup.directory import Backups
 from fsm.cli.place import placed
 from fsm.cli.printing import (
     Styled,

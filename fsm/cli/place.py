@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fsm import app, config
-from fsm.client import Client
 from fsm.errors import ConfigError, UnknownMachineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fsm.client import Client
     from fsm.machine import Machine
     from fsm.ring import ClusterInfo
 
@@ -47,6 +47,8 @@ class Place:
         Raises:
             ConfigError: URL or namespace are wrong.
         """
+        from fsm.client import Client  # noqa: PLC0415 - workers need none, and it is a tenth of their start
+
         return Client(self.url, namespace=self.namespace, cluster=cluster, durability=durability)
 
     def cluster(self) -> ClusterInfo | None:

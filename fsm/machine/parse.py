@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING
 
 from fsm.errors import DiagramError, ValidationError
 from fsm.machine.draft import Draft, Fault
-from fsm.machine.flowchart import HEADER as FLOWCHART
-from fsm.machine.flowchart import read_flowchart
 from fsm.machine.mermaid import HEADER as STATE_DIAGRAM
 from fsm.machine.mermaid import read_mermaid
 from fsm.machine.ornaments import next_statement
-from fsm.machine.plantuml import HEADER as PLANTUML
-from fsm.machine.plantuml import first_statement, read_plantuml
 from fsm.machine.validate import check
 
 if TYPE_CHECKING:
@@ -88,9 +84,16 @@ def _read(draft: Draft) -> None:
         if STATE_DIAGRAM.fullmatch(line):
             read_mermaid(draft, at + 1)
             return
+        # Their patterns take some ms to compile, and hardly an application has diagrams of all three.
+        from fsm.machine.flowchart import HEADER as FLOWCHART  # noqa: PLC0415 - as said above
+        from fsm.machine.flowchart import read_flowchart  # noqa: PLC0415 - as above
+
         if FLOWCHART.match(line):
             read_flowchart(draft, at)
             return
+        from fsm.machine.plantuml import HEADER as PLANTUML  # noqa: PLC0415 - as above
+        from fsm.machine.plantuml import first_statement, read_plantuml  # noqa: PLC0415 - as above
+
         at = first_statement(draft, at)
         if at < len(draft.lines) and PLANTUML.match(draft.lines[at].strip()):
             read_plantuml(draft, at + 1)
