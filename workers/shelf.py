@@ -18,10 +18,9 @@ import logging
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from fsm.engine import strangeness
-from fsm.engine.faults import said
 from fsm.errors import ConfigError, StoreError
 from fsm.storage.memory import MemoryStorage
 from fsm.storage.persistable import RowBusyError
@@ -32,6 +31,7 @@ from fsm.store.calls import Claims
 from workers.adoption import adopt, marks_of
 from workers.breaker import Breaker
 from workers.difference import half_of, trouble
+from workers.holding import LEAST_MS, apart, bare, said, wait_ms
 from workers.stored import Lent, StoredActivation, StoredBlock, finish, lent
 
 if TYPE_CHECKING:
@@ -48,17 +48,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Kept", "Shelf"]
 
-_FSM = TypeVar("_FSM", "Claimed", "StoredBlock")
-
 _log = logging.getLogger("fsm.worker")
-# How long an FSM waits whose storage cannot be used: as long as that is left alone, and not in step with all others.
-_LEAST_MS = 1_000
 # How long one waits that no waiting helps: somebody must look at it.
 _STANDING_MS = 30_000
-# How long one waits whose row somebody holds: each look costs the bound of a statement.
-_BUSY_MS = 5_000
-# So many rows that are held are waited for in one claim, one after the other.
-_MOST_BUSY = 2
 # Of so many FSMs is known that an event of theirs cannot be stored.
 _MOST_REFUSED = 1000
 
@@ -217,7 +209,7 @@ class Shelf:
         try:
             rows = place.breaker.call(lambda: place.batch.load_many(self._keys.namespace, names))
         except RowBusyError as error:
-            mine, others = _apart(fsms, error, place, busy)
+            mine, others = apart(fsms, error, place.breaker, busy)
             waiting = [self._waiting(lent(fsm, None), claims, place, error) for fsm in mine]
             return [*waiting, *self._load(others, claims, busy + 1)]
         except StoreError as error:
@@ -272,7 +264,7 @@ class Shelf:
             self._refused.pop(one.name, None)
         elif known.is_hopeless:
             self._refused.pop(one.name, None)
-            return self._standing(one, claims, "Refused", f"the storage refuses it: {_said(known.error)}")
+            return self._standing(one, claims, "Refused", f"the storage refuses it: {said(known.error)}")
         elif known.is_found:
             one.fault, one.is_alone = known.error, True
         else:
@@ -282,7 +274,7 @@ class Shelf:
     def _waiting(self, one: Lent, claims: Claims, place: _Place, error: StoreError) -> Lent:
         _log.warning("FSM %r waits for its storage: %s", one.name, error)
         self.trouble = f"FSM {one.name!r} waits for its storage: {error.problem}"
-        one.ready = self._work(one, claims).put_off(_wait_ms(place, error), "StoreError", error.problem)
+        one.ready = self._work(one, claims).put_off(wait_ms(place.breaker, error), "StoreError", error.problem)
         return one
 
     def _standing(self, one: Lent, claims: Claims, kind: str, text: str) -> Lent:
@@ -330,7 +322,7 @@ class Shelf:
                 stored = stored | {block.row.name for block in left if _is_ours(block.row, there.get(block.row.name))}
                 left = [block for block in left if block.row.name not in stored]
         except RowBusyError as error:
-            mine, others = _apart(blocks, error, place, busy)
+            mine, others = apart(blocks, error, place.breaker, busy)
             self._put_off(mine, place, error, kept)
             self._store(others, kept, busy + 1)
             return
@@ -349,15 +341,13 @@ class Shelf:
             fsm, found = block.work.fsm, there.get(block.row.name)
             if _is_same(found, fsm.row):
                 # It has what was loaded, and did not take what follows: released, this would go on without end.
-                if found is not None and block.row.seen and found.payload != block.row.seen:
-                    text = "its payload was changed in the storage while its events were run: they are run again on it"
-                    wait_ms = _LEAST_MS
-                else:
+                text, pause_ms = "its payload was changed while its events were run: they are run again on it", LEAST_MS
+                if found is None or not block.row.seen or found.payload == block.row.seen:
                     where = "where there is none" if found is None else f"in the place of {found.version}"
                     text = f"the storage does not take version {block.row.version} {where}"
-                    wait_ms = _STANDING_MS
+                    pause_ms = _STANDING_MS
                 _log.warning("FSM %r waits for its storage: %s", fsm.name, text)
-                kept.blocks.append(block.work.anew().put_off(wait_ms, "Conflict", text))
+                kept.blocks.append(block.work.anew().put_off(pause_ms, "Conflict", text))
                 continue
             _log.warning("FSM %r was moved on by another worker: what was done with it here is dropped", fsm.name)
             kept.lost.append(fsm)
@@ -367,18 +357,18 @@ class Shelf:
         for block in blocks:
             _log.warning("what FSM %r would be is not stored, and it waits: %s", block.row.name, error)
             self.trouble = f"FSM {block.row.name!r} waits for its storage: {error.problem}"
-            kept.blocks.append(block.work.anew().put_off(_wait_ms(place, error), "StoreError", error.problem))
+            kept.blocks.append(block.work.anew().put_off(wait_ms(place.breaker, error), "StoreError", error.problem))
 
     def _refuse(self, block: StoredBlock, error: Exception, kept: Kept) -> None:
         """Find out which event it is that cannot be stored, one claim after the other; then it fails."""
         fsm = block.work.fsm
         life = (fsm.born, fsm.version)
-        _log.error("what FSM %r would be cannot be stored: %s", fsm.name, _said(error), exc_info=error)
+        _log.error("what FSM %r would be cannot be stored: %s", fsm.name, said(error), exc_info=error)
         before = self._refused.pop(fsm.name, None)
         if before is not None and before.life != life:
             before = None
         is_single = fsm.is_alone or block.work.done + block.work.failed + block.work.is_retried <= 1
-        known = _Refusal(life, _bare(error), is_found=is_single, is_hopeless=before is not None and before.is_found)
+        known = _Refusal(life, bare(error), is_found=is_single, is_hopeless=before is not None and before.is_found)
         with self._guard:
             self._refused[fsm.name] = known
             if len(self._refused) > _MOST_REFUSED:
@@ -387,39 +377,6 @@ class Shelf:
             kept.blocks.append(block.work.anew().put_off(_STANDING_MS, type(error).__name__, str(error)))
         else:
             kept.lost.append(fsm)
-
-
-def _wait_ms(place: _Place, error: StoreError) -> int:
-    """Say how long an FSM waits for its storage, or for a row there that somebody holds."""
-    if isinstance(error, RowBusyError) and not place.breaker.wait_s:
-        return _BUSY_MS
-    return max(_LEAST_MS, int(place.breaker.wait_s * 1000) + 50)
-
-
-def _apart(
-    all_of: Sequence[_FSM], error: RowBusyError, place: _Place, busy: int
-) -> tuple[Sequence[_FSM], Sequence[_FSM]]:
-    """Divide those that have to wait from the others: where many rows are held, all of them wait for the storage."""
-    if busy < _MOST_BUSY:
-        mine = [one for one in all_of if _name(one) == error.name]
-        if mine:
-            return mine, [one for one in all_of if _name(one) != error.name]
-    place.breaker.open(error.problem)
-    return all_of, ()
-
-
-def _name(one: Claimed | StoredBlock) -> str:
-    return one.row.name if isinstance(one, StoredBlock) else one.name
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {said(error)}"
-
-
-def _bare(error: Exception) -> Exception:
-    """Give an exception without its frames, which would keep alive all that was to be stored with this row."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
 
 
 def _is_ours(row: Row, there: Row | None) -> bool:

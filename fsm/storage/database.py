@@ -127,7 +127,8 @@ class Database:
         """Remove a row: whether there was one."""
         with self.engines.transaction(writes=True) as connection:
             if self._persisting is not None:
-                self._discard(connection, namespace, self._take(connection, namespace, [name]).values())
+                for seen in self._take(connection, namespace, [name]).values():
+                    self._persisting.discard(connection, _owner(namespace, seen))
             return bool(connection.execute(self.rows.delete().where(*self._is(namespace, name))).rowcount)
 
     def drop(self, namespace: str, lives: Mapping[str, str]) -> int:
@@ -137,8 +138,9 @@ class Database:
         with self.engines.transaction(writes=True) as connection:
             there = self._take(connection, namespace, list(lives))
             over = [name for name, seen in there.items() if seen.born <= int(lives[name])]
+            if over and self._persisting is not None:
+                over = self._persisting.discarded(connection, [_owner(namespace, there[name]) for name in over])
             if over:
-                self._discard(connection, namespace, (there[name] for name in over))
                 here = self.rows.c
                 connection.execute(self.rows.delete().where(here.namespace == namespace, here.name.in_(over)))
             return len(over)
@@ -185,12 +187,6 @@ class Database:
     def _fetched(self, connection: sa.Connection, namespace: str, rows: Iterable[Row]) -> list[Row]:
         """Give rows with the payloads that count."""
         return list(rows) if self._persisting is None else self._persisting.fetched(connection, namespace, list(rows))
-
-    def _discard(self, connection: sa.Connection, namespace: str, seen: Iterable[Any]) -> None:
-        """Have what belongs to rows removed before they are."""
-        if self._persisting is not None:
-            owners = [Owner(namespace, one.name, one.machine, one.state, one.version) for one in seen]
-            self._persisting.discard(connection, owners)
 
     def _is(self, namespace: str, name: str) -> tuple[Any, Any]:
         return self.rows.c.namespace == namespace, self.rows.c.name == name
@@ -288,6 +284,10 @@ class Database:
             problem = f"storage {self.masked}: its table is of form {form}, and this version of fsm-workers uses {FORM}"
             raise StoreError(problem)
         return None if form is None else int(form)
+
+
+def _owner(namespace: str, seen: Any) -> Owner:
+    return Owner(namespace, seen.name, seen.machine, seen.state, seen.version)
 
 
 def _life(seen: Any) -> tuple[str | None, int]:

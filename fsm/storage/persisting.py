@@ -8,6 +8,7 @@ Who calls this: `database`. As `tables` and `engines` it may import SQLAlchemy.
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from fsm.storage.protocol import Row
 
 __all__ = ["Persisting"]
+
+_log = logging.getLogger("fsm.worker")
 
 
 class Persisting:
@@ -87,14 +90,30 @@ class Persisting:
             with self._theirs(connection, "save", owner):
                 payload.save(connection, owner)
 
-    def discard(self, connection: sa.Connection, owners: Sequence[Owner]) -> None:
-        """Remove the user's own rows, where the class says how."""
+    def discard(self, connection: sa.Connection, owner: Owner) -> None:
+        """Remove the user's own row, where the class says how.
+
+        Raises:
+            PayloadError: It cannot be removed.
+        """
         discard = getattr(self._persist, "discard", None)
-        if discard is None:
-            return
-        for owner in sorted(owners, key=lambda owner: owner.name):
+        if discard is not None:
             with self._theirs(connection, "discard", owner):
                 discard(connection, owner)
+
+    def discarded(self, connection: sa.Connection, owners: Sequence[Owner]) -> list[str]:
+        """Remove the user's own rows, each by itself: the names of those that need not stay for it."""
+        names = []
+        for owner in sorted(owners, key=lambda owner: owner.name):
+            try:
+                with connection.begin_nested():
+                    self.discard(connection, owner)
+            except PayloadError as error:
+                # It may have to stay for ever, as where another table speaks of it: the others need not.
+                _log.error("the rows of FSM %r, which is over, stay: %s", owner.name, error)
+            else:
+                names.append(owner.name)
+        return names
 
     def check(self, connection: sa.Connection, namespace: str) -> None:
         """See that the user's table can be read, by asking for an FSM that there is not.

@@ -252,7 +252,6 @@ def test_an_edit_while_an_event_is_run_is_not_overwritten_and_the_event_is_run_o
     assert purses.office.heard() == []
     assert purses.error("a")["type"] == "Conflict"
     assert b"tries" not in purses.office.snapshot("a")
-    assert shelf._LEAST_MS == 1_000
 
     purses.office.retry_now()
     purses.office.settle()
@@ -405,7 +404,8 @@ def test_rows_that_somebody_holds_are_not_waited_for_one_after_the_other(
     request = calls.claim(KEYS, "w9", "fsm", "token", 1, lease_ms=60_000, fsms=100)
     claims = run(purses.office.client, request)
     behaviours = purses.office.behaviours
-    looks = shelf.Shelf(KEYS, lambda: behaviours, InlineExecutor(timed=False))
+    client = purses.office.client
+    looks = shelf.Shelf(KEYS, lambda: behaviours, InlineExecutor(timed=False), lambda request: run(client, request))
 
     def waiting(held: Any) -> list[str]:
         with elsewhere.connect() as somebody:
@@ -539,6 +539,30 @@ def test_by_hand_as_well_both_are_written_and_removed(storage: SqlStorage) -> No
     assert storage.drop_many("default", {"a": "1000"}) == 1
     with engine.connect() as connection:
         assert connection.execute(sa.select(PURSES.c.namespace, PURSES.c.coins)).all() == [("shop", 9)]
+
+
+def test_a_row_that_has_to_stay_does_not_keep_those_of_others(
+    storage: SqlStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail with all of them discarded at once, or none: a purged FSM whose row another table speaks of kept the
+    # rows of all others for ever.
+    plain = Purse.discard.__func__  # type: ignore[attr-defined] # of a class method
+
+    def choosy(cls: type[Purse], connection: sa.Connection, owner: Owner) -> None:
+        plain(cls, connection, owner)
+        if owner.name == "b":
+            connection.execute(sa.insert(PURSES).values(namespace="", name="b", coins=-1, state="", version=0))
+
+    monkeypatch.setattr(Purse, "discard", classmethod(choosy))
+    storage.store_many("default", [row(name, payload=b'{"coins":8}') for name in "abc"])
+
+    assert storage.drop_many("default", dict.fromkeys("abc", "1000")) == 2
+    assert list(storage.load_many("default", "abc")) == ["b"]
+    assert storage.get("b").payload == {"coins": 8}
+    with storage._database.engines.engine.connect() as connection:
+        assert connection.execute(sa.select(PURSES.c.name)).scalars().all() == ["b"]
+    with pytest.raises(PayloadError, match=r"Purse\.discard of FSM 'b'"):
+        storage.delete("b")
 
 
 def test_a_row_whose_seen_payload_is_not_there_any_more_is_left_out(storage: SqlStorage) -> None:

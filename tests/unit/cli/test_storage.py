@@ -161,7 +161,7 @@ def test_check_asks_for_the_tables_of_payloads_that_load_themselves(fsm: Run) ->
         # That it cannot read the name of one that is not there does not matter.
         connection.execute("CREATE TABLE boxes (name)")
         done = fsm("storage", "check", *app)
-        assert (done.exit_code, done.stdout) == (0, "sqlite:///orders.db\tfsm_snapshots\t\t0\t0\n")
+        assert (done.exit_code, done.stdout) == (0, "sqlite:///orders.db\tfsm_snapshots\t\t0\t0\t0\n")
 
 
 @pytest.mark.parametrize(
