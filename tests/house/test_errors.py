@@ -27,6 +27,7 @@ SIGNALS = {
     "fsm/engine/outcomes.py:Reject",
     "fsm/engine/outcomes.py:Retry",
     "fsm/machine/labels.py:LabelFault",
+    "fsm/storage/persistable.py:RowBusyError",
 }
 # One value per kind of field; the text differs per field, so that two fields cannot be taken for one another.
 SAMPLES: dict[str, Callable[[str], Any]] = {
