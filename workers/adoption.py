@@ -25,6 +25,7 @@ Who calls this: `shelf`.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ ADOPT = "adopt"
 _TOLD = ("refused", "failed_from", "owes")
 # What a step sends: mail, mail that is due later, new FSMs, effects.
 _OUTGOING = ("S", "L", "C", "E")
+# What stands before the id of an event that was restored where something else had that id.
+_RESTORED = re.compile(r"^(?:r\d+-)+")
 
 
 def marks_of(half: Half) -> list[tuple[str, bool]]:
@@ -123,19 +126,21 @@ class _Adoption:
     def _ended(self) -> int | None:
         """Count how many events of this claim have ended already; None where all of them have, and more."""
         fsm, row = self.work.fsm, self.row
-        ids = [mail.job_id for mail in fsm.mail]
+        ids = [_first_id(mail.job_id) for mail in fsm.mail]
         # Nobody but a worker brings an FSM to life, nor by hand.
         least = int(fsm.status == "starting" != row.status and self.work._is_entry(fsm.mail[0]))  # noqa: SLF001 - as above
         if self.half is None:
             return least
         for (job_id, is_done), is_waiting in zip(marks_of(self.half), self.heard.waits, strict=True):
-            if job_id in ids:
-                return max(least, ids.index(job_id) + is_done)
+            if _first_id(job_id) in ids:
+                return max(least, ids.index(_first_id(job_id)) + is_done)
             if is_waiting:
                 return None
         ended = max(least, fsm.urgent)
-        for joined_ms in self.heard.joined_ms[ended:]:
-            if joined_ms is None or joined_ms > row.updated_ms:
+        for mail, joined_ms in zip(fsm.mail[ended:], self.heard.joined_ms[ended:], strict=True):
+            # What an operator took away may have no record any more, and says nothing of what is behind it.
+            is_new = joined_ms is None or joined_ms > row.updated_ms
+            if is_new and self.work._is_whole(mail):  # noqa: SLF001 - as above
                 return ended
             ended += 1
         # There may be more of them, and after this step nothing would tell.
@@ -249,6 +254,11 @@ class _Adoption:
             return {} if before else before
         at_ms = self.work._redis_ms()  # noqa: SLF001 - as above
         return _armed(behaviour, before, row, at_ms, is_moved=self.work.fsm.state != row.state)
+
+
+def _first_id(job_id: str) -> str:
+    """Give the id that an event had before it was restored."""
+    return _RESTORED.sub("", job_id)
 
 
 def _armed(

@@ -36,11 +36,13 @@ def main(url: str, number: int, plan: Plan) -> None:
             while allowed <= sent:
                 allowed = int(sys.stdin.readline() or sys.exit(0))
             chunk = list(islice(letters, min(_CHUNK, allowed - sent)))
+            # Before: some of it may be applied while what was refused is sent again and again.
+            sent_at = time.monotonic()
             _send(client, by, chunk)
             sent += len(chunk)
             sys.stdout.write(f"{sent}\n")
             sys.stdout.flush()
-            earlier.append((time.monotonic(), chunk))
+            earlier.append((sent_at, chunk))
             # A key is known for two minutes, and on a busy machine twenty chunks may be older than that.
             earlier = [one for one in earlier[-20:] if time.monotonic() - one[0] < _KNOWN_S]
             if draw.randrange(_AGAIN) == 0 and earlier:

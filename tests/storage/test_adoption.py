@@ -382,6 +382,47 @@ def test_fsms_that_our_own_backup_brings_back_follow_their_rows(
     assert sorted(office.heard()) == sorted([3, 4] * len(names))
 
 
+def test_an_event_that_was_deleted_hides_none_that_have_ended_behind_it(office: Office, cabinet: Cabinet) -> None:
+    # Seen to fail with the look at when mail joined ended at what has no record: 3 was run twice.
+    office.start("a")
+    apply(office, 1)
+    office.send("a", 2, 3)
+    office.client.delete(KEYS.job(office.ids["a", 2]))
+    past = Past(office.client)
+    office.settle()
+    apply(office, 4)
+    past.come_back()
+
+    apply(office, 5)
+
+    assert [("a", number) for number in (1, 3, 4, 5)] == RUNS
+    assert cabinet.rows["a"].payload == b"[1,3,4,5]"
+    assert office.waiting("a") == []
+
+
+@pytest.mark.usefixtures("one_event_a_claim")
+def test_what_has_another_id_since_it_was_restored_is_known_by_its_first(
+    raw_redis: redis.Redis, redis_url: str, cabinet: Cabinet, tmp_path: Path
+) -> None:
+    # Seen to fail with ids compared as they are: 3 was taken for ended, and lost.
+    office = Office(raw_redis, book(cabinet))
+    office.start("a")
+    office.settle()
+    office.send("a", 1, 2, 3)
+    with Client(redis_url) as client:
+        client.backup(tmp_path)
+        office.turn(name="a")
+        office.turn(name="a")
+        client.purge("a")
+        assert client.restore(tmp_path).restored == 1
+    assert len(office.waiting("a")) == 3
+    office.settle()
+
+    assert [("a", number) for number in (1, 2, 3)] == RUNS
+    assert cabinet.rows["a"].payload == b"[1,2,3]"
+    assert office.waiting("a") == []
+
+
 def timers(office: Office) -> tuple[list[str], list[bytes]]:
     found: Any = office.client.zrange(KEYS.timers, 0, -1)
     return sorted(read_timers(office.snapshot("a").get(b"timers"))), [one for one in found if one.startswith(b"timer")]
