@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from fsm.store.storing import Heard
     from workers.stored import StoredActivation
 
-__all__ = ["ADOPT", "adopt", "marks_of"]
+__all__ = ["ADOPT", "adopt", "last_ended", "marks_of"]
 
 _log = logging.getLogger("fsm.worker")
 # What the log calls it, in the place of an event.
@@ -70,6 +70,15 @@ def marks_of(half: Half) -> list[tuple[str, bool]]:
     last = done[-1] if done else tried[-1]
     marks = [(last, bool(done))]
     return [*marks, (last.partition("--")[0], True)] if "--" in last else marks
+
+
+def last_ended(half: Half) -> str:
+    """Give the last event of the mailbox that the step has ended; "" where it has ended none.
+
+    What was only passed over may have ended long before, under the same id.
+    """
+    done = set(half.done)
+    return next((part[1] for part in reversed(half.operations()) if part[0] in ("D", "F") and part[1] in done), "")
 
 
 def adopt(work: StoredActivation, row: Row, half: Half | None, heard: Heard) -> list[Any]:

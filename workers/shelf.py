@@ -28,7 +28,7 @@ from fsm.storage.protocol import MOST_ROWS, BatchStorage
 from fsm.storage.singly import Singly
 from fsm.store import storing
 from fsm.store.calls import Claims
-from workers.adoption import adopt, marks_of
+from workers.adoption import adopt, last_ended, marks_of
 from workers.breaker import Breaker
 from workers.difference import half_of, trouble
 from workers.holding import LEAST_MS, apart, bare, said, wait_ms
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fsm.store.calls import Claimed
     from fsm.store.halves import Half
     from fsm.store.keys import Keys
+    from fsm.store.storing import Heard
     from workers.executors import Timer
     from workers.handover import Ask
 
@@ -102,7 +103,7 @@ class Shelf:
         behaviours: Gives the machines by name. It is asked where there is an FSM, for before a worker's services are
             open there are none.
         timer: Keeps the time of events where they are run.
-        ask: Asks Redis, where a row is ahead of it by more than a step.
+        ask: Asks Redis, where a row is ahead of it.
     """
 
     def __init__(self, keys: Keys, behaviours: Callable[[], Mapping[str, Behaviour]], timer: Timer, ask: Ask) -> None:
@@ -232,10 +233,14 @@ class Shelf:
             return self._noted(one, claims)
         try:
             half = half_of(row)
-            if half is not None and row.base == fsm.version:
+            # A snapshot that was put back by one step looks the same: but Redis knows that its events have ended.
+            if half is not None and row.base == fsm.version and not self._heard(one, row, half).is_told:
                 one.ready = finish(one, row)
                 return one
             return self._adopt(one, row, half, claims)
+        except StoreError as error:
+            what = f"what came of its last event cannot be read: {error}"
+            return self._standing(one, claims, "RedisBehind", what, LEAST_MS)
         except ValueError as error:
             what = f"{text}, which was not told: {error}; a worker of the version that stored it can"
             return self._standing(one, claims, "RedisBehind", what)
@@ -247,13 +252,14 @@ class Shelf:
         if why or row.machine != one.machine:
             what = f"its row is ahead of Redis, and is not one for this worker: {why or f'of machine {row.machine!r}'}"
             return self._standing(one, claims, "RedisBehind", what)
-        ids, marks = [mail.job_id for mail in one.mail], [] if half is None else [mark for mark, _ in marks_of(half)]
-        try:
-            heard = self._ask(storing.heard(self._keys, one.name, marks, row.last_job, ids))
-        except StoreError as error:
-            return self._standing(one, claims, "RedisBehind", f"what came of its last event cannot be read: {error}")
-        one.ready = adopt(self._work(one, claims), row, half, heard)
+        one.ready = adopt(self._work(one, claims), row, half, self._heard(one, row, half))
         return one
+
+    def _heard(self, one: Lent, row: Row, half: Half | None) -> Heard:
+        """Ask what Redis has heard of the last step, and of the mail."""
+        ids, marks = [mail.job_id for mail in one.mail], [] if half is None else [mark for mark, _ in marks_of(half)]
+        last_job = row.last_job if half is None else last_ended(half)
+        return self._ask(storing.heard(self._keys, one.name, marks, last_job, ids))
 
     def _noted(self, one: Lent, claims: Claims) -> Lent:
         """Heed what is known of an FSM whose row was refused."""
@@ -277,10 +283,10 @@ class Shelf:
         one.ready = self._work(one, claims).put_off(wait_ms(place.breaker, error), "StoreError", error.problem)
         return one
 
-    def _standing(self, one: Lent, claims: Claims, kind: str, text: str) -> Lent:
+    def _standing(self, one: Lent, claims: Claims, kind: str, text: str, pause_ms: int = _STANDING_MS) -> Lent:
         _log.error("FSM %r is not run: %s", one.name, text)
         self.trouble = f"FSM {one.name!r} is not run: {text}"
-        one.ready = self._work(one, claims).put_off(_STANDING_MS, kind, text)
+        one.ready = self._work(one, claims).put_off(pause_ms, kind, text)
         return one
 
     def _work(self, one: Lent, claims: Claims) -> StoredActivation:

@@ -54,7 +54,7 @@ class Heard(NamedTuple):
 
     Args:
         waits: Of each event of that step, whether it waits in the mailbox.
-        is_told: The last event that was done has ended in Redis too, as its record says.
+        is_told: The last event that the step ended has ended in Redis too, as its record says.
         mail: How many events wait in the mailbox.
         joined_ms: When each event of the mail joined the mailbox, by the clock of Redis; None where no record tells.
     """
@@ -72,7 +72,7 @@ def heard(keys: Keys, name: str, marks: Sequence[str], last_job: str, mail: Sequ
         keys: Of the namespace.
         name: The FSM.
         marks: Ids of events of that step.
-        last_job: Id of the last event that was done.
+        last_job: Id of the last event that it ended; "" where it ended none.
         mail: Ids, at least one.
     """
     commands: list[tuple[Any, ...]] = [("HGET", keys.job(last_job), "place"), ("LLEN", keys.mailbox(name))]
@@ -83,7 +83,7 @@ def heard(keys: Keys, name: str, marks: Sequence[str], last_job: str, mail: Sequ
         place, length, *rest = replies
         waits = tuple(at is not None for at in rest[: len(marks)])
         joined = tuple(rq_ms(text(time)) if time else None for time in rest[len(marks) :])
-        return Heard(waits, place == b"done", int(length), joined)
+        return Heard(waits, place in (b"done", b"failed"), int(length), joined)
 
     return Request(read, commands=commands)
 

@@ -88,6 +88,34 @@ def test_killed_between_the_two_its_work_is_finished_once_and_no_handler_runs_ag
     assert office.waiting("a") == []
 
 
+def test_where_redis_cannot_say_what_it_heard_the_work_is_finished_a_second_later(
+    office: Office, cabinet: Cabinet
+) -> None:
+    # Seen to fail with the FSM left alone for as long as one that somebody has to look at.
+    office.start("a")
+    office.settle()
+    office.send("a", 1)
+    cabinet.after_store = [killed]
+    with pytest.raises(Killed):
+        office.turn("w1")
+    office.bury("w1")
+    shelf = office.shelves["w"]
+    ask = shelf._ask
+    shelf._ask = lambda _: lost_answer()
+    office.settle()
+    fields = office.snapshot("a")
+    assert int(fields[b"retry_at"]) - int(fields[b"updated_at"]) < 5_000
+
+    shelf._ask = ask
+    office.retry_now()
+    office.settle()
+
+    assert RUNS == [("a", 1)]
+    assert (cabinet.rows["a"].version, office.snapshot("a")[b"version"]) == (2, b"2")
+    assert office.heard() == [1]
+    assert not {b"error", b"retry_at"} & set(office.snapshot("a"))
+
+
 @everywhere
 def test_killed_at_its_first_store_an_fsm_has_its_payload_there_and_not_in_redis(
     office: Office, cabinet: Cabinet

@@ -281,7 +281,8 @@ for _, id in ipairs(found) do
       local length = fsm and try('RPUSH', home .. 'mailbox:' .. job[1], id)
       if type(length) == 'number' then
         call('PERSIST', key)
-        call('HSET', key, 'place', 'mail', 'born', fsm.born)
+        -- When it joined, by our clock: RQ's tools noted the time of their host.
+        call('HSET', key, 'place', 'mail', 'born', fsm.born, 'enqueued_at', now)
         call('HDEL', key, 'exc_info', 'result', 'ended_at', 'started_at', 'attempt')
         if length == 1 and fsm.moves then ring(fsm.queue, job[1], id) end
         flush_ready(home)
