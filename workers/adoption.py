@@ -1,9 +1,10 @@
 """A Redis that has lost its tail is told by the storage where an FSM stands: the row is the truth.
 
 A worker that dies between the two leaves the row ahead by the step that it stored, and that step is told as it is
-(`stored.finish`). A row that is further ahead means that Redis went back: it was restored from a backup, another server
-took over, or it was killed before its last second was on disk. Then nothing can be run from what Redis has; but the row
-has state, payload and version, and the other half of the last step.
+(`stored.finish`), unless Redis has heard of its end. A row that is ahead by such a step, or further, means that Redis
+went back: it was restored from a backup, another server took over, or it was killed before its last second was on disk.
+Then nothing can be run from what Redis has; but the row has state, payload and version, and the other half of the last
+step.
 
 What is done: the snapshot gets what the row has. Events whose outcome the row already holds are answered, and not
 run again. The last step sends what it sent, unless Redis has heard of its end. Timers of a state that was left go, and
