@@ -443,8 +443,8 @@ class Client(Overview, Clockwork, Durable, Inquiry, Archive):
     def _typed(self, snapshot: Snapshot, machine: type[Machine[Any]] | None) -> Snapshot:
         """Give a snapshot with a payload of the machine's type, wherever it lies."""
         if machine is not None and snapshot.is_stored:
-            name, namespace = snapshot.name, self.keys.namespace
-            snapshot = fetched(snapshot, machine.definition, namespace, lambda: self.do(verbs.state(self.keys, name)))
+            definition, namespace = machine.definition, self.keys.namespace
+            snapshot = fetched(snapshot, definition, namespace, lambda names: self.do(verbs.states(self.keys, names)))
         return records.typed(snapshot, machine)
 
     def exists(self, name: str) -> bool:

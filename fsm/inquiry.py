@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from fsm import verbs
 from fsm.carrier import PlanCarrier
+from fsm.errors import StoreError
 from fsm.machine.durations import duration_ms
 from fsm.overview import name_of
+from fsm.storage.fetching import fetched_many
+from fsm.store import records
+from fsm.verbs import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
     from typing import Never
 
@@ -21,7 +25,6 @@ if TYPE_CHECKING:
     from fsm.machine.durations import Duration
     from fsm.store.codec import Snapshot
     from fsm.store.keys import Keys
-    from fsm.verbs import Snapshots
 
 __all__ = ["Inquiry"]
 
@@ -71,13 +74,16 @@ class Inquiry(PlanCarrier):
             unknown: There are no other filters.
 
         Returns:
-            Snapshots, payloads as plain JSON. One whose snapshot was damaged by hand comes with status "damaged", and
-            the reason as its `error`.
+            Snapshots. With the class, payloads are of the machine's type, as `state` gives them; those that lie in a
+            storage are read there, in one go, and one that moves on just then comes as it is after that step. By the
+            name of the machine, and without one, payloads are plain JSON, and `None` where they lie in a storage. One
+            whose snapshot was damaged by hand comes with status "damaged", and the reason as its `error`.
 
         Raises:
             ConfigError: There is no such filter, or its value is not allowed.
             PayloadError: The cursor is none that a page with these filters gave.
-            StoreError: Redis cannot be used.
+            StoreError: Redis cannot be used. With the class: its storage cannot, or has nothing of one of them, or a
+                payload is not of the machine's type; ask by the name then.
         """
         given = {
             "machine": name_of(machine),
@@ -90,10 +96,24 @@ class Inquiry(PlanCarrier):
             "limit": limit,
             "cursor": cursor,
         }
-        return self.do(verbs.query(self.keys, verbs.read_filters("query", given | unknown)))
+        page = self.do(verbs.query(self.keys, verbs.read_filters("query", given | unknown)))
+        return page if machine is None or isinstance(machine, str) else self._typed_page(page, machine)
+
+    def _typed_page(self, page: Snapshots, machine: type[Machine[Any]]) -> Snapshots:
+        """Give a page with payloads of the machine's type, wherever they lie; who was purged meanwhile is left out."""
+
+        def again(names: Sequence[str]) -> list[Snapshot | None]:
+            return self.do(verbs.states(self.keys, names, damaged_too=True))
+
+        typed = []
+        for one in fetched_many(page, machine.definition, self.keys.namespace, again).values():
+            if isinstance(one, StoreError):
+                raise one
+            typed.append(one if one.status == "damaged" else records.typed(one, machine))
+        return Snapshots(typed, page.cursor, page.as_of)
 
     def snapshots(
-        self, machine: str | None = None, state: str | None = None, status: str | None = None
+        self, machine: type[Machine[Any]] | str | None = None, state: str | None = None, status: str | None = None
     ) -> Iterator[Snapshot]:
         """Iterate over FSMs, page by page: by machine, state and status, in the order of `query`, as it gives them."""
         cursor = ""
@@ -108,6 +128,8 @@ class Inquiry(PlanCarrier):
     ) -> Snapshots:
         """Find FSMs whose last event failed, of a machine or of all: each has its `error`. It is a query by an index.
 
+        Payloads come as those of `query` do: with the class typed, wherever they lie.
+
         Args:
             machine: Their machine: the class or its name.
             limit: At most so many on a page, up to 1,000.
@@ -116,7 +138,7 @@ class Inquiry(PlanCarrier):
         Raises:
             ConfigError: The limit is not allowed.
             PayloadError: The cursor is none that a page of this gave.
-            StoreError: Redis cannot be used.
+            StoreError: As of `query`.
         """
         return self.query(machine=machine, failed=True, limit=limit, cursor=cursor)
 

@@ -13,6 +13,7 @@ import click
 
 from fsm import registry, verbs
 from fsm.cli.lengths import length, moment
+from fsm.cli.payloads import Payloads
 from fsm.cli.place import placed
 from fsm.cli.printing import (
     Styled,
@@ -28,7 +29,7 @@ from fsm.cli.printing import (
 from fsm.errors import ConfigError, UnknownFSMError, UnknownMachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from fsm.cli.place import Place
     from fsm.client import Client
@@ -48,15 +49,16 @@ _PAGE = 500
 def state(place: Place, names: tuple[str, ...], *, as_json: bool) -> None:
     """Show FSMs, with all that is known of them.
 
-    With --json one NAME gives an object, several give an array.
+    With --json one NAME gives an object, several give an array. A payload that lies in the storage of its machine is
+    read there, where --app names the application.
     """
     found: list[dict[str, Any]] = []
     is_first = True
     is_complete = True
-    with place.client() as client:
+    with place.client() as client, Payloads(place, client) as payloads:
         for name in names:
             try:
-                snapshot = client.state(name)
+                snapshot, is_there = _read(client, payloads, name)
             except UnknownFSMError as error:
                 complain(error)
                 is_complete = False
@@ -72,7 +74,8 @@ def state(place: Place, names: tuple[str, ...], *, as_json: bool) -> None:
             if not is_first:
                 click.echo()
             is_first = False
-            _show(snapshot, about)
+            _show(snapshot, about, "" if is_there else payloads.place_of(snapshot))
+        is_complete = is_complete and payloads.is_complete
     if as_json and len(names) > 1:
         print_array(found)
     elif found:
@@ -81,7 +84,15 @@ def state(place: Place, names: tuple[str, ...], *, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def _show(snapshot: Snapshot, about: dict[str, Any]) -> None:
+def _read(client: Client, payloads: Payloads, name: str) -> tuple[Snapshot, bool]:
+    """Read one FSM, with its payload where that can be read, and tell whether it could."""
+    for found in payloads.filled([client.state(name)]):
+        return found
+    raise UnknownFSMError(name, client.namespace)
+
+
+def _show(snapshot: Snapshot, about: dict[str, Any], where: str) -> None:
+    payload = json.dumps(snapshot.payload, ensure_ascii=False, indent=2)
     print_fields(
         [
             ("name", Styled(snapshot.name, "bold")),
@@ -99,7 +110,7 @@ def _show(snapshot: Snapshot, about: dict[str, Any]) -> None:
             ("deaths", f"{snapshot.tries} workers died on it" if snapshot.tries else None),
             ("error", _note(snapshot.error, "red")),
             ("refused", _note(snapshot.refused, "yellow")),
-            ("payload", json.dumps(snapshot.payload, ensure_ascii=False, indent=2)),
+            ("payload", where or payload),
             ("why", about["why"]),
         ]
     )
@@ -146,14 +157,16 @@ def ls(  # noqa: PLR0913 - one parameter an option
 
     Those longest in their state come first; with --failed, those that failed first. Who comes to a state meanwhile is
     left out: a terminal is told since when, as is each object of --json. Piped, a line is: name, machine, state,
-    status, version, last commit.
+    status, version, last commit. Payloads are in --json; one that lies in the storage of its machine is read there,
+    where --app names the application, else it is null and `is_stored` is true.
     """
     if limit is None:
         limit = _SCREENFUL if is_terminal() and not as_json else 0
-    with place.client() as client:
+    with place.client() as client, Payloads(place, client) as payloads:
         check_filters(client, machine, in_state)
         found = _Found(client, limit, cursor, {"machine": machine, "state": in_state, **filters})
         if as_json:
+            found.fill = lambda page: (snapshot for snapshot, _ in payloads.filled(page))
             print_array(snapshot.as_json() | {"as_of": found.as_of.isoformat()} for snapshot in found)
         else:
             print_table(("name", "machine", "state", "status", "version", "updated"), _rows(found))
@@ -161,6 +174,8 @@ def ls(  # noqa: PLR0913 - one parameter an option
             complain(f"as of {found.as_of.astimezone():%H:%M:%S}")
         if found.is_cut_short():
             complain(f"… and more: --limit 0 shows all, --cursor {found.cursor} goes on")
+        if not payloads.is_complete:
+            click.get_current_context().exit(1)
 
 
 class _Found:
@@ -172,6 +187,7 @@ class _Found:
         self._filters = filters
         self.cursor = cursor
         self.as_of = datetime.now(UTC)
+        self.fill: Callable[[list[Snapshot]], Iterable[Snapshot]] = iter
 
     def __iter__(self) -> Iterator[Snapshot]:
         while self._left != 0:
@@ -180,7 +196,7 @@ class _Found:
             if self._left is not None:
                 self._left -= len(page)
             self.cursor, self.as_of = page.cursor, page.as_of
-            yield from page
+            yield from self.fill(page)
             if not self.cursor:
                 return
 
