@@ -598,7 +598,7 @@ def expire(store: Store) -> Case:
     def newer() -> None:
         store.idle("a")
 
-    return Case(retention.expire(store.keys, "Ticket", "shut", 0), [{"a": born}, {}], newer, [{}, {}])
+    return Case(retention.expire(store.keys, "Ticket", "shut", 0), [{"a": born}, {}, 1], newer, [{}, {}, 0])
 
 
 CASES = (

@@ -290,8 +290,8 @@ def test_a_lifespan_that_raises_is_told_and_leaves_no_world() -> None:
         yield
 
     with pytest.raises(ConfigError, match="no bank today"):
-        Client("memory://shelf", app=App([Order], lifespan=services)).exists("box")
-    with Client("memory://shelf?effects=off") as client:
+        Client("memory://bankless", app=App([Order], lifespan=services)).exists("box")
+    with Client("memory://bankless?effects=off") as client:
         assert not client.exists("box")
 
 
@@ -402,10 +402,10 @@ def test_an_effect_that_is_a_coroutine_is_run_also_under_a_loop(client: Client) 
 
 
 def test_an_effect_may_call_like_any_application() -> None:
-    with Client("memory://shelf") as client:
+    with Client("memory://callers") as client:
         box = client.start_fsm(Box, "box")
 
-        box.transition("run", {"func": path(call_back), "args": ["memory://shelf", "box"]})
+        box.transition("run", {"func": path(call_back), "args": ["memory://callers", "box"]})
 
         assert box.state().payload == {"done": "waiting"}
 
