@@ -310,9 +310,13 @@ def _reporting(writer: Writer, progress: Progress | None, total: int) -> Callabl
     if progress is None:
         return writer.write
 
+    told = -1
+
     def write(line: Any) -> None:
+        nonlocal told
         writer.write(line)
-        if writer.fsms % _TELL_EVERY == 0:
+        if writer.fsms // _TELL_EVERY > told:
+            told = writer.fsms // _TELL_EVERY
             progress(writer.fsms, total)
 
     return write

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 import msgspec
 
-from fsm.backup.form import FORMAT, End, Header, SavedFSM, SavedLog, SavedMachine, read_line, write_line
+from fsm.backup.form import FORMAT, End, Header, SavedFSM, SavedLog, SavedMachine, SavedResting, read_line, write_line
 from fsm.errors import BackupError
 
 if TYPE_CHECKING:
@@ -144,16 +144,20 @@ class Writer:
         self._waiting_size = 0
         self._add(header)
 
-    def write(self, line: SavedMachine | SavedFSM | SavedLog) -> None:
-        """Add a line.
+    def write(self, line: SavedMachine | SavedFSM | SavedResting | SavedLog) -> None:
+        """Add a line, or those that were written already.
 
         Raises:
             BackupError: An earlier one could not be written.
         """
+        if isinstance(line, SavedResting):
+            self.fsms += len(line.lines)
+            self.stored += line.stored
+            return self._add_raw(line.lines)
         if type(line) is SavedFSM:
             self.fsms += 1
             self.stored += line.is_stored
-        self._add(line)
+        return self._add(line)
 
     def seal(self) -> Seal:
         """Write the end and the seal, and see all of it to the disk.
@@ -184,10 +188,12 @@ class Writer:
         self.close()
 
     def _add(self, line: Header | SavedMachine | SavedFSM | SavedLog) -> None:
-        raw = write_line(line)
-        self.lines += 1
-        self._waiting.append(raw)
-        self._waiting_size += len(raw)
+        self._add_raw([write_line(line)])
+
+    def _add_raw(self, lines: list[bytes]) -> None:
+        self.lines += len(lines)
+        self._waiting += lines
+        self._waiting_size += sum(map(len, lines))
         if self._waiting_size >= _CHUNK:
             self._send()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import orjson
@@ -36,8 +36,10 @@ __all__ = [
     "SavedFSM",
     "SavedLog",
     "SavedMachine",
+    "SavedResting",
     "Text",
     "fields_of",
+    "is_json",
     "is_stored",
     "raw_of",
     "read_line",
@@ -163,6 +165,18 @@ class SavedFSM(msgspec.Struct, tag_field="kind", tag="fsm", omit_defaults=True, 
         if self.payload is not UNSET:
             fields["payload"] = bytes(self.payload)
         return fields
+
+
+class SavedResting(NamedTuple):
+    """FSMs that rest, written as lines already.
+
+    Args:
+        lines: One each, without its end.
+        stored: Of so many the payload lies in a storage.
+    """
+
+    lines: list[bytes]
+    stored: int
 
 
 class SavedLog(msgspec.Struct, tag_field="kind", tag="log", omit_defaults=True):
@@ -319,17 +333,20 @@ def _event_data(fields: Mapping[str, Text], namespace: str, name: str) -> Raw | 
 
 
 def _json(raw: bytes) -> Raw | UnsetType:
-    """Take JSON as it is, where it is JSON that can stand in a line and be read there again."""
+    """Take JSON as it is, where it can stand in a line."""
+    return Raw(raw) if is_json(raw) else UNSET
+
+
+def is_json(raw: bytes) -> bool:
+    """Tell whether it is JSON that can stand in a line and be read there again."""
     if not raw or b"\n" in raw or b"\r" in raw or raw[0] in _SPACE or raw[-1] in _SPACE:
-        return UNSET
+        return False
     try:
         orjson.loads(raw)
     except ValueError:
-        return UNSET
+        return False
     # As deep as payloads may be; what was written by hand and is deeper could not be read back.
-    if len(raw) > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
-        return UNSET
-    return Raw(raw)
+    return len(raw) <= MAX_DEPTH or raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH or _depth(raw) <= MAX_DEPTH
 
 
 def _depth(raw: bytes) -> int:

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from fsm.backup.form import SavedLog, fields_of, resting_fsm, saved_event, saved_fsm, saved_machine, text_of
+from fsm.backup.form import (
+    SavedLog,
+    SavedResting,
+    fields_of,
+    resting_fsm,
+    saved_event,
+    saved_fsm,
+    saved_machine,
+    text_of,
+)
+from fsm.backup.resting import resting
 from fsm.errors import StoreError, UnknownFSMError
 from fsm.store import dumping
 from fsm.store.ahead import Ticket
@@ -26,12 +36,13 @@ from fsm.verbs.verdicts import broken
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fsm.backup.form import SavedEvent, SavedFSM, SavedMachine, Text
+    from fsm.backup.form import SavedEvent, SavedFSM, SavedMachine
+    from fsm.backup.resting import Resting
     from fsm.store.dumping import Dumped
     from fsm.store.keys import Keys
     from fsm.verbs.plans import Plan
 
-    Write = Callable[[SavedMachine | SavedFSM | SavedLog], None]
+    Write = Callable[[SavedMachine | SavedFSM | SavedResting | SavedLog], None]
 
 __all__ = ["export", "line_of", "save"]
 
@@ -65,7 +76,7 @@ class _Save:
 
     Args:
         keys: Of the namespace.
-        write: Is given each line.
+        write: Is given each line, and many at once of those that rest.
     """
 
     def __init__(self, keys: Keys, write: Write) -> None:
@@ -118,30 +129,46 @@ class _Save:
             # Of one the snapshot is of another type: the script says of which. If Redis is away, it says so again.
             self._others += part
             return
-        resting: dict[str, list[tuple[bytes, SavedFSM]]] = {}
-        before = len(self._others)
-        for name, snapshot in zip(part, snapshots, strict=True):
-            if snapshot is None:
-                self._others.append(name)
-            elif snapshot:
-                line = resting_fsm(name, snapshot)
-                resting.setdefault(_index(self._keys, line.fields, str(asked_at)), []).append((name, line))
-        self._are_busy = 2 * (len(self._others) - before) > len(part)
-        # With those that are damaged, or being purged, or have moved just now, the script knows what to do.
-        self._others += [name for name, _ in resting.pop("", ())]
-        if resting:
-            asked = yield dumping.since([(index, [name for name, _ in fsms]) for index, fsms in resting.items()])
-            self._under_way.append(partial(self._timed, asked, list(resting.values())))
+        found = [resting(name, snapshot) for name, snapshot in zip(part, snapshots, strict=True) if snapshot]
+        busy = [name for name, snapshot in zip(part, snapshots, strict=True) if snapshot is None]
+        self._others += busy
+        self._are_busy = 2 * len(busy) > len(part)
+        now = b"%d" % asked_at
+        of_index: dict[tuple[bytes, bytes, bool], list[Resting]] = {}
+        for fsm in found:
+            _, _, _, machine, state, status, updated_at = fsm
+            if not machine or status == b"purging" or not (updated_at < now and len(updated_at) == len(now)):
+                # With those that are damaged, or being purged, or have moved just now, the script knows what to do.
+                self._others.append(fsm.name)
+            elif (index := (machine, state, status == b"finished")) in of_index:
+                of_index[index].append(fsm)
+            else:
+                of_index[index] = [fsm]
+        if of_index:
+            asked = yield dumping.since(
+                [(self._index(*index), [fsm.name for fsm in fsms]) for index, fsms in of_index.items()]
+            )
+            self._under_way.append(partial(self._timed, asked, list(of_index.values())))
 
-    def _timed(self, reply: Any, resting: list[list[tuple[bytes, SavedFSM]]]) -> Plan[None]:
+    def _index(self, machine: bytes, state: bytes, is_finished: bool) -> str:  # noqa: FBT001 - as the key has it
+        """Name the index of a state."""
+        name = self._keys.finished_of if is_finished else self._keys.state
+        return name(machine.decode(), state.decode())
+
+    def _timed(self, reply: Any, found: list[list[Resting]]) -> Plan[None]:
         """Write the lines of those that have not moved meanwhile."""
-        for fsms, times in zip(resting, (yield from _reply(reply)), strict=True):
-            for (name, line), since in zip(fsms, times, strict=True):
-                line.since = since.decode()
-                if not since or _is_before(str(line.fields["updated_at"]), line.since):
+        lines = []
+        stored = 0
+        for fsms, times in zip(found, (yield from _reply(reply)), strict=True):
+            for fsm, since in zip(fsms, times, strict=True):
+                name, begin, end, _, _, _, updated_at = fsm
+                if not since or (updated_at < since and len(updated_at) == len(since)):
                     self._others.append(name)
                 else:
-                    self._write(line)
+                    lines.append(begin + since + end)
+                    stored += fsm.is_stored
+        if lines:
+            self._write(SavedResting(lines, stored))
 
     def _dumped(self, reply: Any, part: list[bytes]) -> Plan[None]:
         """Write the lines of those that the script gave."""
@@ -188,22 +215,6 @@ def _logged(keys: Keys, name: str, most: int) -> Plan[list[dict[str, Any]]]:
         lines, before = yield log_back(keys, before)
         found += [line for line in lines if line.get("name") == name]
     return found[:most]
-
-
-def _index(keys: Keys, fields: dict[str, Text], now: str) -> str:
-    """Name the index in which an FSM is; "" where that cannot be told, or it has moved at this ms or since."""
-    machine, state, updated_at = map(fields.get, ("machine", "state", "updated_at"))
-    status = fields.get("status")
-    if status == "purging" or not (type(machine) is type(state) is type(updated_at) is str):
-        return ""
-    if not _is_before(updated_at, now):
-        return ""
-    return keys.finished_of(machine, state) if status == "finished" else keys.state(machine, state)
-
-
-def _is_before(one: str, other: str) -> bool:
-    """Compare two times, whole ms; `False` where they are not of as many digits, as those of our days are."""
-    return len(one) == len(other) and one < other
 
 
 def _reply(what: R | Ticket[R]) -> Plan[R]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Ahead", "Ticket"]
 
 R = TypeVar("R")
+_NO_ERRORS = frozenset((list, bytes, int))
 
 
 @dataclass(slots=True, eq=False)
@@ -129,9 +130,10 @@ class Ahead:
         if len(request.commands) <= 1:
             return self._connection.read_response()
         replies = read_all(self._connection, len(request.commands))
-        for reply in replies:
-            if isinstance(reply, redis.exceptions.ResponseError):
-                raise reply
+        if not _NO_ERRORS.issuperset(map(type, replies)):
+            for reply in replies:
+                if isinstance(reply, redis.exceptions.ResponseError):
+                    raise reply
         return replies
 
     def _carry_all_again(self, cause: redis.RedisError) -> None:

@@ -152,7 +152,11 @@ def at_rest(keys: Keys, wanted: Sequence[bytes]) -> Request[tuple[int, list[list
 
     def read(replies: list[Any]) -> tuple[int, list[list[bytes] | None]]:
         s, us = map(int, replies[0])
-        found = [None if replies[1 + at // _TOGETHER] else _flat(one) for at, one in enumerate(replies[groups:])]
+        found = list(map(_flat, replies[groups:])) if dict in set(map(type, replies)) else replies[groups:]
+        for at, has_more in enumerate(replies[1:groups]):
+            if has_more:
+                first = at * _TOGETHER
+                found[first : first + _TOGETHER] = [None] * len(found[first : first + _TOGETHER])
         return 1000 * s + us // 1000, found
 
     return Request(read, commands=commands, is_ahead=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from fsm.backup.form import SavedResting, read_line
 from fsm.engine import Decision, Effect, Event
 from fsm.machine import Machine
 from fsm.store import calls, codec, commits, effects
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 LEASE_MS = 60_000
 _DONE = {"state": "open", "version": 1}
+
+
+class Lines(list[Any]):
+    """Lines of a backup, as they are read again."""
+
+    def write(self, line: Any) -> None:
+        self += map(read_line, line.lines) if isinstance(line, SavedResting) else [line]
 
 
 class Ticket(Machine):

@@ -8,6 +8,7 @@ from fsm.backup import saving
 from fsm.store import dumping
 from fsm.store.requests import run
 from fsm.verbs import carry
+from tests.store.conftest import Lines
 
 if TYPE_CHECKING:
     from fsm.backup.form import SavedFSM
@@ -21,8 +22,8 @@ def dump(store: Store, *names: str, enough: int = 1 << 20) -> Dump:
 
 def lines(store: Store) -> list[Any]:
     """All lines of a backup."""
-    found: list[Any] = []
-    assert carry(saving.save(store.keys, found.append), lambda request: run(store.redis, request)) == []
+    found = Lines()
+    assert carry(saving.save(store.keys, found.write), lambda request: run(store.redis, request)) == []
     return found
 
 
@@ -131,9 +132,9 @@ def test_a_backup_has_all_fsms_in_as_many_calls_as_it_takes(store: Store) -> Non
 def test_a_backup_names_who_cannot_be_read_and_goes_on(store: Store) -> None:
     store.idle("a", "b")
     store.redis.set(store.keys.snapshot("c"), "of another type")
-    found: list[Any] = []
+    found = Lines()
 
-    broken = carry(saving.save(store.keys, found.append), lambda request: run(store.redis, request))
+    broken = carry(saving.save(store.keys, found.write), lambda request: run(store.redis, request))
 
     assert broken == ["c"]
     assert sorted(one.name for one in found) == ["a", "b"]
@@ -154,7 +155,7 @@ def test_one_that_moves_between_its_snapshot_and_its_time_is_saved_as_it_was_at_
     store.idle("a")
     key = store.keys.snapshot("a")
     is_moved = False
-    found: list[Any] = []
+    found = Lines()
 
     def ask(request: Any) -> Any:
         nonlocal is_moved
@@ -166,7 +167,7 @@ def test_one_that_moves_between_its_snapshot_and_its_time_is_saved_as_it_was_at_
         return run(store.redis, request)
 
     store.redis.hset(key, "updated_at", int(store.redis.hget(key, "updated_at")) - 60_000)
-    assert carry(saving.save(store.keys, found.append), ask) == []
+    assert carry(saving.save(store.keys, found.write), ask) == []
 
     (one,) = found
     assert is_moved
@@ -177,7 +178,7 @@ def test_one_that_is_written_after_it_had_no_mail_is_saved_with_what_it_has_sinc
     # Seen to fail without the comparison of `updated_at` with the time of the question: its effect was not in it.
     store.idle("a")
     key = store.keys.snapshot("a")
-    found: list[Any] = []
+    found = Lines()
 
     def ask(request: Any) -> Any:
         if not request.commands or request.commands[0][0] != "TIME":
@@ -190,7 +191,7 @@ def test_one_that_is_written_after_it_had_no_mail_is_saved_with_what_it_has_sinc
         return request.read(replies)
 
     store.redis.hset(key, "updated_at", int(store.redis.hget(key, "updated_at")) - 60_000)
-    assert carry(saving.save(store.keys, found.append), ask) == []
+    assert carry(saving.save(store.keys, found.write), ask) == []
 
     assert list(found[0].effects) == ["cause--e1"]
 

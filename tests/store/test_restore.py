@@ -9,6 +9,7 @@ from fsm.store import calls, dumping
 from fsm.store.keys import Keys
 from fsm.store.requests import run
 from fsm.verbs import announce, carry
+from tests.store.conftest import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 def save(store: Store) -> list[Any]:
     """All lines of a backup."""
-    found: list[Any] = []
-    assert carry(saving.save(store.keys, found.append), lambda request: run(store.redis, request)) == []
+    found = Lines()
+    assert carry(saving.save(store.keys, found.write), lambda request: run(store.redis, request)) == []
     return found
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from fsm.backup.directory import Backups, new_header
 from fsm.backup.file import Reader, Writer, peek
-from fsm.backup.form import End, Header, SavedFSM, SavedMachine, saved_fsm, write_line
+from fsm.backup.form import End, Header, SavedFSM, SavedMachine, SavedResting, saved_fsm, write_line
 from fsm.errors import BackupError
 
 
@@ -54,6 +54,20 @@ def test_what_was_written_is_read(small: Path) -> None:
     assert (reader.header.namespace, reader.header.redis, reader.header.format) == ("shop", "7.0.15", 1)
     assert reader.end == End(1, 4)
     assert fsm.snapshot()["payload"] == b'{"items": ["tea"]}'
+
+
+def test_lines_that_were_written_already_are_counted_as_others(tmp_path: Path) -> None:
+    fsms = [saved_fsm(name, [b"state", b"x"], [], [], [], []) for name in (b"ann", b"bob", b"cid")]
+    path = tmp_path / "a.gz"
+    with FileIO(path, "w") as file, Writer(file, path, new_header("shop")) as writer:
+        writer.write(SavedResting([write_line(one) for one in fsms[:2]], 1))
+        writer.write(fsms[2])
+        writer.seal()
+
+    assert (writer.fsms, writer.stored) == (3, 1)
+    with Reader(path) as reader:
+        assert list(reader) == fsms
+    assert reader.end == End(3, 5)
 
 
 def test_any_program_that_reads_gzip_reads_it_as_json_lines(small: Path) -> None:

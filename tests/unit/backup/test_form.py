@@ -10,12 +10,14 @@ from fsm.backup.form import (
     SavedMachine,
     fields_of,
     read_line,
+    resting_fsm,
     saved_event,
     saved_fsm,
     saved_machine,
     text_of,
     write_line,
 )
+from fsm.backup.resting import resting
 from fsm.store.codec import job_data
 
 
@@ -122,6 +124,43 @@ def test_what_is_no_text_comes_back_as_bytes() -> None:
 
     assert fsm.name == text_of(raw) == Bytes(raw)
     assert fsm.snapshot() == {"note": raw, "state": "x"}
+
+
+HASH = [b"machine", b"Order", b"state", b"paid", b"payload", b'{"n":1}', b"version", b"3", b"updated_at", b"17"]
+ODD = [b"", b"%", b"%b {}", b'"', b"\\", b"a\nb", b"\x00", b"\x1f", b"\x7f", "\u2028 ä 🍵".encode(), b"\xff", b"\xc3"]
+
+
+# Seen to fail for most of these without `_UNPLAIN`, and for three without `%%` and `is_stored`.
+@pytest.mark.parametrize(
+    ("name", "snapshot"),
+    [
+        (b"ann", HASH),
+        (b"ann", [*HASH[4:], *HASH[:4], b"status", b"finished"]),
+        (b"ann", [*HASH, b"definition", b"1a2b3c4d+s"]),
+        (b"ann", [*HASH, b"definition", b"1a2b3c4d.3+s"]),
+        (b"ann", [*HASH, b"definition", b"by+hand+s"]),
+        (b"ann", []),
+        (b"ann", HASH[:4]),
+        (b"ann", HASH[4:6]),
+        (b"ann", [b"payload", b"{"]),
+        (b"ann", [b"payload", b"[" * 201 + b"]" * 201, b"state", b"x"]),
+        *((odd, HASH) for odd in ODD),
+        *((b"ann", [*HASH, b"note", odd]) for odd in ODD),
+        *((b"ann", [*HASH, odd, b"1"]) for odd in ODD),
+        *((b"ann", [*HASH[:5], odd, *HASH[6:]]) for odd in (*ODD, b" 1", b"1\n", b"1,2", b'"\xff"')),
+    ],
+)
+def test_one_that_rests_is_written_as_any_other(name: bytes, snapshot: list[bytes]) -> None:
+    before = list(snapshot)
+    line = resting_fsm(name, snapshot)
+    line.since = "1795267135163"
+
+    found = resting(name, snapshot)
+
+    assert found.begin + b"1795267135163" + found.end == write_line(line)
+    assert (found.is_stored, found.name, snapshot) == (line.is_stored, name, before)
+    said = [line.fields.get(field, "") for field in ("machine", "state", "status", "updated_at")]
+    assert list(found[3:]) == [one.encode() if isinstance(one, str) else b"" for one in said]
 
 
 def test_a_field_whose_name_is_no_text_is_left_out() -> None:
