@@ -94,7 +94,7 @@ class _Save:
     def run(self) -> Plan[list[str]]:
         page = yield dumping.names(self._keys, 0)
         while page is not None or self._names or self._others or self._under_way:
-            if page is not None and len(self._names) < dumping.MOST_DUMPED:
+            if page is not None and len(self._names) < dumping.MOST_AT_REST:
                 cursor, found = yield from _reply(page)
                 page = (yield dumping.names(self._keys, cursor)) if cursor else None
                 # Those of one page are all different, and there may be a few of the one before.
@@ -110,7 +110,7 @@ class _Save:
             part, self._others = self._others[: self._portion], self._others[self._portion :]
             self._under_way.append(partial(self._dumped, (yield dumping.dump(self._keys, part)), part))
             return
-        part, self._names = self._names[: dumping.MOST_DUMPED], self._names[dumping.MOST_DUMPED :]
+        part, self._names = self._names[: dumping.MOST_AT_REST], self._names[dumping.MOST_AT_REST :]
         if self._are_busy:
             self._others += part
             return

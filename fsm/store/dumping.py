@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fsm.store.keys import Keys
 
 __all__ = [
+    "MOST_AT_REST",
     "MOST_DUMPED",
     "MOST_RESTORED",
     "Dump",
@@ -38,6 +39,8 @@ __all__ = [
 # was read, and the two wait for each other in turn.
 MOST_DUMPED = 50
 MOST_RESTORED = 100
+# Of those that rest, so many: what is asked about them are plain commands, between which others are served.
+MOST_AT_REST = 100
 # So many bytes are enough for one reply of `dump`, for the same reason; of an FSM with more mail there are more.
 _ENOUGH_BYTES = 48 << 10
 _SCANNED = 400

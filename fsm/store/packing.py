@@ -10,6 +10,7 @@ Who calls this: `connection`, for each pool that it makes, and `wire`.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from redis.connection import HiredisRespSerializer
@@ -53,7 +54,7 @@ def packed(commands: Sequence[tuple[Any, ...]], connection: Any) -> bytes:
     Raises:
         DataError: An argument is none of bytes, text, int and float.
     """
-    is_plain = HIREDIS_AVAILABLE and _WHOLE.issuperset({type(word) for command in commands for word in command})
+    is_plain = HIREDIS_AVAILABLE and _WHOLE.issuperset(map(type, chain.from_iterable(commands)))
     if is_plain and not any(type(name) is bytes or " " in name for name in {command[0] for command in commands}):
         return b"".join([pack_command(command) for command in commands])
     return b"".join([chunk for command in commands for chunk in connection.pack_command(*command)])

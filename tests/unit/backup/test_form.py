@@ -130,7 +130,7 @@ HASH = [b"machine", b"Order", b"state", b"paid", b"payload", b'{"n":1}', b"versi
 ODD = [b"", b"%", b"%b {}", b'"', b"\\", b"a\nb", b"\x00", b"\x1f", b"\x7f", "\u2028 ä 🍵".encode(), b"\xff", b"\xc3"]
 
 
-# Seen to fail for most of these without `_UNPLAIN`, and for three without `%%` and `is_stored`.
+# Seen to fail for many of these without `_UNPLAIN`, and for two each without `%%` and `_END_STORED`.
 @pytest.mark.parametrize(
     ("name", "snapshot"),
     [
