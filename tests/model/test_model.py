@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 # The first costs some 0.1 s an example on an idle machine, the second the half.
-EXAMPLES = {"fake": 2000, "real": 10_000} if IS_LONG else {"fake": 12, "real": 40}
+EXAMPLES = {"fake": 2000, "real": 10_000} if IS_LONG else {"fake": 8, "real": 30}
 
 
 @pytest.mark.timeout(36_000 if IS_LONG else 300)
