@@ -13,6 +13,7 @@ Who calls this: `database`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from binascii import b2a_base64
 from typing import TYPE_CHECKING, Any
 
@@ -53,27 +54,31 @@ _SINCE = (
 _FITS = "r.born = {0}over AND ({0}over <> {0}born OR r.version = {0}expected)"
 
 
-class Batches:
+class Batches(ABC):
     """Loads and stores rows of one table.
 
     Args:
         table: Its name, which needs no quotes.
     """
 
+    @abstractmethod
+    def __init__(self, table: str) -> None:
+        """Write the statements."""
+
+    @abstractmethod
     def load(self, connection: sa.Connection, namespace: str, names: Collection[str]) -> dict[str, Row]:
         """Give rows by name."""
-        raise NotImplementedError
 
     def store(self, connection: sa.Connection, namespace: str, rows: Sequence[Row]) -> set[str]:
         """Store rows by compare-and-set: the names of those that were stored."""
         expected = {row.name: row.base for row in rows}
         return self.replace(connection, namespace, rows, expected)
 
+    @abstractmethod
     def replace(
         self, connection: sa.Connection, namespace: str, rows: Sequence[Row], expected: Mapping[str, int]
     ) -> set[str]:
         """As `store`, in the place of rows of these versions."""
-        raise NotImplementedError
 
 
 class SqliteBatches(Batches):
